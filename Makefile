@@ -1,0 +1,35 @@
+# The two commands of a fresh machine with Python 3.11+ and make: `make demo` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-all lint docs bench clean
+
+# Made once, and again when a list of requirements changes.
+$(BIN)/.installed: requirements-dev.txt requirements-tools.txt pyproject.toml core/pyproject.toml $(wildcard plugins/*/pyproject.toml)
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+demo: $(BIN)/.installed
+	$(BIN)/stillhouse run industrial/rul-demo --out runs/rul-demo
+
+test: $(BIN)/.installed
+	$(BIN)/python -m pytest -m "not slow" -n 2 $(ARGS)
+
+test-all: $(BIN)/.installed
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+lint: $(BIN)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: $(BIN)/.installed
+	$(BIN)/mkdocs build --strict --quiet
+
+bench: $(BIN)/.installed
+	$(BIN)/python -m benchmarks $(ARGS)
+
+clean:
+	rm -rf .venv site runs

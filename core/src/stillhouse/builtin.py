@@ -1,0 +1,280 @@
+"""The core's own components, registered through the same hooks as those of any plugin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from stillhouse.kinds import OutputKind
+from stillhouse.plugins.hookspecs import hookimpl
+from stillhouse.plugins.specs import (
+    DatasetSpec,
+    HeadSpec,
+    MetricSpec,
+    ObjectiveSpec,
+    RecipeSpec,
+    StudentSpec,
+    TeacherSpec,
+)
+
+MULTICLASS, BINARY, MULTILABEL = OutputKind.MULTICLASS, OutputKind.BINARY, OutputKind.MULTILABEL
+REGRESSION, GAUSSIAN = OutputKind.REGRESSION, OutputKind.GAUSSIAN
+SEGMENTATION, SEQUENCE = OutputKind.SEGMENTATION, OutputKind.SEQUENCE
+
+NOT_CLASSES: dict[str, str] = {
+    REGRESSION: "a softmax over values has no meaning: use teacher-mse or teacher-bounded",
+    GAUSSIAN: "a softmax over means and variances has no meaning: use gaussian-kl",
+    MULTILABEL: "labels do not exclude each other, so a softmax over them has no meaning: use bernoulli-kl",
+    SEGMENTATION: "the classes of a segmentation are judged per pixel: use pixel-kl or channel-kl",
+    SEQUENCE: "the tokens of a sequence are judged one by one, with padding left out: use token-kl",
+}
+ONE_LOGIT: dict[str, str] = {
+    BINARY: "a binary head has a single logit, and a softmax over it is constant: use bernoulli-kl"
+}
+TWO_CLASSES: dict[str, str] = {
+    BINARY: "it says how the wrong classes relate, and with two classes there is one: use bernoulli-kl"
+}
+NOT_VALUES: dict[str, str] = {
+    MULTICLASS: "logits are not values, their offset is arbitrary: use soft-targets",
+    BINARY: "a logit is not a value to reach: use bernoulli-kl",
+    MULTILABEL: "logits are not values to reach: use bernoulli-kl",
+    SEGMENTATION: "logits are not values, their offset is arbitrary: use pixel-kl",
+    SEQUENCE: "logits are not values, their offset is arbitrary: use token-kl",
+}
+
+
+@hookimpl
+def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
+    """Soft losses for every output kind, and losses between features."""
+    module = "stillhouse.objectives.prediction"
+    yield ObjectiveSpec(
+        name="soft-targets",
+        target=f"{module}:SoftTargets",
+        summary="KL divergence from the teacher's softened classes, times T squared",
+        kinds=(MULTICLASS,),
+        refused=NOT_CLASSES | ONE_LOGIT,
+        tags=("prediction",),
+    )
+    yield ObjectiveSpec(
+        name="bernoulli-kl",
+        target=f"{module}:BernoulliKL",
+        summary="KL divergence of each label from the teacher's softened probability, times T squared",
+        kinds=(BINARY, MULTILABEL),
+        refused={
+            MULTICLASS: "classes exclude each other: use soft-targets",
+            REGRESSION: "values are not probabilities: use teacher-mse or teacher-bounded",
+            GAUSSIAN: "values are not probabilities: use gaussian-kl",
+            SEGMENTATION: "the classes of a pixel exclude each other: use pixel-kl",
+            SEQUENCE: "the tokens of a position exclude each other: use token-kl",
+        },
+        tags=("prediction",),
+    )
+    yield ObjectiveSpec(
+        name="teacher-mse",
+        target=f"{module}:TeacherMSE",
+        summary="Mean squared difference from the teacher's values",
+        kinds=(REGRESSION,),
+        refused=NOT_VALUES | {GAUSSIAN: "a log-variance is not a value to reach: use gaussian-kl"},
+        tags=("prediction",),
+    )
+    yield ObjectiveSpec(
+        name="teacher-bounded",
+        target=f"{module}:TeacherBounded",
+        summary="Squared error that counts only while the student is not clearly better than the teacher",
+        kinds=(REGRESSION,),
+        refused=NOT_VALUES | {GAUSSIAN: "a log-variance is not a value to reach: use gaussian-kl"},
+        extras=("target",),
+        tags=("prediction",),
+    )
+    yield ObjectiveSpec(
+        name="gaussian-kl",
+        target=f"{module}:GaussianKL",
+        summary="KL divergence between the teacher's and the student's Gaussians",
+        kinds=(GAUSSIAN,),
+        refused=NOT_VALUES
+        | {REGRESSION: "it needs a predicted variance: use teacher-mse, or a gaussian head"},
+        tags=("prediction",),
+    )
+    per_place: dict[str, str] = {
+        MULTICLASS: "there is one prediction per row: use soft-targets",
+        BINARY: "there is one logit per row: use bernoulli-kl",
+        MULTILABEL: "labels do not exclude each other: use bernoulli-kl",
+        REGRESSION: NOT_CLASSES[REGRESSION],
+        GAUSSIAN: NOT_CLASSES[GAUSSIAN],
+    }
+    yield ObjectiveSpec(
+        name="pixel-kl",
+        target=f"{module}:PixelKL",
+        summary="KL divergence from the teacher's softened classes at every pixel",
+        kinds=(SEGMENTATION,),
+        refused=per_place | {SEQUENCE: NOT_CLASSES[SEQUENCE]},
+        tags=("prediction",),
+    )
+    yield ObjectiveSpec(
+        name="channel-kl",
+        target=f"{module}:ChannelKL",
+        summary="KL divergence from where in the image the teacher sees each class",
+        kinds=(SEGMENTATION,),
+        refused=per_place | {SEQUENCE: NOT_CLASSES[SEQUENCE]},
+        tags=("prediction",),
+    )
+    yield ObjectiveSpec(
+        name="token-kl",
+        target=f"{module}:TokenKL",
+        summary="Forward, reverse or Jensen-Shannon divergence from the teacher at every valid token",
+        kinds=(SEQUENCE,),
+        refused=per_place | {SEGMENTATION: NOT_CLASSES[SEGMENTATION]},
+        extras=("target",),
+        tags=("prediction",),
+    )
+    yield ObjectiveSpec(
+        name="dkd",
+        target=f"{module}:DKD",
+        summary="Decoupled KD: the target class and the other classes weighted apart",
+        kinds=(MULTICLASS,),
+        refused=NOT_CLASSES | TWO_CLASSES,
+        extras=("target",),
+        tags=("prediction",),
+    )
+    yield ObjectiveSpec(
+        name="dist",
+        target=f"{module}:DIST",
+        summary="Correlation with the teacher between the classes of a row and between the rows of a class",
+        kinds=(MULTICLASS,),
+        refused=NOT_CLASSES | TWO_CLASSES,
+        tags=("prediction",),
+    )
+    yield from _feature_objectives()
+
+
+def _feature_objectives() -> Iterable[ObjectiveSpec]:
+    module = "stillhouse.objectives.feature"
+    for name, attribute, summary, adapts in (
+        ("hints", "Hints", "Mean squared difference between features, after an adapter", True),
+        (
+            "attention-transfer",
+            "AttentionTransfer",
+            "Difference between where in space the features are large",
+            False,
+        ),
+        (
+            "similarity-preserving",
+            "SimilarityPreserving",
+            "Difference between the similarities of the rows of a batch",
+            False,
+        ),
+        (
+            "relational",
+            "Relational",
+            "Difference between distances and angles among the rows of a batch",
+            False,
+        ),
+    ):
+        yield ObjectiveSpec(
+            name=name,
+            target=f"{module}:{attribute}",
+            summary=summary,
+            level="feature",
+            adapts=adapts,
+            tags=("feature",),
+        )
+
+
+@hookimpl
+def stillhouse_heads() -> Iterable[HeadSpec]:
+    """One head per output kind."""
+    for output, attribute, primary, higher, summary in (
+        (MULTICLASS, "Multiclass", "accuracy", True, "One of several classes that exclude each other"),
+        (BINARY, "Binary", "average_precision", True, "Yes or no, from one logit"),
+        (MULTILABEL, "Multilabel", "map", True, "Any number of labels, each yes or no"),
+        (REGRESSION, "Regression", "rmse", False, "One or several values"),
+        (GAUSSIAN, "Gaussian", "rmse", False, "One or several values, each with its predicted variance"),
+        (SEGMENTATION, "Segmentation", "dice", True, "A class for every pixel"),
+        (SEQUENCE, "Sequence", "token_accuracy", True, "A token for every position"),
+    ):
+        yield HeadSpec(
+            name=str(output),
+            target=f"stillhouse.heads:{attribute}",
+            summary=summary,
+            output=output,
+            primary=primary,
+            higher_is_better=higher,
+        )
+
+
+@hookimpl
+def stillhouse_teachers() -> Iterable[TeacherSpec]:
+    """Generic teachers for tabular inputs."""
+    yield TeacherSpec(
+        name="mlp", target="stillhouse.models:mlp", summary="Multi-layer perceptron over all inputs"
+    )
+    yield TeacherSpec(
+        name="random-forest",
+        target="stillhouse.models:random_forest",
+        summary="Random forest of scikit-learn",
+        kinds=(MULTICLASS, BINARY, REGRESSION),
+        tags=("estimator",),
+    )
+    yield TeacherSpec(
+        name="hist-gradient-boosting",
+        target="stillhouse.models:hist_gradient_boosting",
+        summary="Histogram gradient boosting of scikit-learn",
+        kinds=(MULTICLASS, BINARY, REGRESSION),
+        tags=("estimator",),
+    )
+
+
+@hookimpl
+def stillhouse_students() -> Iterable[StudentSpec]:
+    """Generic students for tabular inputs."""
+    yield StudentSpec(
+        name="mlp", target="stillhouse.models:mlp", summary="Multi-layer perceptron over all inputs"
+    )
+    yield StudentSpec(
+        name="linear", target="stillhouse.models:linear", summary="One linear layer over all inputs"
+    )
+    yield StudentSpec(
+        name="decision-tree",
+        target="stillhouse.models:decision_tree",
+        summary="Decision tree of scikit-learn, which can be read and printed",
+        kinds=(MULTICLASS, BINARY, REGRESSION),
+        tags=("estimator", "interpretable"),
+    )
+
+
+@hookimpl
+def stillhouse_datasets() -> Iterable[DatasetSpec]:
+    """Data that need no download."""
+    yield DatasetSpec(
+        name="synthetic",
+        target="stillhouse.datasets:synthetic",
+        summary="Simulated rows of numbers with a known rule, for first steps and tests",
+        licence="simulated, no rights reserved",
+        offline=True,
+        simulated=True,
+        tags=("tabular",),
+    )
+
+
+@hookimpl
+def stillhouse_metrics() -> Iterable[MetricSpec]:
+    """Metrics beside those of the heads."""
+    yield MetricSpec(
+        name="ece",
+        target="stillhouse.metrics:ece",
+        summary="Expected calibration error: how far confidence is from accuracy",
+        kinds=(MULTICLASS, BINARY),
+        higher_is_better=False,
+    )
+
+
+@hookimpl
+def stillhouse_recipes() -> Iterable[RecipeSpec]:
+    """Recipes on the simulated data."""
+    yield RecipeSpec(
+        name="quickstart",
+        target="stillhouse:recipes/quickstart.yaml",
+        summary="A small network distilled from a large one on simulated rows",
+        dataset="core/synthetic",
+        offline=True,
+        minutes=1.0,
+    )

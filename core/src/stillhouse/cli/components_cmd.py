@@ -1,0 +1,161 @@
+"""``stillhouse components``, ``show`` and ``recipes``: what the active plugins bring."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from stillhouse.cli.output import print_fields, print_json, print_lines, print_table, print_warning
+from stillhouse.cli.shared import JsonOption, get_manager
+from stillhouse.errors import StillhouseError
+
+if TYPE_CHECKING:
+    from stillhouse.plugins.registry import Component
+
+
+class Kind(StrEnum):
+    """Kinds of components, as ``--kind`` takes them."""
+
+    DATASET = "dataset"
+    TEACHER = "teacher"
+    STUDENT = "student"
+    HEAD = "head"
+    OBJECTIVE = "objective"
+    METRIC = "metric"
+    RECIPE = "recipe"
+
+
+KindOption = Annotated[Kind | None, typer.Option("--kind", help="Only components of this kind.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to ``app``."""
+    app.command("components")(components)
+    app.command("show")(show)
+    app.command("recipes")(recipes)
+
+
+def components(
+    ctx: typer.Context,
+    kind: KindOption = None,
+    tag: Annotated[str | None, typer.Option("--tag", help="Only components with this tag.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """List the components of all active plugins."""
+    found = get_manager(ctx).registry.components(str(kind) if kind else None)
+    found = [each for each in found if tag is None or tag in each.spec.tags]
+    if json:
+        print_json(components=[each.describe() for each in found])
+    elif found:
+        rows = [(each.kind, each.id, _summary(each)) for each in found]
+        print_table(("Kind", "Id", "Summary"), rows, wrap=("Summary",))
+    else:
+        print_lines("No component fits.")
+
+
+def recipes(ctx: typer.Context, json: JsonOption = False) -> None:
+    """List the recipes that can be run by name."""
+    found = get_manager(ctx).registry.components("recipe")
+    if json:
+        print_json(recipes=[each.describe() for each in found])
+    elif found:
+        rows = []
+        for each in found:
+            described = each.spec.describe()
+            minutes = f"{described['minutes']:g}" if described["minutes"] else "?"
+            rows.append((each.id, "no" if described["offline"] else "yes", minutes, _summary(each)))
+        print_table(("Recipe", "Needs data", "Minutes", "Summary"), rows, wrap=("Summary",))
+        print_lines("Run one with: stillhouse run RECIPE")
+    else:
+        print_lines("No active plugin brings a recipe.")
+
+
+def show(
+    ctx: typer.Context,
+    id: Annotated[str, typer.Argument(metavar="ID", help="plugin/name, or a name that only one plugin has.")],
+    kind: KindOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show a component: where it comes from, and its options with types, defaults and help."""
+    registry = get_manager(ctx).registry
+    found = [registry.get(str(kind), id)] if kind else registry.find(id)
+    if json:
+        print_json(components=[_details(each) for each in found])
+        return
+    for position, each in enumerate(found):
+        if position:
+            print_lines("")
+        _print(each)
+
+
+def _details(component: Component) -> dict[str, Any]:
+    """Description with the options; ``options`` is null when the target cannot be imported."""
+    described = component.describe() | {"plugin": component.plugin.name}
+    try:
+        if component.kind == "recipe":
+            return described | {"options": [], "options_error": "", "text": component.load()}
+        from stillhouse.plugins.options import describe_options
+
+        return described | {"options": describe_options(component), "options_error": ""}
+    except StillhouseError as error:
+        return described | {"options": None, "options_error": str(error)}
+
+
+def _print(component: Component) -> None:
+    details = _details(component)
+    print_lines(Text.assemble((component.id, "bold"), f"  {component.kind}\n  {component.spec.summary}\n"))
+    handled = (
+        "id",
+        "kind",
+        "summary",
+        "distribution",
+        "version",
+        "plugin",
+        "options",
+        "options_error",
+        "text",
+    )
+    source = f"{component.plugin.source} (plugin {component.plugin.name})"
+    rest = [
+        (name, line)
+        for name, value in details.items()
+        if name not in handled
+        for name, line in _lines(name, value)
+    ]
+    print_fields([("from", source), *rest])
+    print_lines("")
+    if "text" in details:
+        print_lines(details["text"].rstrip())
+    elif details["options"] is None:
+        print_warning(f"the options are not known: {details['options_error']}")
+    elif details["options"]:
+        rows = [
+            (
+                each["name"],
+                each["type"],
+                "(required)" if each["required"] else str(each["default"]),
+                each["help"],
+            )
+            for each in details["options"]
+        ]
+        print_table(("Option", "Type", "Default", "Help"), rows, wrap=("Type", "Default", "Help"))
+    else:
+        print_lines("It has no options.")
+
+
+def _lines(name: str, value: Any) -> list[tuple[str, str]]:
+    """A field of a spec as lines for a reader; a mapping takes one line per entry, named once."""
+    if isinstance(value, bool):
+        return [(name, "yes" if value else "no")]
+    if isinstance(value, dict):
+        names = [name] + [""] * len(value)
+        return [(label, f"{key}: {item}") for label, (key, item) in zip(names, value.items(), strict=False)]
+    return [(name, ", ".join(map(str, value)) if isinstance(value, list) else str(value))]
+
+
+def _summary(component: Component) -> Text:
+    text = Text(component.spec.summary)
+    return text.append(" (deprecated)", "yellow") if component.spec.deprecated else text

@@ -1,0 +1,92 @@
+"""How commands speak: results on stdout, everything else on stderr, and JSON when asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from stillhouse.errors import StillhouseError
+
+SCHEMA = 1
+"""Version of every JSON document that a command prints."""
+
+STATUS_STYLES = {"active": "green", "disabled": "dim"}
+"""Colour of a plugin's status; every other status is red."""
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console as wide as the terminal; piped lines are never wrapped, so that ``grep`` finds whole rows."""
+    stream = sys.stderr if stderr else sys.stdout
+    piped = not stream.isatty() and "COLUMNS" not in os.environ
+    return Console(stderr=stderr, width=2000 if piped else None, highlight=False, markup=False, emoji=False)
+
+
+def print_json(**values: Any) -> None:
+    """One JSON document on stdout, with its schema version."""
+    print(json.dumps({"schema": SCHEMA} | values, indent=2, ensure_ascii=False))
+
+
+def print_lines(text: str | Text, *, stderr: bool = False) -> None:
+    """Text as it is; the terminal wraps it, so that commands in it can be copied."""
+    console(stderr=stderr).print(text, soft_wrap=True)
+
+
+def print_table(
+    headers: Sequence[str], rows: Iterable[Sequence[str | Text]], *, wrap: Sequence[str] = ()
+) -> None:
+    """A table on stdout; only the columns in ``wrap`` may break lines when the terminal is narrow."""
+    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+    for header in headers:
+        table.add_column(header, no_wrap=header not in wrap, overflow="fold")
+    for row in rows:
+        table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+    console().print(table)
+
+
+def print_fields(fields: Iterable[tuple[str, str]]) -> None:
+    """Aligned ``name  value`` lines on stdout; empty values are left out."""
+    shown = [(name, value) for name, value in fields if value]
+    width = max((len(name) for name, _ in shown), default=0)
+    for name, value in shown:
+        print_lines(Text.assemble("  ", (name.ljust(width), "dim"), "  ", value))
+
+
+def print_warning(text: str) -> None:
+    """One line on stderr."""
+    print_lines(Text.assemble(("warning: ", "yellow"), text), stderr=True)
+
+
+def print_error(error: StillhouseError, *, as_json: bool) -> None:
+    """The error on stderr, as one block or as a JSON document."""
+    name = type(error).__name__
+    if as_json:
+        described = {"class": name, "what": error.what, "where": error.where, "fix": error.fix}
+        print(json.dumps({"schema": SCHEMA, "error": described}, ensure_ascii=False), file=sys.stderr)
+        return
+    block = Text.assemble((f"{name}: ", "bold red"), (error.what, "bold"))
+    for label, value in (("where", error.where), ("fix", error.fix), ("docs", error.anchor)):
+        if value:
+            block.append(f"\n  {label + ':':<7}", "cyan").append(value)
+    print_lines(block, stderr=True)
+
+
+def print_defect(error: Exception, *, as_json: bool, args: Sequence[str]) -> None:
+    """An exception that is no `StillhouseError` is a defect of ours or a plugin's: say so."""
+    what = f"{type(error).__name__}: {error}"
+    fix = f"see the traceback with: {shlex.join(['stillhouse', *args, '--debug'])}"
+    if as_json:
+        described = {"class": "Defect", "what": what, "where": "", "fix": fix}
+        print(json.dumps({"schema": SCHEMA, "error": described}, ensure_ascii=False), file=sys.stderr)
+        return
+    block = Text.assemble(("This is a defect, not a mistake of yours. ", "bold red"), (what, "bold"))
+    block.append("\n  fix:   ", "cyan").append(fix).append(", and report it")
+    print_lines(block, stderr=True)

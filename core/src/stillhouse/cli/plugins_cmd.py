@@ -1,0 +1,125 @@
+"""``stillhouse plugins list``, ``show`` and ``check``: the installed plugins, and what is wrong with them.
+
+These commands work whatever the state of the installed plugins is.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from stillhouse.cli.output import STATUS_STYLES, print_fields, print_json, print_lines, print_table
+from stillhouse.cli.shared import JsonOption, get_manager
+from stillhouse.plugins.records import PluginRecord, Status
+
+app = typer.Typer(help="See and check the installed plugins.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_plugins(ctx: typer.Context, json: JsonOption = False) -> None:
+    """List every installed plugin with its status; for those that cannot be used, the cause and the fix."""
+    records = get_manager(ctx, lenient=True).records
+    if json:
+        print_json(plugins=[each.describe() for each in records])
+        return
+    rows = [
+        (
+            each.name,
+            _status(each),
+            f"{each.source}{' (editable)' if each.editable else ''}",
+            str(len(each.components)),
+            "" if each.load_ms is None else f"{each.load_ms:.0f} ms",
+        )
+        for each in records
+    ]
+    print_table(("Plugin", "Status", "From", "Components", "Load"), rows, wrap=("From",))
+    for each in records:
+        if each.status not in (Status.ACTIVE, Status.DISABLED):
+            print_lines("")
+            _print_problem(each)
+
+
+@app.command("show")
+def show_plugin(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the plugin, or of its distribution.")],
+    json: JsonOption = False,
+) -> None:
+    """Show one plugin: where it comes from, its status, and its components."""
+    manager = get_manager(ctx, lenient=True)
+    records = manager.plugin(name)
+    if json:
+        print_json(plugins=[each.details() for each in records])
+        return
+    for position, each in enumerate(records):
+        if position:
+            print_lines("")
+        print_lines(Text.assemble((each.name, "bold"), "  ", _status(each)))
+        print_fields(
+            [
+                ("from", each.source),
+                ("location", f"{each.location}{' (editable)' if each.editable else ''}"),
+                ("requires core", each.requires_core),
+                ("sha256", each.sha256),
+                ("load", "" if each.load_ms is None else f"{each.load_ms:.1f} ms"),
+                ("error", each.error),
+                ("fix", each.fix),
+                *(("warning", warning) for warning in each.warnings),
+            ]
+        )
+        if found := manager.components_of(each):
+            print_lines("")
+            rows = [(component.kind, component.id, component.spec.summary) for component in found]
+            print_table(("Kind", "Id", "Summary"), rows, wrap=("Summary",))
+
+
+@app.command("check")
+def check_plugins(
+    ctx: typer.Context,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME|PATH]", help="A plugin, its source folder, or a file of hook implementations."
+        ),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Check that plugins keep the contract.
+
+    They load, every target resolves and has the shape of its kind, every option has a type and help.
+
+    Without NAME all installed plugins are checked. The exit status is 1 when a check fails.
+    """
+    from stillhouse.plugins.checks import check_all
+
+    reports = check_all(get_manager(ctx, lenient=True), name)
+    if json:
+        print_json(plugins=[each.describe() for each in reports])
+    else:
+        for report in reports:
+            print_lines(Text.assemble((report.record.name, "bold"), f"  {report.record.source}"))
+            for check in report.checks:
+                mark, style = {"passed": ("ok", "green"), "skipped": ("skipped", "yellow")}.get(
+                    check.outcome, ("FAILED", "bold red")
+                )
+                if check.outcome == "passed":
+                    continue
+                print_lines(Text.assemble("  ", (mark, style), f"  {check.id}: {check.problem}"))
+                if check.fix:
+                    print_lines(Text.assemble("    fix: ", check.fix))
+            print_lines(f"  {report.summary}")
+    if not all(report.passed for report in reports):
+        raise typer.Exit(1)
+
+
+def _status(record: PluginRecord) -> Text:
+    return Text(str(record.status), style=STATUS_STYLES.get(str(record.status), "bold red"))
+
+
+def _print_problem(record: PluginRecord) -> None:
+    head = Text.assemble(
+        (f"{record.name} ", "bold"), f"({record.source}) is ", _status(record), f": {record.error}"
+    )
+    print_lines(head.append("\n  fix: ", "cyan").append(record.fix))

@@ -1,0 +1,242 @@
+"""``stillhouse run``, ``init``, ``schema``, ``predict`` and ``export``."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stillhouse.cli.output import console, print_json, print_lines
+from stillhouse.cli.shared import JsonOption, get_manager
+from stillhouse.errors import RecipeError, RunFolderError
+
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="PATH=VALUE", help="Change a field of the recipe, e.g. student.width=16; repeatable."
+    ),
+]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="Which student; by default the best on validation.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to ``app``."""
+    app.command("run")(run)
+    app.command("init")(init)
+    app.command("schema")(schema)
+    app.command("predict")(predict)
+    app.command("export")(export)
+
+
+def run(
+    ctx: typer.Context,
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe of `stillhouse recipes`, or a YAML file.")],
+    changes: SetOption = None,
+    seeds: Annotated[
+        str | None, typer.Option("--seeds", metavar="0,1,2", help="Seeds of baseline and student.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Run folder; runs/NAME by default.")] = None,
+    stop_after: Annotated[
+        str,
+        typer.Option("--stop-after", metavar="STAGE", help="data, teacher, baseline, student, evaluate or report."),
+    ] = "report",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; the result only.")] = False,
+    no_download: Annotated[bool, typer.Option("--no-download", help="Never download a dataset.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Run a recipe: teacher, baseline and distilled student, with figures and a report.
+
+    A run that was stopped goes on with the same command.
+    """
+    manager = get_manager(ctx)
+    from stillhouse.pipeline import run as run_recipe
+    from stillhouse.progress import Silent
+
+    chosen = _seeds(seeds)
+    with _reporter(quiet) as reporter:
+        result = run_recipe(
+            recipe,
+            out=out,
+            overrides=changes or (),
+            seeds=chosen,
+            stop_after=stop_after,
+            download=not no_download,
+            manager=manager,
+            reporter=reporter or Silent(),
+        )
+    if not _is_main_process():
+        return
+    if json:
+        print_json(
+            folder=str(result.folder),
+            report=str(result.report) if result.report else None,
+            summary=result.summary,
+        )
+    elif result.summary:
+        _print_result(result.summary, result.report)
+    else:
+        print_lines(f"stopped after {stop_after}: {result.folder}")
+
+
+def _is_main_process() -> bool:
+    import os
+
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _reporter(quiet: bool) -> Any:
+    if quiet or not _is_main_process():
+        return contextlib.nullcontext(None)
+    from stillhouse.cli.progress import Bars, Lines
+
+    return Bars() if sys.stderr.isatty() else Lines()
+
+
+def _seeds(given: str | None) -> list[int] | None:
+    if given is None:
+        return None
+    try:
+        return [int(part) for part in given.split(",")]
+    except ValueError as error:
+        raise RecipeError(
+            f"'{given}' is not a list of seeds",
+            where="--seeds",
+            fix="numbers with commas between them, e.g. --seeds 0,1,2",
+        ) from error
+
+
+def _print_result(summary: dict[str, Any], report: Path | None) -> None:
+    from rich.table import Table
+
+    metric, verdict = summary["primary_metric"]["name"], summary["verdict"]
+    table = Table(box=None, show_header=True, header_style="dim", pad_edge=False)
+    for name in ("", f"test {metric}", "parameters", "latency", "size", ""):
+        table.add_column(name, justify="left" if name == "" else "right")
+    notes = {"teacher": "", "baseline": "same student, no distillation", "student": _gain(verdict)}
+    for role, note in notes.items():
+        model = summary[role]
+        if role == "teacher":
+            quality = _number(model["metrics"]["test"][metric])
+        else:
+            spread = "" if model["ci95"] is None else f" ± {_number((model['ci95'][1] - model['ci95'][0]) / 2)}"
+            quality = f"{_number(model['mean'])}{spread}"
+        table.add_row(
+            role,
+            quality,
+            _count(model["parameters"]),
+            f"{model['latency_ms']['p50']:.3g} ms",
+            _bytes(model["bytes"]),
+            note,
+        )
+    for name, metrics in summary["references"].items():
+        table.add_row(name, _number(metrics[metric]), "", "", "", "reference")
+    for name, control in summary["controls"].items():
+        table.add_row(name, _number(control["mean"]), "", "", "", "control, no distillation")
+    console().print(table)
+    print_lines("")
+    print_lines(verdict["sentence"])
+    if report is not None:
+        print_lines(f"report: {report}")
+
+
+def _gain(verdict: dict[str, Any]) -> str:
+    if verdict["gain_ci95"] is None:
+        return f"gain {_number(verdict['gain'])} (one seed)"
+    low, high = verdict["gain_ci95"]
+    word = {
+        True: "distillation helped",
+        False: "distillation hurt",
+        None: "no proof that distillation helped",
+    }[verdict["helped"]]
+    return f"gain {_number(verdict['gain'])} [{_number(low)}, {_number(high)}]: {word}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.2f}"
+
+
+def _count(value: int | None) -> str:
+    if value is None:
+        return "?"
+    for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= limit:
+            return f"{value / limit:.3g}{suffix}"
+    return str(value)
+
+
+def _bytes(value: int) -> str:
+    return f"{value / 1e6:.3g} MB" if value >= 1e6 else f"{value / 1e3:.3g} kB"
+
+
+def init(
+    ctx: typer.Context,
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe of `stillhouse recipes`.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="File to write; NAME.yaml here by default.")
+    ] = None,
+) -> None:
+    """Write an editable copy of a recipe."""
+    component = get_manager(ctx).registry.get("recipe", recipe)
+    from stillhouse.storage import write_text
+
+    path = out or Path(f"{component.spec.name}.yaml")
+    if path.exists():
+        raise RunFolderError(f"'{path}' exists", where=str(path), fix="choose another file with --out, or remove it")
+    text = component.load()
+    write_text(path, f"# A copy of {component.id}. Run it with: stillhouse run {path}\n{text}")
+    print_lines(f"wrote {path}; run it with: stillhouse run {path}")
+
+
+def schema(ctx: typer.Context) -> None:
+    """Print the JSON Schema of recipes, with the options of all installed components, for editors."""
+    manager = get_manager(ctx)
+    import json
+
+    from stillhouse.recipe import recipe_schema
+
+    print(json.dumps(recipe_schema(manager.registry), indent=2))
+
+
+def predict(
+    ctx: typer.Context,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, e.g. runs/rul-fd001.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="File in the form that the run's dataset reads.")],
+    out: Annotated[Path | None, typer.Option("--out", metavar="CSV", help="File to write; printed otherwise.")] = None,
+    seed: SeedOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Predict new data with a run's student."""
+    manager = get_manager(ctx)
+    from stillhouse.deploy import predict as predict_file
+
+    columns = predict_file(run, file, out=out, seed=seed, manager=manager)
+    if json:
+        print_json(columns=columns)
+    elif out is not None:
+        print_lines(f"wrote {len(next(iter(columns.values())))} rows to {out}")
+    else:
+        import csv
+
+        writer = csv.writer(sys.stdout)
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+
+
+def export(
+    ctx: typer.Context,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, e.g. runs/rul-fd001.")],
+    format: Annotated[str, typer.Option("--format", help="onnx or torch.")] = "onnx",
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="File to write; RUN/export/ by default.")
+    ] = None,
+    seed: SeedOption = None,
+) -> None:
+    """Export a run's student and check that the file says what the model says."""
+    manager = get_manager(ctx)
+    from stillhouse.deploy import export as export_student
+
+    path = export_student(run, format=format, out=out, seed=seed, manager=manager)
+    print_lines(f"wrote {path} and {path.name}.json; outputs checked against the model")

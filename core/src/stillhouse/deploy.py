@@ -1,0 +1,313 @@
+"""What a finished run is for: predictions of new data, and an exported student."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stillhouse.errors import DataError, ExportError, RunFolderError
+from stillhouse.forwarding import prediction_of
+from stillhouse.plugins.manager import Manager, default_manager
+from stillhouse.plugins.registry import Registry
+from stillhouse.plugins.specs import DatasetSpec, load_target
+from stillhouse.recipe import ResolvedRecipe, resolve
+from stillhouse.storage import read_json, replacing, write_json
+from stillhouse.trained import Trained, load
+from stillhouse.types import Batch, DataInfo, Head
+
+TOLERANCE = 1e-4
+"""Largest difference between an exported file's outputs and the model's, relative to the outputs' own scale."""
+
+
+def open_run(folder: Path, manager: Manager | None = None) -> tuple[ResolvedRecipe, DataInfo, Head, Registry]:
+    """The recipe, data info and head of a run folder.
+
+    Raises:
+        RunFolderError: not a run, or one that has not got far enough.
+    """
+    recipe = folder / "recipe.yaml"
+    if not recipe.exists():
+        raise RunFolderError(
+            f"'{folder}' is not a run folder: it has no recipe.yaml",
+            where=str(folder),
+            fix="give the folder that `stillhouse run` printed, e.g. runs/rul-fd001",
+        )
+    registry = (manager or default_manager()).registry
+    resolved = resolve(recipe, registry)
+    info = DataInfo.from_json(read_json(folder / "data" / "info.json"))
+    head: Head = resolved.head.component.load()(info, **resolved.head.options)
+    return resolved, info, head, registry
+
+
+def open_model(
+    folder: Path, *, model: str, seed: int | None, info: DataInfo, registry: Registry
+) -> tuple[Trained, Path]:
+    """A trained model of a run: the ``student`` (or ``baseline``) of a seed, by default the seed with the best
+    validation metric.
+
+    Raises:
+        RunFolderError: there is no such model.
+    """
+    found = sorted((folder / model).glob("seed-*/done.json"))
+    if not found:
+        raise RunFolderError(
+            f"'{folder}' has no finished {model}",
+            where=str(folder / model),
+            fix="finish the run: start it again with the same command",
+        )
+    if seed is None:
+        path = _best(folder, model, [each.parent for each in found])
+    else:
+        path = folder / model / f"seed-{seed}"
+        if not (path / "done.json").exists():
+            seeds = ", ".join(each.parent.name.removeprefix("seed-") for each in found)
+            raise RunFolderError(
+                f"the run has no {model} of seed {seed}",
+                where=str(folder / model),
+                fix=f"seeds of this run: {seeds}",
+            )
+    return load(path, registry, info), path
+
+
+def _best(folder: Path, model: str, paths: list[Path]) -> Path:
+    """The seed whose chosen epoch was best on validation; test rows choose nothing."""
+    summary = read_json(folder / "summary.json")
+    name, higher = summary["primary_metric"]["name"], summary["primary_metric"]["higher_is_better"]
+    scores: dict[Path, float] = {}
+    for path in paths:
+        history = [json.loads(line) for line in (path / "history.jsonl").read_text(encoding="utf-8").splitlines()]
+        if history:
+            values = [record["val"][name] for record in history]
+            scores[path] = max(values) if higher else -min(values)
+    return max(scores, key=lambda path: scores[path]) if scores else paths[0]
+
+
+def predict(
+    run: str | Path,
+    data: str | Path,
+    *,
+    out: str | Path | None = None,
+    seed: int | None = None,
+    manager: Manager | None = None,
+) -> dict[str, list[Any]]:
+    """Predictions of a run's student for a file of the user's.
+
+    Args:
+        run: the run folder.
+        data: a file in the form that the run's dataset reads.
+        out: CSV file to write; none when it is None.
+        seed: which student; by default the best on validation.
+        manager: plugins to use, the installed ones by default.
+
+    Returns:
+        columns: what identifies each row, then the decoded prediction.
+
+    Raises:
+        RunFolderError: the run is not finished.
+        DataError: the file cannot be used, or the dataset has no reader for new files.
+    """
+    folder, path = Path(run), Path(data)
+    resolved, info, head, registry = open_run(folder, manager)
+    spec = resolved.dataset.component.spec
+    assert isinstance(spec, DatasetSpec)
+    if not spec.reader:
+        raise DataError(
+            f"dataset '{resolved.dataset.id}' does not read new files",
+            where=str(path),
+            fix="ask the plugin's author for a reader, or call the student from Python",
+        )
+    if not path.exists():
+        raise DataError(f"'{path}' does not exist", where=str(path), fix="check the path")
+    trained, _ = open_model(folder, model="student", seed=seed, info=info, registry=registry)
+    reader = load_target(spec.reader, who=resolved.dataset.id).from_state(read_json(folder / "data" / "reader.json"))
+    rows, identity = reader.read(path)
+    columns = {**identity, **head.decode(trained.predict(rows, torch.device("cpu")))}
+    if out is not None:
+        _write_csv(Path(out), columns)
+    return columns
+
+
+def _write_csv(path: Path, columns: Mapping[str, list[Any]]) -> None:
+    import csv
+
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+
+
+class _ByPosition(nn.Module):
+    """The student with inputs in order and the bare prediction as its only output."""
+
+    def __init__(self, model: nn.Module, inputs: tuple[str, ...]) -> None:
+        super().__init__()
+        self.model, self.inputs = model, inputs
+
+    def forward(self, *values: Tensor) -> Tensor:
+        return prediction_of(self.model(**dict(zip(self.inputs, values, strict=True))))
+
+
+def export(
+    run: str | Path,
+    *,
+    format: str = "onnx",
+    out: str | Path | None = None,
+    seed: int | None = None,
+    manager: Manager | None = None,
+) -> Path:
+    """Export a run's student, and check that the file says what the model says.
+
+    Args:
+        run: the run folder.
+        format: ``"onnx"`` (needs the extra ``stillhouse[onnx]``) or ``"torch"`` (a ``torch.export`` program).
+        out: file to write, ``<run>/export/student.onnx`` (or ``.pt2``) by default; ``<file>.json`` beside it names
+            inputs, output and classes.
+        seed: which student; by default the best on validation.
+        manager: plugins to use, the installed ones by default.
+
+    Returns:
+        the file.
+
+    Raises:
+        ExportError: the format is unknown, a package is missing, the model cannot be exported, or the file disagrees.
+    """
+    if format not in ("onnx", "torch"):
+        raise ExportError(f"format '{format}' is unknown", where="--format", fix="one of onnx, torch")
+    folder = Path(run)
+    resolved, info, head, registry = open_run(folder, manager)
+    trained, source = open_model(folder, model="student", seed=seed, info=info, registry=registry)
+    if not trained.is_network:
+        raise ExportError(
+            f"'{trained.component.id}' is an estimator, not a network",
+            where=str(source),
+            fix="load estimator.skops with skops where it is needed",
+        )
+    example = _example(trained, info, rows=2)
+    path = Path(out) if out is not None else folder / "export" / f"student.{'onnx' if format == 'onnx' else 'pt2'}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    model = _ByPosition(trained.model, trained.inputs).eval()
+    values = tuple(example[name] for name in trained.inputs)
+    with replacing(path) as temporary:
+        try:
+            difference = (
+                _export_onnx(model, values, trained, info, temporary)
+                if format == "onnx"
+                else _export_torch(model, values, trained, info, temporary)
+            )
+        except ImportError as error:
+            raise ExportError(
+                f"the format onnx needs a package that is not installed: {error.name}",
+                where="--format onnx",
+                fix="pip install 'stillhouse[onnx]'",
+            ) from error
+        except ExportError:
+            raise
+        except Exception as error:  # exporters raise errors of many kinds, all about the model
+            raise ExportError(
+                f"'{trained.component.id}' cannot be exported: {type(error).__name__}: "
+                f"{str(error).splitlines()[0] if str(error) else ''}",
+                where=trained.component.spec.target,
+                fix=(
+                    "avoid control flow on data and unusual operators in its forward; --debug shows the "
+                    "exporter's words"
+                ),
+            ) from error
+        if difference > TOLERANCE:
+            raise ExportError(
+                f"the exported file disagrees with the model by {difference:.2g} of the outputs' scale",
+                where=str(path),
+                fix="report it with the recipe; nothing was written",
+            )
+    write_json(
+        path.with_name(path.name + ".json"),
+        {
+            "schema": 1,
+            "recipe": resolved.recipe.name,
+            "student": trained.component.id,
+            "from": source.relative_to(folder).as_posix(),
+            "inputs": {
+                name: {"shape": ["batch", *info.inputs[name].shape], "dtype": info.inputs[name].dtype}
+                for name in trained.inputs
+            },
+            "output": {
+                "name": "prediction",
+                "kind": str(head.kind),
+                "width": head.outputs,
+                "unit": info.unit,
+                "classes": list(info.classes) if info.classes else None,
+            },
+            "difference": difference,
+        },
+    )
+    return path
+
+
+def _example(trained: Trained, info: DataInfo, *, rows: int) -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    batch: Batch = {}
+    for name in trained.inputs:
+        spec = info.inputs[name]
+        shape = (rows, *(length if length > 0 else 8 for length in spec.shape))
+        dtype = getattr(torch, spec.dtype)
+        batch[name] = (
+            torch.randn(shape, generator=generator).to(dtype)
+            if dtype.is_floating_point
+            else torch.ones(shape, dtype=dtype)
+        )
+    return batch
+
+
+def _dynamic(trained: Trained, info: DataInfo) -> tuple[dict[int, Any], ...]:
+    batch = torch.export.Dim("batch", min=1, max=65536)
+    shapes = []
+    for name in trained.inputs:
+        dims = {at + 1: torch.export.Dim.AUTO for at, length in enumerate(info.inputs[name].shape) if length < 0}
+        shapes.append({0: batch, **dims})
+    return tuple(shapes)
+
+
+def _export_onnx(model: nn.Module, values: tuple[Tensor, ...], trained: Trained, info: DataInfo, path: Path) -> float:
+    import onnxruntime
+
+    torch.onnx.export(
+        model,
+        values,
+        str(path),
+        input_names=list(trained.inputs),
+        output_names=["prediction"],
+        dynamic_shapes=(_dynamic(trained, info),),
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    worst = 0.0
+    for rows in (1, 3):
+        example = _example(trained, info, rows=rows)
+        (answer,) = session.run(None, {name: example[name].numpy() for name in trained.inputs})
+        worst = max(worst, _difference(model, example, trained.inputs, answer))
+    return worst
+
+
+def _export_torch(model: nn.Module, values: tuple[Tensor, ...], trained: Trained, info: DataInfo, path: Path) -> float:
+    program = torch.export.export(model, values, dynamic_shapes=(_dynamic(trained, info),))
+    with path.open("wb") as file:
+        torch.export.save(program, file)
+    loaded = torch.export.load(str(path)).module()
+    example = _example(trained, info, rows=3)
+    with torch.no_grad():
+        answer = loaded(*(example[name] for name in trained.inputs)).numpy()
+    return _difference(model, example, trained.inputs, answer)
+
+
+@torch.no_grad()
+def _difference(model: nn.Module, example: Batch, inputs: tuple[str, ...], answer: np.ndarray) -> float:
+    expected = model(*(example[name] for name in inputs)).numpy()
+    scale = max(float(np.abs(expected).max()), 1e-6)
+    return float(np.abs(expected - answer).max() / scale)

@@ -1,0 +1,1 @@
+"""How a run is judged: size, FLOPs and latency, statistics over seeds, and the report."""

@@ -1,0 +1,73 @@
+"""Numbers as a person reads them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+NONE = "–"
+
+
+def short(value: float | None, unit: str = "", digits: int = 3) -> str:
+    """``12345`` as ``12.3 k``; a dash for None."""
+    if value is None:
+        return NONE
+    for size, prefix in PREFIXES:
+        if abs(value) >= size:
+            return f"{_significant(value / size, digits)} {prefix}{unit}"
+    return f"{_significant(value, digits)}{f' {unit}' if unit else ''}"
+
+
+def _significant(value: float, digits: int) -> str:
+    if value == 0 or not math.isfinite(value):
+        return f"{value:.0f}" if value == 0 else str(value)
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    text = f"{value:.{decimals}f}"
+    return text.rstrip("0").rstrip(".") if "." in text and float(text).is_integer() else text
+
+
+def decimals(value: float | None) -> int:
+    """Decimals that show four significant digits of ``value``, at least two of them after the point for small
+    ones."""
+    if value is None or value == 0 or not math.isfinite(value):
+        return 3
+    return min(6, max(0, 3 - math.floor(math.log10(abs(value)))))
+
+
+def figure(value: float | None, places: int | None = None) -> str:
+    """A metric, with thousands separated; a dash for None."""
+    if value is None:
+        return NONE
+    if not math.isfinite(value):
+        return str(value)
+    return f"{value:,.{decimals(value) if places is None else places}f}".replace(",", " ").replace("-", "−")
+
+
+def interval(bounds: Sequence[float] | None, like: float | None) -> str:
+    """``12.91 to 13.30`` with as many decimals as ``like``; empty for None."""
+    if bounds is None:
+        return ""
+    places = decimals(like)
+    return f"{figure(bounds[0], places)} to {figure(bounds[1], places)}"
+
+
+def signed(value: float | None, places: int | None = None) -> str:
+    """A difference, always with its sign."""
+    if value is None:
+        return NONE
+    return f"{'+' if value > 0 else ''}{figure(value, places)}"
+
+
+def factor(value: float | None) -> str:
+    """``25×``."""
+    return NONE if value is None else f"{_significant(value, 3)}×"
+
+
+def duration(seconds: float) -> str:
+    """``3 min 05 s``."""
+    if seconds < 60:
+        return f"{_significant(seconds, 2)} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"

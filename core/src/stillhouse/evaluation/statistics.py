@@ -1,0 +1,189 @@
+"""Did distillation help? Intervals over seeds, the gain paired by seed, and the verdict in one sentence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from scipy import stats
+
+Interval = Literal["t", "bootstrap"]
+RESAMPLES = 9999
+
+
+def ci95(values: Sequence[float], *, interval: Interval = "t") -> list[float] | None:
+    """95 % interval of the mean: ``[low, high]``, or None for a single value, which says nothing of its
+    spread.
+
+    Args:
+        values: one figure per seed.
+        interval: "t", Student's interval; or "bootstrap", bias-corrected and accelerated with 9999 resamples
+            and a fixed seed, which needs no normal distribution but is too narrow for fewer than about ten
+            seeds.
+    """
+    given = np.asarray(values, dtype=float)
+    if len(given) < 2:
+        return None
+    mean = float(given.mean())
+    if np.ptp(given) == 0:
+        return [mean, mean]
+    if interval == "bootstrap":
+        found = stats.bootstrap(
+            (given,), np.mean, n_resamples=RESAMPLES, rng=np.random.default_rng(0)
+        ).confidence_interval
+        if np.isfinite([found.low, found.high]).all():
+            return [float(found.low), float(found.high)]
+    low, high = stats.t.interval(0.95, len(given) - 1, loc=mean, scale=stats.sem(given))
+    return [float(low), float(high)]
+
+
+def paired_gain(
+    student: Sequence[float], baseline: Sequence[float], higher_is_better: bool, *, interval: Interval = "t"
+) -> dict[str, Any]:
+    """What distillation gained: the mean over seeds of student minus baseline, signed so that positive is
+    better.
+
+    Args:
+        student: the distilled student's figure per seed.
+        baseline: the figure of the same model trained without the teacher, same seeds in the same order.
+        higher_is_better: direction of the metric.
+        interval: see `ci95`.
+
+    Returns:
+        ``gain``, ``gain_ci95`` (of the paired differences; None for one seed), ``paired_seeds``.
+
+    Raises:
+        ValueError: the two differ in length, or are empty.
+    """
+    if len(student) != len(baseline) or not len(student):
+        raise ValueError(f"cannot pair {len(student)} students with {len(baseline)} baselines")
+    sign = 1.0 if higher_is_better else -1.0
+    gains = sign * (np.asarray(student, dtype=float) - np.asarray(baseline, dtype=float))
+    return {
+        "gain": float(gains.mean()),
+        "gain_ci95": ci95(gains.tolist(), interval=interval),
+        "paired_seeds": len(gains),
+    }
+
+
+def retention(student: float, teacher: float, higher_is_better: bool) -> float | None:
+    """Share of the teacher's quality that the student keeps: student / teacher when higher is better, teacher
+    / student when lower is better; above one when the student is the better of the two. None unless both are
+    positive."""
+    if student <= 0 or teacher <= 0:
+        return None
+    return student / teacher if higher_is_better else teacher / student
+
+
+def ratio(large: float | None, small: float | None) -> float | None:
+    """``large / small``; None when either is unknown or not positive."""
+    return large / small if large and small and large > 0 and small > 0 else None
+
+
+def verdict(
+    *,
+    metric: str,
+    higher_is_better: bool,
+    teacher: float,
+    baseline: Sequence[float],
+    student: Sequence[float],
+    teacher_parameters: int | None = None,
+    student_parameters: int | None = None,
+    teacher_p50_ms: float | None = None,
+    student_p50_ms: float | None = None,
+    unit: str = "",
+    simulated: bool = False,
+    interval: Interval = "t",
+) -> dict[str, Any]:
+    """The ``verdict`` of ``summary.json``.
+
+    Args:
+        metric: name of the primary metric.
+        higher_is_better: its direction.
+        teacher: the teacher's figure on the test split.
+        baseline: test figures by seed of the student's model trained without the teacher.
+        student: test figures of the distilled student, same seeds in the same order.
+        teacher_parameters: see `stillhouse.evaluation.measure.parameters`.
+        student_parameters: the same.
+        teacher_p50_ms: median latency at batch 1.
+        student_p50_ms: the same.
+        unit: unit of the metric, e.g. "cycles"; empty for a share.
+        simulated: the data come from a simulator; the sentence says so.
+        interval: see `ci95`.
+
+    Returns:
+        ``gain``, ``gain_ci95``, ``paired_seeds``, ``retention``, ``compression`` (teacher's parameters /
+        student's), ``speedup`` (teacher's median latency / student's), ``helped`` (true or false when the
+        interval lies on one side of zero, else null), ``sentence``.
+
+    Raises:
+        ValueError: baseline and student differ in length, or are empty.
+    """
+    found = paired_gain(student, baseline, higher_is_better, interval=interval)
+    bounds = found["gain_ci95"]
+    helped = None
+    if bounds is not None and (bounds[0] > 0 or bounds[1] < 0):
+        helped = bool(bounds[0] > 0)
+    mean = float(np.mean(student))
+    found |= {
+        "retention": retention(mean, teacher, higher_is_better),
+        "compression": ratio(teacher_parameters, student_parameters),
+        "speedup": ratio(teacher_p50_ms, student_p50_ms),
+        "helped": helped,
+    }
+    return found | {"sentence": sentence(found, metric=metric, student=mean, unit=unit, simulated=simulated)}
+
+
+OPENINGS = {
+    True: "Distillation helped",
+    False: "Distillation did not help, it made the student worse",
+    None: "No proof that distillation helped",
+}
+ONE_SEED = "One seed only, which cannot tell whether distillation helped"
+
+
+def opening(found: dict[str, Any]) -> str:
+    """First words of the verdict: whether distillation helped, as far as the figures tell."""
+    return ONE_SEED if found.get("gain_ci95") is None else OPENINGS[found.get("helped")]
+
+
+def sentence(found: dict[str, Any], *, metric: str, student: float, unit: str = "", simulated: bool = False) -> str:
+    """The verdict in words: whether distillation helped, by how much, and at what size and speed."""
+    gain, bounds, seeds = found["gain"], found["gain_ci95"], found["paired_seeds"]
+    places = _decimals(student)
+    evidence = "no interval"
+    if bounds is not None:
+        low, high = (f"{'+' if bound >= 0 else '−'}{_number(abs(bound), places)}" for bound in bounds)
+        evidence = f"95 % interval of the gain {low} to {high}"
+        evidence += ", which contains zero" if found["helped"] is None else ""
+        evidence += f"; {seeds} paired seeds"
+    better = "better" if gain > 0 else "worse"
+    change = "equal to" if gain == 0 else f"{_number(abs(gain), places)} {better} than"
+    measured = f"test {metric} {_number(student, places)}{f' {unit}' if unit else ''}"
+    text = f"{opening(found)}: {measured}, {change} the same model trained without the teacher ({evidence})."
+    costs = [
+        f"{factor:.3g} times {fewer}" if factor >= 1 else f"{1 / factor:.3g} times {more}"
+        for factor, fewer, more in (
+            (found["compression"], "fewer parameters", "more parameters"),
+            (found["speedup"], "lower latency", "higher latency"),
+        )
+        if factor is not None
+    ]
+    if found["retention"] is not None:
+        kept = f"keeps {100 * found['retention']:.3g} % of the teacher's quality"
+        text += f" The student {kept}{' with ' if costs else ''}{' and '.join(costs)}."
+    elif costs:
+        text += f" The student has {' and '.join(costs)}."
+    return text + (" The data are simulated." if simulated else "")
+
+
+def _decimals(value: float) -> int:
+    """Decimals that show four significant digits of ``value``."""
+    return 3 if value == 0 or not math.isfinite(value) else min(6, max(0, 3 - math.floor(math.log10(abs(value)))))
+
+
+def _number(value: float, places: int) -> str:
+    text = f"{value:.{places}f}"
+    return f"{value:.2g}" if value and not float(text) else text  # a small difference is not shown as none

@@ -1,0 +1,75 @@
+"""How a model is called with a batch: which entries it takes, and what of its answer is the prediction."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stillhouse.errors import IncompatibleError
+from stillhouse.types import Batch, DataInfo
+
+
+def accepted_inputs(
+    model: nn.Module, info: DataInfo, *, declared: Sequence[str] = (), who: str = "the model"
+) -> tuple[str, ...]:
+    """Names of the dataset's inputs that ``model.forward`` takes: those ``declared`` by its spec, else by its
+    signature.
+
+    Raises:
+        IncompatibleError: the model needs an input that the dataset does not have, or takes none of them.
+    """
+    available = tuple(info.inputs)
+    parameters = inspect.signature(model.forward).parameters.values()
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    names = [
+        parameter.name
+        for parameter in parameters
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    ]
+    needed = list(declared) or [
+        parameter.name
+        for parameter in parameters
+        if parameter.default is parameter.empty
+        and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    ]
+    missing = [name for name in needed if name not in available]
+    taken = tuple(declared) or (available if open_ended else tuple(name for name in names if name in available))
+    if missing or not taken:
+        raise IncompatibleError(
+            f"{who} takes the inputs {needed or names}, the dataset has {list(available)}",
+            where=f"forward of {type(model).__name__}",
+            fix="name forward's parameters after the dataset's inputs, or choose another model",
+        )
+    return taken
+
+
+def predict(model: nn.Module, batch: Batch, inputs: Sequence[str]) -> Tensor:
+    """The model's prediction for a batch; Hugging Face outputs give their ``logits``, tuples their first item."""
+    return prediction_of(model(**{name: batch[name] for name in inputs}))
+
+
+def prediction_of(answer: Any) -> Tensor:
+    """The prediction inside a model's answer.
+
+    Raises:
+        IncompatibleError: there is no tensor in it.
+    """
+    if hasattr(answer, "logits"):
+        answer = answer.logits
+    if isinstance(answer, tuple | list) and answer:
+        answer = answer[0]
+    if not isinstance(answer, Tensor):
+        raise IncompatibleError(
+            f"the model returned {type(answer).__name__}, not a tensor",
+            fix="return the prediction, or an output with .logits",
+        )
+    return answer
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch on another device."""
+    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}

@@ -1,0 +1,51 @@
+"""Metrics of a whole split that core offers beside those of its heads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+from torchmetrics.functional.classification import binary_calibration_error, multiclass_calibration_error
+
+from stillhouse.errors import OptionError
+from stillhouse.types import Batch
+
+BINS = 15
+
+
+def multiclass_ece(probability: Tensor, target: Tensor, bins: int = BINS) -> float:
+    """Expected calibration error of probabilities ``[N, C]`` for classes ``[N]``: the mean over equally wide
+    bins of |accuracy - confidence|, weighted by the rows of each bin (Guo et al. 2017, equation 3)."""
+    return float(
+        multiclass_calibration_error(probability, target, num_classes=probability.shape[1], n_bins=bins, norm="l1")
+    )
+
+
+def binary_ece(probability: Tensor, target: Tensor, bins: int = BINS) -> float:
+    """The same for the probability ``[N]`` of the positive class and its frequency in 0/1 targets ``[N]``."""
+    return float(binary_calibration_error(probability, target, n_bins=bins, norm="l1"))
+
+
+def ece(*, bins: int = BINS) -> Callable[[Tensor, Batch], float]:
+    """Expected calibration error, for multiclass and binary predictions.
+
+    Args:
+        bins: number of equally wide bins of confidence.
+
+    Returns:
+        ``metric(prediction, rows)`` from logits ``[N, C]``, or ``[N, 1]`` for binary, and ``rows["target"]``
+        ``[N]``.
+
+    Raises:
+        OptionError: bins is below one.
+    """
+    if bins < 1:
+        raise OptionError(f"bins is {bins}", where="metric 'ece'", fix="a whole number from 1 upwards; 15 is usual")
+
+    def metric(prediction: Tensor, rows: Batch) -> float:
+        target = rows["target"].long()
+        if prediction.shape[1] == 1:
+            return binary_ece(prediction[:, 0].double().sigmoid(), target.reshape(-1), bins)
+        return multiclass_ece(prediction.double().softmax(dim=1), target, bins)
+
+    return metric

@@ -1,0 +1,402 @@
+"""Objectives between predictions: what the teacher's answer adds to the label's.
+
+Each is a module with ``forward(student, teacher, **extras) -> scalar``. All compute in float32 whatever the
+precision of the run (float64 stays float64), pass no gradient to the teacher, refuse shapes that differ,
+and have an exactly zero gradient where student and teacher agree. Options that a recipe may schedule are
+plain attributes of the same name. ``mask`` (bool, or weights) has the shape of the first dimensions of what
+is averaged; what it leaves out does not count in the mean either, and a mask of zeros gives 0.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stillhouse.objectives.functional import (
+    correlation_distance,
+    full_precision,
+    jsd_elements,
+    kl_elements,
+    masked_mean,
+    require_not_negative,
+    require_positive,
+    require_same_shape,
+    reverse_kl_elements,
+    softened_kl,
+)
+
+
+class SoftTargets(nn.Module):
+    """Soft targets: ``T^2 * KL(p_teacher || p_student)`` of softmax at temperature T.
+
+    Shapes: logits ``[B, C]``; ``mask`` ``[B]``. Reduction: sum over classes, mean over rows.
+
+    Source: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network" (2015), section 2. The
+    paper minimises the cross-entropy, which differs by the teacher's entropy, a constant for the student.
+    Public implementations differ in ``reduction="mean"``, which divides by the classes too, and in leaving
+    out T^2.
+
+    Args:
+        temperature: T, which softens both distributions; above 1 shows more of the teacher's small
+            probabilities.
+    """
+
+    def __init__(self, *, temperature: float = 4.0) -> None:
+        super().__init__()
+        require_positive(temperature=temperature)
+        self.temperature = temperature
+
+    @full_precision
+    def forward(self, student: Tensor, teacher: Tensor, *, mask: Tensor | None = None) -> Tensor:
+        """Loss of logits ``[B, C]``."""
+        require_same_shape(student, teacher, "[B, C]", 2)
+        return masked_mean(softened_kl(student, teacher, self.temperature, dim=1), mask)
+
+
+class BernoulliKL(nn.Module):
+    """Soft targets of yes/no labels: ``T^2 * KL`` between Bernoulli distributions, one per label.
+
+    Shapes: logits ``[B, 1]`` (binary) or ``[B, L]`` (multilabel); ``mask`` ``[B]`` or ``[B, L]``.
+    Reduction: sum over the two outcomes of a label, mean over labels and rows, as ``BCEWithLogitsLoss``
+    averages the hard loss.
+
+    Source: the equations of soft targets for two outcomes, a label's logit z being a softmax over ``[z,
+    0]``. Public implementations often take a softmax over the labels instead, as if exactly one of them
+    were true.
+
+    Args:
+        temperature: T, which divides both logits.
+    """
+
+    def __init__(self, *, temperature: float = 1.0) -> None:
+        super().__init__()
+        require_positive(temperature=temperature)
+        self.temperature = temperature
+
+    @full_precision
+    def forward(self, student: Tensor, teacher: Tensor, *, mask: Tensor | None = None) -> Tensor:
+        """Loss of logits ``[B, L]``."""
+        require_same_shape(student, teacher, "[B, L]", 2)
+        student = torch.stack((student, torch.zeros_like(student)), dim=-1)
+        teacher = torch.stack((teacher, torch.zeros_like(teacher)), dim=-1)
+        return masked_mean(softened_kl(student, teacher, self.temperature, dim=-1), mask)
+
+
+class TeacherMSE(nn.Module):
+    """Mean squared difference from the teacher's values, in squared units of the target.
+
+    Shapes: values ``[B, D]``; ``mask`` ``[B]`` or ``[B, D]``. Reduction: mean over all elements.
+
+    Source: regression on the outputs of another model, Ba and Caruana, "Do Deep Nets Really Need to be
+    Deep?" (2014), equation 1, without its factor 1/2.
+    """
+
+    @full_precision
+    def forward(self, student: Tensor, teacher: Tensor, *, mask: Tensor | None = None) -> Tensor:
+        """Loss of values ``[B, D]``."""
+        require_same_shape(student, teacher, "[B, D]", 2)
+        return masked_mean((student - teacher).square(), mask)
+
+
+class TeacherBounded(nn.Module):
+    """The student's squared error to the label, counted only for rows where it does not beat the teacher's
+    by a margin.
+
+    Row i adds ``e_s = mean((student_i - target_i)^2)`` when ``e_s + margin > e_t``, otherwise 0: the
+    teacher is a bound to reach, not a value to imitate, so that its own errors are never taught.
+
+    Shapes: values ``[B, D]``; ``target`` ``[B, D]``, or ``[B]`` for D = 1; ``mask`` ``[B]``. Reduction:
+    mean over values, then over rows, those that add 0 included.
+
+    Source: Chen, Choi, Yu, Han, Chandraker, "Learning Efficient Object Detection Models with Knowledge
+    Distillation" (2017), equation 4, which sums over the D coordinates where this takes the mean. Public
+    implementations often count only the excess ``e_s - e_t``, or put the margin on the other side.
+
+    Args:
+        margin: by how much, in squared units of the target, the student must beat the teacher before a row
+            stops counting.
+    """
+
+    def __init__(self, *, margin: float = 0.0) -> None:
+        super().__init__()
+        require_not_negative(margin=margin)
+        self.margin = margin
+
+    @full_precision
+    def forward(
+        self, student: Tensor, teacher: Tensor, *, target: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
+        """Loss of values ``[B, D]`` against ``target``."""
+        require_same_shape(student, teacher, "[B, D]", 2)
+        target = target.to(student.dtype)
+        if target.dim() == 1 and student.shape[1] == 1:
+            target = target.unsqueeze(1)
+        if target.shape != student.shape:
+            raise ValueError(
+                f"target {tuple(target.shape)} does not fit values of shape {tuple(student.shape)}"
+            )
+        error = (student - target).square().mean(1)
+        bound = (teacher - target).square().mean(1)
+        return masked_mean(torch.where(error + self.margin > bound, error, torch.zeros_like(error)), mask)
+
+
+class GaussianKL(nn.Module):
+    """``KL(N_teacher || N_student)`` when both predict a mean and a variance.
+
+    Shapes: ``[B, 2 * D]``, D means and then D log-variances; ``mask`` ``[B]`` or ``[B, D]``. Reduction:
+    mean over values and rows, as ``GaussianNLLLoss`` averages the hard loss. Log-variances are clamped to
+    the two bounds before use; outside of them they receive no gradient.
+
+    Source: the divergence of two univariate Gaussians; Kullback and Leibler (1951).
+
+    Args:
+        min_log_variance: smallest log-variance that is told apart, in log of squared target units.
+        max_log_variance: largest log-variance that is told apart.
+    """
+
+    def __init__(self, *, min_log_variance: float = -20.0, max_log_variance: float = 40.0) -> None:
+        super().__init__()
+        if not min_log_variance < max_log_variance:
+            raise ValueError(
+                f"min_log_variance {min_log_variance} must lie below max_log_variance {max_log_variance}"
+            )
+        self.min_log_variance, self.max_log_variance = min_log_variance, max_log_variance
+
+    @full_precision
+    def forward(self, student: Tensor, teacher: Tensor, *, mask: Tensor | None = None) -> Tensor:
+        """Loss of means and log-variances ``[B, 2 * D]``."""
+        require_same_shape(student, teacher, "[B, 2 * D]", 2)
+        if student.shape[1] % 2:
+            raise ValueError(f"{tuple(student.shape)} does not split into means and as many log-variances")
+        student_mean, student_log = student.chunk(2, dim=1)
+        teacher_mean, teacher_log = teacher.chunk(2, dim=1)
+        student_log = student_log.clamp(self.min_log_variance, self.max_log_variance)
+        teacher_log = teacher_log.clamp(self.min_log_variance, self.max_log_variance)
+        gap = teacher_log - student_log
+        distance = (student_mean - teacher_mean).square() * torch.exp(-student_log)
+        return masked_mean(0.5 * (torch.expm1(gap) - gap + distance), mask)
+
+
+class PixelKL(nn.Module):
+    """Soft targets of every pixel: ``T^2 * KL`` of softmax over classes.
+
+    Shapes: logits ``[B, C, H, W]``; ``mask`` ``[B]`` or ``[B, H, W]``. Reduction: sum over classes, mean
+    over pixels and rows.
+
+    Source: Liu et al., "Structured Knowledge Distillation for Semantic Segmentation" (2019), its pixel-wise
+    loss. Public implementations often divide by the rows only, which makes the loss H * W times larger.
+
+    Args:
+        temperature: T, which softens both distributions.
+    """
+
+    def __init__(self, *, temperature: float = 1.0) -> None:
+        super().__init__()
+        require_positive(temperature=temperature)
+        self.temperature = temperature
+
+    @full_precision
+    def forward(self, student: Tensor, teacher: Tensor, *, mask: Tensor | None = None) -> Tensor:
+        """Loss of logits ``[B, C, H, W]``."""
+        require_same_shape(student, teacher, "[B, C, H, W]", 4)
+        return masked_mean(softened_kl(student, teacher, self.temperature, dim=1), mask)
+
+
+class ChannelKL(nn.Module):
+    """Where each class is seen: ``T^2 * KL`` of softmax over the positions of a channel.
+
+    Shapes: logits (or maps) ``[B, C, H, W]``; ``mask`` ``[B]`` or ``[B, C]``. Reduction: sum over
+    positions, mean over channels and rows (T^2 / C in the paper).
+
+    Source: Shu et al., "Channel-wise Knowledge Distillation for Dense Prediction" (2021), whose factor T^2
+    / C is the mean over channels here.
+
+    Args:
+        temperature: T, which softens both distributions.
+    """
+
+    def __init__(self, *, temperature: float = 4.0) -> None:
+        super().__init__()
+        require_positive(temperature=temperature)
+        self.temperature = temperature
+
+    @full_precision
+    def forward(self, student: Tensor, teacher: Tensor, *, mask: Tensor | None = None) -> Tensor:
+        """Loss of logits ``[B, C, H, W]``."""
+        require_same_shape(student, teacher, "[B, C, H, W]", 4)
+        return masked_mean(softened_kl(student.flatten(2), teacher.flatten(2), self.temperature, dim=2), mask)
+
+
+class TokenKL(nn.Module):
+    """Divergence of the next-token distributions at every valid token.
+
+    Shapes: logits ``[B, T, V]``; ``target`` ``[B, T]`` (int64, aligned with the logits; -100 is left out);
+    ``mask`` ``[B]`` or ``[B, T]``. Reduction: sum over the vocabulary, mean over valid tokens of the whole
+    batch. No T^2.
+
+    Source: forward KL: Sanh et al., "DistilBERT" (2019); reverse KL: Gu et al., "MiniLLM" (2024), equation
+    1; generalised Jensen-Shannon: Agarwal et al., "On-Policy Distillation of Language Models" (2024),
+    equation 1, with ``m = beta * p_teacher + (1 - beta) * p_student``. That divergence vanishes at ``beta``
+    0 and 1, so that forward KL stands for 0 and reverse KL for 1, as in public implementations; those often
+    average over padding too, or multiply by T^2.
+
+    Args:
+        direction: ``"forward"`` covers all that the teacher may say, ``"reverse"`` seeks its main mode,
+            ``"jsd"`` lies between.
+        beta: for ``"jsd"``: 0 is forward KL, 1 is reverse KL, between them the weight of the teacher in the
+            mixture.
+        temperature: divides both logits.
+    """
+
+    ignore = -100
+
+    def __init__(
+        self,
+        *,
+        direction: Literal["forward", "reverse", "jsd"] = "forward",
+        beta: float = 0.5,
+        temperature: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if direction not in ("forward", "reverse", "jsd"):
+            raise ValueError(f"direction must be 'forward', 'reverse' or 'jsd', not {direction!r}")
+        self.direction = direction
+        self.beta, self.temperature = beta, temperature
+        self._check()
+
+    def _check(self) -> None:
+        require_positive(temperature=self.temperature)
+        if not 0 <= self.beta <= 1:
+            raise ValueError(f"beta must lie in [0, 1], not {self.beta}")
+
+    @full_precision
+    def forward(
+        self, student: Tensor, teacher: Tensor, *, target: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """Loss of logits ``[B, T, V]`` over the tokens that ``target`` and ``mask`` leave."""
+        require_same_shape(student, teacher, "[B, T, V]", 3)
+        self._check()
+        student_log = F.log_softmax(student / self.temperature, dim=-1)
+        teacher_log = F.log_softmax(teacher / self.temperature, dim=-1)
+        if self.direction == "forward" or (self.direction == "jsd" and self.beta == 0):
+            elements = kl_elements(student_log, teacher_log)
+        elif self.direction == "reverse" or self.beta == 1:
+            elements = reverse_kl_elements(student_log, teacher_log)
+        else:
+            elements = jsd_elements(student_log, teacher_log, self.beta)
+        return masked_mean(elements.sum(-1), self._valid(student, target, mask))
+
+    def _valid(self, student: Tensor, target: Tensor | None, mask: Tensor | None) -> Tensor | None:
+        if target is None:
+            return mask
+        if target.shape != student.shape[:2]:
+            raise ValueError(
+                f"target {tuple(target.shape)} does not fit logits of shape {tuple(student.shape)}"
+            )
+        valid = (target != self.ignore).to(student.dtype)
+        if mask is None:
+            return valid
+        if mask.shape != valid.shape[: mask.dim()]:
+            raise ValueError(f"mask {tuple(mask.shape)} does not fit tokens of shape {tuple(valid.shape)}")
+        return valid * (mask if mask.dim() == 2 else mask.unsqueeze(1))
+
+
+class DKD(nn.Module):
+    """Decoupled soft targets: ``T^2 * (alpha * TCKD + beta * NCKD)``.
+
+    TCKD is the divergence of (true class, all others), NCKD that of the distributions among the others
+    alone. The true class is masked out exactly, with a logit of minus infinity. Soft targets are the case
+    ``alpha = 1``, ``beta = 1 - p_teacher(true)``.
+
+    Shapes: logits ``[B, C]`` with C at least 2 (with 2, NCKD is 0); ``target`` ``[B]``, int64 class ids;
+    ``mask`` ``[B]``. Reduction: sum over classes, mean over rows.
+
+    Source: Zhao et al., "Decoupled Knowledge Distillation" (2022), equation 7. Public implementations
+    subtract 1000 from the true logit instead of masking it, take ``log(softmax)``, or forget to divide by
+    the rows.
+
+    Args:
+        alpha: weight of TCKD.
+        beta: weight of NCKD.
+        temperature: T, which softens both distributions.
+    """
+
+    def __init__(self, *, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0) -> None:
+        super().__init__()
+        require_not_negative(alpha=alpha, beta=beta)
+        require_positive(temperature=temperature)
+        self.alpha, self.beta, self.temperature = alpha, beta, temperature
+
+    @full_precision
+    def forward(
+        self, student: Tensor, teacher: Tensor, *, target: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
+        """Loss of logits ``[B, C]`` with the true class ``target`` ``[B]``."""
+        require_same_shape(student, teacher, "[B, C]", 2)
+        require_positive(temperature=self.temperature)
+        if student.shape[1] < 2 or target.shape != student.shape[:1] or target.is_floating_point():
+            raise ValueError(
+                f"logits {tuple(student.shape)} and target {tuple(target.shape)} ({target.dtype}) "
+                "must be [B, C] with C at least 2, and class ids [B]"
+            )
+        student, teacher = student / self.temperature, teacher / self.temperature
+        ids = target.long().unsqueeze(1)
+        true = torch.zeros_like(student, dtype=torch.bool).scatter(1, ids, True)
+        target_classes = kl_elements(_true_and_rest(student, ids, true), _true_and_rest(teacher, ids, true))
+        other_classes = kl_elements(
+            F.log_softmax(student.masked_fill(true, -torch.inf), dim=1),
+            F.log_softmax(teacher.masked_fill(true, -torch.inf), dim=1),
+        )
+        per_row = self.alpha * target_classes.sum(1) + self.beta * other_classes.sum(1)
+        return self.temperature**2 * masked_mean(per_row, mask)
+
+
+def _true_and_rest(logits: Tensor, ids: Tensor, true: Tensor) -> Tensor:
+    """Log-probabilities of (true class, all others), ``[B, 2]``."""
+    log = F.log_softmax(logits, dim=1)
+    return torch.cat(
+        (log.gather(1, ids), log.masked_fill(true, -torch.inf).logsumexp(1, keepdim=True)), dim=1
+    )
+
+
+class DIST(nn.Module):
+    """Correlation instead of equality: ``T^2 * (beta * inter + gamma * intra)``, each ``1 - Pearson`` of
+    softmax at T.
+
+    ``inter`` correlates the classes of a row, ``intra`` the rows of a class. A correlation that is not
+    defined, because student or teacher is constant along it, adds 0: all of ``intra`` in a batch of one.
+
+    Shapes: logits ``[B, C]``; ``mask`` ``[B]`` (rows that are left out take no part in ``intra`` either).
+    Reduction: mean over rows (``inter``) and over classes (``intra``).
+
+    Source: Huang et al., "Knowledge Distillation from A Stronger Teacher" (2022), losses inter and intra.
+    Public implementations add 1e-8 to the product of the norms, which shrinks the correlation of classes
+    that are rare in a batch.
+
+    Args:
+        beta: weight of the correlation within rows.
+        gamma: weight of the correlation within classes.
+        temperature: T, which softens both distributions.
+    """
+
+    def __init__(self, *, beta: float = 1.0, gamma: float = 1.0, temperature: float = 1.0) -> None:
+        super().__init__()
+        require_not_negative(beta=beta, gamma=gamma)
+        require_positive(temperature=temperature)
+        self.beta, self.gamma, self.temperature = beta, gamma, temperature
+
+    @full_precision
+    def forward(self, student: Tensor, teacher: Tensor, *, mask: Tensor | None = None) -> Tensor:
+        """Loss of logits ``[B, C]``."""
+        require_same_shape(student, teacher, "[B, C]", 2)
+        require_positive(temperature=self.temperature)
+        if mask is not None:
+            student, teacher = student[mask.bool()], teacher[mask.bool()]
+        student = F.softmax(student / self.temperature, dim=1)
+        teacher = F.softmax(teacher / self.temperature, dim=1)
+        inter = masked_mean(correlation_distance(student, teacher))
+        intra = masked_mean(correlation_distance(student.T, teacher.T))
+        return self.temperature**2 * (self.beta * inter + self.gamma * intra)

@@ -1,0 +1,231 @@
+"""Stage evaluate: every figure of the summary, from the predictions in the run folder and from timing the models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stillhouse.evaluation.measure import bytes_on_disk, flops, latency, parameters, summarise
+from stillhouse.evaluation.statistics import ci95, verdict
+from stillhouse.forwarding import to_device
+from stillhouse.pipeline.context import RunContext
+from stillhouse.pipeline.stages import facts, finish, why_stale
+from stillhouse.pipeline.student import control_folder
+from stillhouse.pipeline.teacher import Teacher
+from stillhouse.storage import read_json, read_tensors, write_json, write_text
+from stillhouse.trained import Trained, load
+
+MODEL_FILES = ("model.safetensors", "estimator.skops")
+
+
+def evaluate_stage(context: RunContext, teacher: Teacher, fingerprint: str) -> dict[str, Any]:
+    """Measure, judge, and write ``summary.json`` and ``metrics.jsonl``."""
+    recipe, folder = context.resolved.recipe, context.folder
+    inputs = {
+        "teacher": teacher.key,
+        "evaluate": recipe.evaluate.model_dump(mode="json"),
+        "metrics": [context.bound_inputs(bound) for bound in context.resolved.metrics],
+        "models": [
+            facts(path.parent)["inputs"]
+            for path in sorted(folder.glob("*/**/seed-*/done.json"))
+            if _is_ours(path, context)
+        ],
+    }
+    stage = folder / "evaluate"
+    reason = why_stale(stage, inputs)
+    if reason is None:
+        context.reporter.stage("evaluate", "complete")
+        summary: dict[str, Any] = read_json(folder / "summary.json")
+        return summary
+    context.reporter.stage("evaluate", f"made again: {reason}" if reason else "")
+    collect_history(context)
+    student = _student(context)
+    raw = _measure(context, teacher, student)
+    write_json(stage / "latency.json", raw)
+    summary = summarise_run(context, teacher, student, fingerprint, raw)
+    write_json(folder / "summary.json", summary)
+    finish(stage, inputs)
+    return summary
+
+
+def _is_ours(path: Path, context: RunContext) -> bool:
+    """Seeds of an earlier, longer list stay in the folder and are not part of this run."""
+    return path.parent.name in {f"seed-{seed}" for seed in context.resolved.recipe.seeds}
+
+
+def _student(context: RunContext) -> Trained:
+    seed = context.resolved.recipe.seeds[0]
+    trained = load(context.folder / "student" / f"seed-{seed}", context.registry, context.splits.info)
+    if trained.is_network:
+        trained.model.to(context.device).eval()
+    return trained
+
+
+def collect_history(context: RunContext) -> None:
+    """``metrics.jsonl``: the epochs of all models of this run, in order."""
+    lines = []
+    for pattern in (
+        "teacher/*/history.jsonl",
+        "baseline/*/history.jsonl",
+        "controls/*/*/history.jsonl",
+        "student/*/history.jsonl",
+    ):
+        for path in sorted(context.folder.glob(pattern)):
+            if pattern.startswith("teacher") or _is_ours(path, context):
+                lines += path.read_text(encoding="utf-8").splitlines()
+    write_text(context.folder / "metrics.jsonl", "".join(line + "\n" for line in lines))
+
+
+def _measure(context: RunContext, teacher: Teacher, student: Trained) -> dict[str, Any]:
+    config = context.resolved.recipe.evaluate
+    before = torch.get_num_threads()
+    torch.set_num_threads(config.threads)
+    try:
+        split = context.splits.test
+        one = to_device(split.batch([0]), context.device)
+        rows = [position % len(split) for position in range(config.throughput_batch)]
+        many = to_device(split.batch(rows), context.device)
+        raw = latency({"teacher": teacher.call, "student": student.call}, one, many, samples=config.latency_samples)
+        raw["flops"] = {
+            "teacher": _flops(teacher.members, one),
+            "student": _flops([student], one),
+        }
+        raw["parameters"] = {
+            "teacher": parameters([member.model for member in teacher.members]),
+            "student": parameters(student.model),
+        }
+        return raw
+    finally:
+        torch.set_num_threads(before)
+
+
+def _flops(members: list[Trained], one: Mapping[str, Tensor]) -> int | None:
+    counts = [flops(member.model, {name: one[name] for name in member.inputs}) for member in members]
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
+
+
+def summarise_run(
+    context: RunContext, teacher: Teacher, student: Trained, fingerprint: str, raw: Mapping[str, Any]
+) -> dict[str, Any]:
+    """``summary.json``, schema 1, from the files of the run folder and the raw timings."""
+    recipe, head, info, folder = context.resolved.recipe, context.head, context.splits.info, context.folder
+    timed = summarise(raw)
+
+    def cost(name: str, files: int | None) -> dict[str, Any]:
+        return {
+            "parameters": raw["parameters"][name],
+            "bytes": files,
+            "flops": raw["flops"][name],
+            **timed[name],
+        }
+
+    teacher_metrics = {split: judge(context, folder / "teacher", split) for split in ("val", "test")}
+    student_bytes = model_bytes(folder / "student" / f"seed-{recipe.seeds[0]}")
+    baseline = seed_figures(context, folder / "baseline")
+    distilled = seed_figures(context, folder / "student")
+    teacher_bytes = sum(
+        model_bytes(path) for path in sorted((folder / "teacher").glob("member-*")) if "fold" not in path.name
+    )
+    if recipe.teacher.checkpoint is not None:
+        teacher_bytes = model_bytes(context.resolved.base / recipe.teacher.checkpoint)
+    found = verdict(
+        metric=head.primary,
+        higher_is_better=head.higher_is_better,
+        teacher=teacher_metrics["test"][head.primary],
+        baseline=baseline["per_seed"][head.primary],
+        student=distilled["per_seed"][head.primary],
+        teacher_parameters=raw["parameters"]["teacher"],
+        student_parameters=raw["parameters"]["student"],
+        teacher_p50_ms=timed["teacher"]["latency_ms"]["p50"],
+        student_p50_ms=timed["student"]["latency_ms"]["p50"],
+        unit=info.unit if head.kind in ("regression", "gaussian") else "",
+        simulated=info.simulated,
+    )
+    rows = {name: len(split) for name, split in context.splits.named().items()}
+    if context.splits.unlabelled is not None:
+        rows["unlabelled"] = len(context.splits.unlabelled)
+    teachers = [bound.id for bound in context.resolved.teachers]
+    test_rows = context.judged_rows(context.splits.test)
+    return {
+        "schema": 1,
+        "recipe": recipe.name,
+        "head": context.resolved.head.id,
+        "dataset": {
+            "id": context.resolved.dataset.id,
+            "fingerprint": fingerprint,
+            "rows": rows,
+            "simulated": info.simulated,
+            "description": info.description,
+            "unit": info.unit,
+        },
+        "primary_metric": {"name": head.primary, "higher_is_better": head.higher_is_better},
+        "teacher": {
+            "component": teachers[0] if len(teachers) == 1 else " + ".join(teachers),
+            "metrics": teacher_metrics,
+            **cost("teacher", teacher_bytes),
+        },
+        "baseline": {
+            "component": context.resolved.student.id,
+            **baseline,
+            **cost("student", model_bytes(folder / "baseline" / f"seed-{recipe.seeds[0]}")),
+        },
+        "student": {"component": context.resolved.student.id, **distilled, **cost("student", student_bytes)},
+        "controls": {
+            bound.id: seed_figures(context, folder / control_folder(bound)) for bound in context.resolved.controls
+        },
+        "references": {
+            name: context.evaluate(prediction, test_rows)
+            for name, prediction in context.head.references(test_rows).items()
+        },
+        "verdict": found,
+        "latency": {name: raw[name] for name in ("batch", "throughput_batch", "threads", "device", "samples")},
+        "warnings": context.warnings,
+        "seconds": seconds(folder),
+    }
+
+
+def seconds(folder: Path) -> dict[str, float]:
+    """Training time by stage, from ``metrics.jsonl``."""
+    spent: dict[str, float] = {}
+    for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        spent[record["stage"]] = round(spent.get(record["stage"], 0.0) + record["seconds"], 3)
+    return spent
+
+
+def model_bytes(folder: Path) -> int:
+    """Bytes of a model's weights on disk."""
+    return sum(bytes_on_disk(folder / name) for name in MODEL_FILES if (folder / name).exists())
+
+
+def judge(context: RunContext, folder: Path, split: str) -> dict[str, float]:
+    """Metrics of the predictions that a folder holds for a split."""
+    kept = read_tensors(folder / "predictions" / f"{split}.safetensors")
+    return context.evaluate(kept.pop("prediction"), kept)
+
+
+def seed_figures(context: RunContext, folder: Path) -> dict[str, Any]:
+    """Means over seeds (validation and test), test figures per seed, and mean and interval of the primary metric."""
+    seeds, primary = context.resolved.recipe.seeds, context.head.primary
+    per_split = {split: [judge(context, folder / f"seed-{seed}", split) for seed in seeds] for split in ("val", "test")}
+    shared = {
+        split: [name for name in found[0] if all(name in each for each in found)] for split, found in per_split.items()
+    }
+    per_seed = {name: [each[name] for each in per_split["test"]] for name in shared["test"]}
+    return {
+        "metrics": {
+            split: {name: float(np.mean([each[name] for each in found])) for name in shared[split]}
+            for split, found in per_split.items()
+        },
+        "seeds": list(seeds),
+        "per_seed": per_seed,
+        "mean": float(np.mean(per_seed[primary])),
+        "ci95": ci95(per_seed[primary]),
+    }

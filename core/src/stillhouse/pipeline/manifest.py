@@ -1,0 +1,85 @@
+"""``manifest.json``: what a run was made of, for those who want to make it again."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+from stillhouse.pipeline.context import RunContext
+from stillhouse.storage import write_json
+
+PACKAGES = (
+    "stillhouse",
+    "torch",
+    "numpy",
+    "scikit-learn",
+    "accelerate",
+    "torchmetrics",
+    "safetensors",
+    "skops",
+    "transformers",
+    "torchvision",
+    "torchaudio",
+    "pandas",
+)
+
+
+def write_manifest(context: RunContext) -> None:
+    """Write the manifest; it never holds a host name or a user name."""
+    components = {}
+    for role, component in context.resolved.components().items():
+        entry = {
+            "id": component.id,
+            "distribution": component.plugin.distribution,
+            "version": component.plugin.version,
+        }
+        if component.plugin.sha256:
+            entry["sha256"] = component.plugin.sha256
+        components[role] = entry
+    manifest: dict[str, Any] = {
+        "schema": 1,
+        "command": ["stillhouse", *sys.argv[1:]]
+        if os.path.basename(sys.argv[0]) == "stillhouse"
+        else ["stillhouse.run"],
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "stillhouse": version("stillhouse"),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": context.device.type,
+        "packages": {name: found for name in PACKAGES if (found := _version(name)) is not None},
+        "components": components,
+        "seeds": {
+            "data": context.resolved.recipe.data_seed,
+            "teacher": context.resolved.recipe.teacher.seed,
+            "students": context.resolved.recipe.seeds,
+        },
+        "guards": [{"name": name, "passed": True, "detail": detail} for name, detail in context.guards.items()],
+    }
+    write_json(context.folder / "manifest.json", manifest)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass  # not Linux: the machine's own word for its processor is all there is
+    return platform.processor() or platform.machine()

@@ -1,0 +1,215 @@
+"""Stage teacher: members are trained (or loaded, or taken from the store), and their word on the training rows is
+kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.model_selection import KFold, StratifiedKFold
+from torch import Tensor
+
+from stillhouse.errors import IncompatibleError
+from stillhouse.kinds import OutputKind
+from stillhouse.pipeline.context import RunContext
+from stillhouse.pipeline.stages import facts, finish, why_stale
+from stillhouse.pipeline.units import member_seed, train_hard, unit
+from stillhouse.storage import digest, read_json
+from stillhouse.teachers import CachedTeacher, EnsembleTeacher, TeacherSource, write_cache
+from stillhouse.teachers.cached import cache_key
+from stillhouse.teachers.ensemble import combine
+from stillhouse.trained import Trained, load
+from stillhouse.types import Batch, Outputs, Split, SubsetSplit
+
+
+@dataclass
+class Teacher:
+    """The finished teacher: its members, and the key of everything that its outputs depend on."""
+
+    members: list[Trained]
+    weights: list[float]
+    kind: OutputKind
+    key: str
+    out_of_fold: Tensor | None = None
+
+    def source(self, taps: Sequence[str] = ()) -> TeacherSource:
+        """The members as one live source."""
+        sources = [member.source(taps=taps) for member in self.members]
+        return sources[0] if len(sources) == 1 else EnsembleTeacher(sources, weights=self.weights, kind=self.kind)
+
+    def predict(self, split: Split, device: torch.device) -> Tensor:
+        """Predictions for all rows in order."""
+        shares = [weight / sum(self.weights) for weight in self.weights]
+        return combine([member.predict(split, device) for member in self.members], shares, self.kind)
+
+    def call(self, batch: Batch) -> Tensor:
+        """One prediction as deployment would make it."""
+        shares = [weight / sum(self.weights) for weight in self.weights]
+        return combine([member.call(batch) for member in self.members], shares, self.kind)
+
+
+def teacher_stage(context: RunContext) -> Teacher:
+    """Train or load all members, and their out-of-fold copies when the recipe asks for them; write predictions."""
+    recipe, folder = context.resolved.recipe, context.folder / "teacher"
+    members: list[Trained] = []
+    keys: list[Any] = []
+    for position in range(len(context.resolved.teachers)):
+        if recipe.teacher.checkpoint is not None:
+            trained, key = _from_checkpoint(context, context.resolved.base / recipe.teacher.checkpoint)
+        else:
+            trained = _member(context, position, context.splits.train, folder / f"member-{position}")
+            key = facts(folder / f"member-{position}")["inputs"]
+        if trained.is_network:
+            trained.model.to(context.device).eval().requires_grad_(False)
+        members.append(trained)
+        keys.append(key)
+    weights = [bound.weight for bound in context.resolved.teachers]
+    key = digest({"members": keys, "weights": weights, "out_of_fold": recipe.teacher.out_of_fold})
+    teacher = Teacher(members, weights, context.head.kind, key)
+    if recipe.teacher.out_of_fold:
+        teacher.out_of_fold = _out_of_fold(context, recipe.teacher.out_of_fold)
+    if context.is_main and why_stale(folder, {"key": key}) is not None:
+        for name in ("val", "test"):
+            context.write_prediction(folder, name, teacher.predict(context.splits.named()[name], context.device))
+        finish(folder, {"key": key})
+    context.wait()
+    return teacher
+
+
+def _member(context: RunContext, position: int, rows: Split, folder: Path, fold: str = "all") -> Trained:
+    recipe, bound = context.resolved.recipe, context.resolved.teachers[position]
+    seed = member_seed(bound, recipe.teacher.seed)
+    many = len(context.resolved.teachers) > 1
+    label = (
+        "teacher"
+        + (f" {position + 1} of {len(context.resolved.teachers)}" if many else "")
+        + (f", fold {fold}" if fold != "all" else "")
+    )
+    tags = {"stage": "teacher", "member": position, "fold": fold}
+    config = recipe.train.teacher
+    return unit(
+        context,
+        folder,
+        bound,
+        seed=seed,
+        inputs={"train": config.model_dump(mode="json"), "rows": fold},
+        label=label,
+        train=train_hard(context, rows, config, seed=seed, label=label, tags=tags),
+        predictions=False,
+        shared=True,
+    )
+
+
+def _from_checkpoint(context: RunContext, path: Path) -> tuple[Trained, Any]:
+    trained = load(path, context.registry, context.splits.info)
+    if (trained.task.kind, trained.task.outputs) != (context.head.kind, context.head.outputs):
+        raise IncompatibleError(
+            f"the teacher at '{path}' makes {trained.task.outputs} {trained.task.kind} outputs, the head needs "
+            f"{context.head.outputs} {context.head.kind}",
+            where="teacher.checkpoint",
+            fix="use a teacher of the same task",
+        )
+    weights = path / ("model.safetensors" if trained.is_network else "estimator.skops")
+    return trained, {"model": read_json(path / "model.json"), "weights": digest(weights.read_bytes().hex())}
+
+
+def _out_of_fold(context: RunContext, folds: int) -> Tensor:
+    """Each training row's prediction by members that were fitted without its group: an overfit teacher repeats the
+    labels of rows it has seen, which teaches a student nothing (stacked generalisation, Wolpert 1992)."""
+    train = context.splits.train
+    parts: Tensor | None = None
+    weights = [bound.weight for bound in context.resolved.teachers]
+    shares = [weight / sum(weights) for weight in weights]
+    for number, (kept, held) in enumerate(
+        fold_rows(train, folds, context.head.kind, context.resolved.recipe.teacher.seed)
+    ):
+        predictions = []
+        for position in range(len(context.resolved.teachers)):
+            trained = _member(
+                context,
+                position,
+                SubsetSplit(train, kept),
+                context.folder / "teacher" / f"member-{position}-fold-{number}",
+                f"{number + 1} of {folds}",
+            )
+            if trained.is_network:
+                trained.model.to(context.device)
+            predictions.append(trained.predict(SubsetSplit(train, held), context.device))
+        combined = combine(predictions, shares, context.head.kind)
+        if parts is None:
+            parts = torch.empty((len(train), *combined.shape[1:]))
+        parts[torch.tensor(held)] = combined
+    assert parts is not None
+    return parts
+
+
+def fold_rows(split: Split, folds: int, kind: OutputKind, seed: int) -> list[tuple[list[int], list[int]]]:
+    """Positions kept and held out per fold: whole groups where there are groups, class shares kept otherwise.
+
+    Raises:
+        IncompatibleError: fewer groups than folds.
+    """
+    positions = np.arange(len(split))
+    if split.groups is not None:
+        names = np.unique(np.asarray(split.groups))
+        if len(names) < folds:
+            raise IncompatibleError(
+                f"{folds} folds need as many groups, the training rows have {len(names)}",
+                where="teacher.out_of_fold",
+                fix="use fewer folds",
+            )
+        of_row = np.searchsorted(names, np.asarray(split.groups))
+        parts = np.array_split(np.random.default_rng(seed).permutation(len(names)), folds)
+        return [
+            (positions[~np.isin(of_row, part)].tolist(), positions[np.isin(of_row, part)].tolist()) for part in parts
+        ]
+    if kind in (OutputKind.MULTICLASS, OutputKind.BINARY):
+        target = split.columns(["target"])["target"].flatten().numpy()
+        splitter = StratifiedKFold(folds, shuffle=True, random_state=seed).split(positions, target)
+    else:
+        splitter = KFold(folds, shuffle=True, random_state=seed).split(positions)
+    return [(kept.tolist(), held.tolist()) for kept, held in splitter]
+
+
+def signal(context: RunContext, teacher: Teacher, taps: Sequence[str]) -> TeacherSource:
+    """What the student learns from: cached outputs unless rows are augmented at random or the recipe says otherwise."""
+    cache = context.resolved.recipe.teacher.cache
+    splits = {"train": context.splits.train}
+    if context.splits.unlabelled is not None:
+        splits["unlabelled"] = context.splits.unlabelled
+    random = any(split.stochastic for split in splits.values())
+    if teacher.out_of_fold is None and (cache is False or (cache == "auto" and random)):
+        return teacher.source(taps)
+    folders: list[tuple[Path, str | None]] = []
+    for name, split in splits.items():
+        folded = name == "train" and teacher.out_of_fold is not None
+        key = cache_key(data=f"{context.data}/{name}", teacher=f"{teacher.key}/{folded}", taps=tuple(taps))
+        folder = context.folder / "teacher" / f"signal-{name}"
+        folders.append((folder, key))
+        if context.is_main and not _is_current(folder, key):
+            source: TeacherSource = teacher.source(taps)
+            if folded:
+                assert teacher.out_of_fold is not None
+                source = _Fixed(split.index(), teacher.out_of_fold)
+            write_cache(source, split, folder, key=key, device=context.device)
+    context.wait()
+    return CachedTeacher(*folders)
+
+
+def _is_current(folder: Path, key: str) -> bool:
+    return (folder / "cache.json").exists() and read_json(folder / "cache.json")["key"] == key
+
+
+class _Fixed:
+    """Predictions that are already there, found by row id."""
+
+    def __init__(self, index: Tensor, predictions: Tensor) -> None:
+        self._at = {int(row): position for position, row in enumerate(index)}
+        self._predictions = predictions
+
+    def __call__(self, batch: Batch) -> Outputs:
+        return Outputs(self._predictions[[self._at[int(row)] for row in batch["index"]]])

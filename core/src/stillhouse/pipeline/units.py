@@ -1,0 +1,173 @@
+"""One trained model in a folder: trained, fitted, resumed, taken from the store of teachers, or found complete."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from stillhouse.forwarding import predict
+from stillhouse.pipeline.context import RunContext
+from stillhouse.pipeline.stages import finish, why_stale
+from stillhouse.recipe.check import Bound
+from stillhouse.recipe.model import TrainConfig
+from stillhouse.storage import digest, read_json, replacing_folder, write_json, write_text
+from stillhouse.trained import Trained, build, load
+from stillhouse.training.estimators import fit_hard
+from stillhouse.training.loop import Fit, fit
+from stillhouse.training.loss import hard_only
+from stillhouse.types import Split
+
+TrainUnit = Callable[[Trained, Path], list[dict[str, Any]]]
+"""Trains a built model inside a folder and returns one record per epoch."""
+
+
+def unit(
+    context: RunContext,
+    folder: Path,
+    bound: Bound,
+    *,
+    seed: int,
+    inputs: Mapping[str, Any],
+    label: str,
+    train: TrainUnit,
+    predictions: bool = True,
+    shared: bool = False,
+) -> Trained:
+    """The trained model of ``folder``, made if it is not there or its inputs changed.
+
+    Args:
+        context: the run.
+        folder: of this model alone.
+        bound: its component and options.
+        seed: of its weights and training.
+        inputs: all that it depends on; a change repeats it and says why.
+        label: what to call it.
+        train: trains the built model.
+        predictions: write its predictions of validation and test rows.
+        shared: keep it in the store, and take it from there when another run made it from exactly these inputs.
+    """
+    everything = {**context.common_inputs(), "model": context.bound_inputs(bound), "seed": seed, **inputs}
+    reason = why_stale(folder, everything)
+    context.wait()
+    if reason is None:
+        return load(folder, context.registry, context.splits.info)
+    key = digest(json.loads(json.dumps(everything, default=str)))
+    stored = _store() / key
+    if context.is_main:
+        _prepare(context, folder, key, reason, label)
+    context.wait()
+    if shared and (stored / "done.json").exists():
+        context.reporter.unit(label, 0)
+        if context.is_main:
+            with replacing_folder(folder) as temporary:
+                shutil.copytree(stored, temporary, dirs_exist_ok=True)
+        context.wait()
+        context.reporter.unit_done("taken from the store: an earlier run made it from exactly these inputs")
+        trained = load(folder, context.registry, context.splits.info)
+        if predictions and context.is_main:
+            context.write_predictions(folder, trained)
+        context.wait()
+        return trained
+    trained = build(bound.component, bound.options, context.task(seed))
+    history = train(trained, folder)
+    if context.is_main:
+        trained.save(folder)
+        write_text(folder / "history.jsonl", "".join(json.dumps(record) + "\n" for record in history))
+        if shared:
+            _keep(folder, stored, everything)
+        if predictions:
+            context.write_predictions(folder, trained)
+        finish(folder, everything)
+        for leftover in ("checkpoint.pt", "key.json"):
+            (folder / leftover).unlink(missing_ok=True)
+    context.wait()
+    return trained
+
+
+def _prepare(context: RunContext, folder: Path, key: str, reason: str | None, label: str) -> None:
+    """Clear what was made from other inputs; keep a checkpoint that belongs to these."""
+    if reason:
+        context.reporter.stage(label, f"made again: {reason}")
+    path = folder / "key.json"
+    if folder.exists() and (not path.exists() or read_json(path) != key):
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(path, key)
+
+
+def _store() -> Path:
+    """Folder of teachers that runs share: ``$STILLHOUSE_CACHE``, else the platform's user cache folder."""
+    given = os.environ.get("STILLHOUSE_CACHE")
+    return (Path(given).expanduser() if given else Path(platformdirs.user_cache_dir("stillhouse"))) / "teachers"
+
+
+def _keep(folder: Path, stored: Path, everything: Mapping[str, Any]) -> None:
+    try:
+        with replacing_folder(stored) as temporary:
+            for name in ("model.json", "model.safetensors", "estimator.skops", "history.jsonl"):
+                if (folder / name).exists():
+                    shutil.copy2(folder / name, temporary / name)
+            finish(temporary, everything)
+    except OSError:
+        pass  # a store that cannot be written costs time in the next run, nothing in this one
+
+
+def train_hard(
+    context: RunContext, rows: Split, config: TrainConfig, *, seed: int, label: str, tags: Mapping[str, Any]
+) -> TrainUnit:
+    """Training on labels alone: teachers and baselines."""
+
+    def run(trained: Trained, folder: Path) -> list[dict[str, Any]]:
+        if not trained.is_network:
+            context.reporter.unit(label, 0)
+            columns = rows.columns()
+            fit_hard(trained.model, trained.features(columns), columns["target"])
+            context.reporter.unit_done("fitted")
+            return []
+        work = fit_settings(context, trained, rows, config, seed=seed, label=label, tags=tags, folder=folder)
+        head = context.head
+        return fit(
+            trained.model,
+            lambda model, batch, _: hard_only(head.hard_loss, predict(model, batch, trained.inputs), batch),
+            work,
+        )
+
+    return run
+
+
+def fit_settings(
+    context: RunContext,
+    trained: Trained,
+    rows: Split,
+    config: TrainConfig,
+    *,
+    seed: int,
+    label: str,
+    tags: Mapping[str, Any],
+    folder: Path,
+) -> Fit:
+    """The `Fit` of a model of this run."""
+    return Fit(
+        train=rows,
+        val=context.splits.val,
+        head=context.head,
+        inputs=trained.inputs,
+        config=config,
+        seed=seed,
+        folder=folder,
+        accelerator=context.accelerator(config.precision),
+        reporter=context.reporter,
+        label=label,
+        tags={**tags, "seed": seed},
+    )
+
+
+def member_seed(bound: Bound, fallback: int) -> int:
+    """Seed of an ensemble's member."""
+    return fallback if bound.seed is None else bound.seed

@@ -1,0 +1,76 @@
+"""The hooks a plugin may implement: one per component kind, no arguments, each giving several specs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pluggy
+
+from stillhouse.plugins.specs import (
+    DatasetSpec,
+    HeadSpec,
+    MetricSpec,
+    ObjectiveSpec,
+    RecipeSpec,
+    StudentSpec,
+    TeacherSpec,
+)
+
+PROJECT = "stillhouse"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+"""Marks a function of a plugin as an implementation of the hook with its name."""
+
+
+@hookspec
+def stillhouse_datasets() -> Iterable[DatasetSpec]:
+    """Datasets: where rows come from and how they are split."""
+    raise NotImplementedError
+
+
+@hookspec
+def stillhouse_teachers() -> Iterable[TeacherSpec]:
+    """Teachers: large models that others learn from."""
+    raise NotImplementedError
+
+
+@hookspec
+def stillhouse_students() -> Iterable[StudentSpec]:
+    """Students: small models to deploy."""
+    raise NotImplementedError
+
+
+@hookspec
+def stillhouse_heads() -> Iterable[HeadSpec]:
+    """Heads: what a task means, its hard loss, metrics and decoding."""
+    raise NotImplementedError
+
+
+@hookspec
+def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
+    """Objectives: distillation losses between what a student and a teacher say."""
+    raise NotImplementedError
+
+
+@hookspec
+def stillhouse_metrics() -> Iterable[MetricSpec]:
+    """Metrics: figures of a whole split beyond those of the head."""
+    raise NotImplementedError
+
+
+@hookspec
+def stillhouse_recipes() -> Iterable[RecipeSpec]:
+    """Recipes: complete runs that a user starts by name."""
+    raise NotImplementedError
+
+
+HOOKS: dict[str, type] = {
+    "stillhouse_datasets": DatasetSpec,
+    "stillhouse_teachers": TeacherSpec,
+    "stillhouse_students": StudentSpec,
+    "stillhouse_heads": HeadSpec,
+    "stillhouse_objectives": ObjectiveSpec,
+    "stillhouse_metrics": MetricSpec,
+    "stillhouse_recipes": RecipeSpec,
+}
+"""Spec class that each hook's items must have."""

@@ -1,0 +1,345 @@
+"""Specs: what a plugin says of each component: frozen metadata, and an import target resolved on first use.
+
+A spec validates itself when it is made, so that a bad one raises at its author's own line. The signature rule
+of every target: **positional parameters are what the framework gives, keyword-only parameters are the user's
+options.**
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import re
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from stillhouse.errors import MissingDependencyError, SpecError
+from stillhouse.kinds import ALL_KINDS, OutputKind
+
+NAME = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
+TARGET = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
+RESOURCE = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[\w./-]+\.ya?ml")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """Fields that every component has.
+
+    Args:
+        name: id inside the plugin, lower case, e.g. ``"bilstm"``; the full id is ``plugin/name``.
+        target: ``"package.module:attribute"``, imported on first use only.
+        summary: one line, shown by ``stillhouse components``.
+        requires: import names of packages beyond the distribution's own dependencies.
+        extra: pip extra of the distribution that brings ``requires``.
+        tags: free words for searching.
+        deprecated: what to write instead; empty while the component is current.
+
+    Raises:
+        SpecError: a field is malformed.
+    """
+
+    kind: ClassVar[str]
+    name: str
+    target: str
+    summary: str
+    requires: tuple[str, ...] = ()
+    extra: str = ""
+    tags: tuple[str, ...] = ()
+    deprecated: str = ""
+
+    def __post_init__(self) -> None:
+        for each in dataclasses.fields(self):  # lists are welcome, and frozen here
+            value = getattr(self, each.name)
+            if isinstance(value, list):
+                object.__setattr__(self, each.name, tuple(value))
+        who = f"{type(self).__name__}(name={self.name!r})"
+        if not isinstance(self.name, str) or not NAME.fullmatch(self.name):
+            raise SpecError(
+                f"'{self.name}' is not a component name",
+                where=who,
+                fix="lower-case letters, digits and single '-', '_' or '.' between them, e.g. 'bilstm-64'",
+            )
+        if not isinstance(self.target, str) or not self._target_pattern().fullmatch(self.target):
+            raise SpecError(f"target '{self.target}' is malformed", where=who, fix=self._target_example())
+        if not isinstance(self.summary, str) or not self.summary.strip() or "\n" in self.summary:
+            raise SpecError(
+                "the summary must be one non-empty line", where=who, fix="summary='What this is, in a line'"
+            )
+        for each_name in ("requires", "tags"):
+            value = getattr(self, each_name)
+            if not isinstance(value, tuple) or not all(isinstance(word, str) and word for word in value):
+                raise SpecError(
+                    f"{each_name} must be a tuple of words, not {value!r}",
+                    where=who,
+                    fix=f"{each_name}=('a', 'b')",
+                )
+
+    @staticmethod
+    def _target_pattern() -> re.Pattern[str]:
+        return TARGET
+
+    @staticmethod
+    def _target_example() -> str:
+        return "write target='package.module:attribute'"
+
+    def load(self) -> Any:
+        """Import and return the target.
+
+        Raises:
+            MissingDependencyError: one of ``requires`` is not installed.
+            SpecError: the module or the attribute does not exist.
+        """
+        for package in self.requires:
+            try:
+                importlib.import_module(package)
+            except ImportError as error:
+                how = f"pip install '{{distribution}}[{self.extra}]'" if self.extra else f"pip install {package}"
+                what = f"{self.kind} '{self.name}' needs the package '{package}'"
+                raise MissingDependencyError(what, where=self.target, fix=how) from error
+        return load_target(self.target, who=f"{self.kind} '{self.name}'")
+
+    def describe(self) -> dict[str, Any]:
+        """The spec as JSON-ready values."""
+        return {each.name: _jsonable(getattr(self, each.name)) for each in dataclasses.fields(self)}
+
+
+def load_target(target: str, *, who: str) -> Any:
+    """Import ``"package.module:attribute"``.
+
+    Raises:
+        SpecError: the module or attribute is missing, naming ``who`` asked for it.
+        MissingDependencyError: the module imports a package that is not installed.
+    """
+    module_name, _, attribute = target.partition(":")
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        where = f"{who}, target '{target}'"
+        if f"{module_name}.".startswith(f"{error.name}."):
+            raise SpecError(
+                f"there is no module '{error.name}'", where=where, fix="correct the spec's target"
+            ) from error
+        what = f"{who} needs the package '{error.name}'"
+        raise MissingDependencyError(what, where=where, fix=f"pip install {error.name}") from error
+    for part in attribute.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError as error:
+            raise SpecError(
+                f"'{module_name}' has no '{attribute}'",
+                where=f"{who}, target '{target}'",
+                fix="correct the spec's target",
+            ) from error
+    return found
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [_jsonable(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    return str(value) if isinstance(value, OutputKind) else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSpec(Spec):
+    """A dataset: ``target(context: DataContext, *, options) -> Splits``.
+
+    Args:
+        licence: licence or terms of the data, with attribution when it is asked for.
+        homepage: where the data are published.
+        offline: needs neither download nor files (embedded or simulated).
+        simulated: the data come from a simulator; summaries and reports say so.
+        kinds: output kinds that the targets suit.
+        reader: ``"package.module:Class"`` of the `Reader` that turns new files into rows for
+            ``stillhouse predict``.
+    """
+
+    kind: ClassVar[str] = "dataset"
+    licence: str = ""
+    homepage: str = ""
+    offline: bool = False
+    simulated: bool = False
+    kinds: tuple[OutputKind, ...] = ()
+    reader: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_kinds(self, self.kinds)
+        if self.reader and not TARGET.fullmatch(self.reader):
+            raise SpecError(
+                f"reader '{self.reader}' is malformed",
+                where=f"DatasetSpec(name={self.name!r})",
+                fix=self._target_example(),
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec(Spec):
+    """A model: ``target(task: Task, *, options)`` returns an ``nn.Module`` called with the batch's inputs by
+    name, or an estimator with scikit-learn's ``fit`` and ``predict``/``predict_proba``.
+
+    Args:
+        inputs: names of the dataset inputs that it takes; empty means whatever there is.
+        kinds: output kinds that it can produce; empty means all.
+        features: ``"package.module:function"`` from a batch to the 2-D array that an estimator is fitted on;
+            without it the inputs are flattened and concatenated.
+    """
+
+    inputs: tuple[str, ...] = ()
+    kinds: tuple[OutputKind, ...] = ()
+    features: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_kinds(self, self.kinds)
+        if self.features and not TARGET.fullmatch(self.features):
+            raise SpecError(
+                f"features '{self.features}' is malformed",
+                where=f"{type(self).__name__}(name={self.name!r})",
+                fix=self._target_example(),
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherSpec(ModelSpec):
+    """A large model that others learn from; see `ModelSpec`."""
+
+    kind: ClassVar[str] = "teacher"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentSpec(ModelSpec):
+    """A small model that learns from a teacher; a recipe may name it as teacher too. See `ModelSpec`."""
+
+    kind: ClassVar[str] = "student"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadSpec(Spec):
+    """A task: ``target(data: DataInfo, *, options) -> Head``.
+
+    Args:
+        output: the output kind of the heads that ``target`` makes.
+        primary: name of the primary metric.
+        higher_is_better: direction of the primary metric.
+    """
+
+    kind: ClassVar[str] = "head"
+    output: OutputKind
+    primary: str
+    higher_is_better: bool
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_kinds(self, (self.output,))
+        object.__setattr__(self, "output", OutputKind(self.output))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveSpec(Spec):
+    """A distillation loss: ``target(*, options)`` returns a module with
+    ``forward(student, teacher, **extras) -> scalar``.
+
+    Args:
+        level: ``"prediction"`` compares predictions unless a recipe names taps; ``"feature"`` needs taps.
+        kinds: output kinds that it makes sense for.
+        refused: reason by output kind, said when a recipe pairs the two.
+        extras: which of ``"target"``, ``"mask"`` (batch entries) ``forward`` takes as keywords.
+        adapts: a feature of another shape is brought to the teacher's by an adapter that is trained with
+            the student.
+    """
+
+    kind: ClassVar[str] = "objective"
+    level: str = "prediction"
+    kinds: tuple[OutputKind, ...] = ALL_KINDS
+    refused: dict[str, str] = field(default_factory=dict)
+    extras: tuple[str, ...] = ()
+    adapts: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_kinds(self, self.kinds)
+        _check_kinds(self, tuple(self.refused))
+        if self.level not in ("prediction", "feature"):
+            raise SpecError(
+                f"level '{self.level}' is unknown",
+                where=f"ObjectiveSpec(name={self.name!r})",
+                fix="level='prediction' or level='feature'",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricSpec(Spec):
+    """An extra metric: ``target(*, options)`` returns ``metric(prediction, rows) -> float`` of a whole split.
+
+    Args:
+        kinds: output kinds that it makes sense for.
+        higher_is_better: its direction.
+    """
+
+    kind: ClassVar[str] = "metric"
+    kinds: tuple[OutputKind, ...] = ALL_KINDS
+    higher_is_better: bool
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_kinds(self, self.kinds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeSpec(Spec):
+    """A recipe shipped by the plugin; ``target`` is a resource, ``"package:folder/file.yaml"``.
+
+    Args:
+        dataset: id of the dataset, shown by ``stillhouse recipes``.
+        offline: runs without download or files.
+        minutes: about how long it takes on two CPU cores.
+    """
+
+    kind: ClassVar[str] = "recipe"
+    dataset: str = ""
+    offline: bool = False
+    minutes: float = 0.0
+
+    @staticmethod
+    def _target_pattern() -> re.Pattern[str]:
+        return RESOURCE
+
+    @staticmethod
+    def _target_example() -> str:
+        return "write target='package:recipes/name.yaml'"
+
+    def load(self) -> str:
+        """The recipe's text.
+
+        Raises:
+            SpecError: the package or the file does not exist.
+        """
+        from importlib import resources
+
+        package, _, path = self.target.partition(":")
+        try:
+            return resources.files(package).joinpath(path).read_text(encoding="utf-8")
+        except (ModuleNotFoundError, FileNotFoundError) as error:
+            raise SpecError(
+                f"recipe '{self.name}' has no file '{self.target}'",
+                where=f"RecipeSpec(name={self.name!r})",
+                fix="correct the target, and ship the YAML file inside the package",
+            ) from error
+
+
+def _check_kinds(spec: Spec, kinds: tuple[Any, ...]) -> None:
+    for kind in kinds:
+        if kind not in set(OutputKind):
+            raise SpecError(
+                f"output kind '{kind}' is unknown",
+                where=f"{type(spec).__name__}(name={spec.name!r})",
+                fix=f"one of {', '.join(OutputKind)}",
+            )
+
+
+SPEC_TYPES: dict[str, type[Spec]] = {
+    spec.kind: spec for spec in (DatasetSpec, TeacherSpec, StudentSpec, HeadSpec, ObjectiveSpec, MetricSpec, RecipeSpec)
+}
+"""Spec class by component kind."""

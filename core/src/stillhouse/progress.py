@@ -1,0 +1,45 @@
+"""How a run tells what it is doing: one small protocol, silent by default; the command line brings bars and plain
+lines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+
+class Reporter(Protocol):
+    """Receives what happens, in order; it never changes what happens."""
+
+    def stage(self, name: str, note: str = "") -> None:
+        """A stage begins, or is skipped or repeated, and why."""
+
+    def unit(self, label: str, epochs: int, done: int = 0) -> None:
+        """Training of one model begins, or goes on after ``done`` epochs."""
+
+    def epoch(self, record: Mapping[str, Any]) -> None:
+        """An epoch of the current model ended; the record is the line of ``metrics.jsonl``."""
+
+    def unit_done(self, note: str = "") -> None:
+        """The current model is finished."""
+
+    def warn(self, message: str) -> None:
+        """Something that the user should know."""
+
+
+class Silent:
+    """Says nothing."""
+
+    def stage(self, name: str, note: str = "") -> None:
+        """See `Reporter`."""
+
+    def unit(self, label: str, epochs: int, done: int = 0) -> None:
+        """See `Reporter`."""
+
+    def epoch(self, record: Mapping[str, Any]) -> None:
+        """See `Reporter`."""
+
+    def unit_done(self, note: str = "") -> None:
+        """See `Reporter`."""
+
+    def warn(self, message: str) -> None:
+        """See `Reporter`."""

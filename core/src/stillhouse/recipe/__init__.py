@@ -1,0 +1,27 @@
+"""Recipes: the typed description of a run, how it is read, and what is checked before anything heavy starts."""
+
+from stillhouse.recipe.check import ResolvedRecipe, resolve
+from stillhouse.recipe.model import (
+    ComponentRef,
+    EvaluateConfig,
+    Recipe,
+    SoftTerm,
+    TeacherConfig,
+    TrainConfig,
+)
+from stillhouse.recipe.read import load_recipe, read_recipe
+from stillhouse.recipe.schema import recipe_schema
+
+__all__ = [
+    "ComponentRef",
+    "EvaluateConfig",
+    "Recipe",
+    "ResolvedRecipe",
+    "SoftTerm",
+    "TeacherConfig",
+    "TrainConfig",
+    "load_recipe",
+    "read_recipe",
+    "recipe_schema",
+    "resolve",
+]

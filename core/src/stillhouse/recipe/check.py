@@ -1,0 +1,233 @@
+"""Checks of a recipe against the installed components, all before anything heavy starts: ids, options, and whether the
+parts fit each other by their specs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stillhouse.errors import IncompatibleError, RecipeError, StillhouseError
+from stillhouse.kinds import DEFAULT_SOFT_LOSS, OutputKind
+from stillhouse.objectives.schedule import parse_schedule
+from stillhouse.plugins.options import validate_options
+from stillhouse.plugins.registry import Component, Registry
+from stillhouse.plugins.specs import DatasetSpec, HeadSpec, MetricSpec, ModelSpec, ObjectiveSpec
+from stillhouse.recipe.model import Recipe
+from stillhouse.recipe.read import Path_, load_recipe, locate
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A component with the options that the recipe gives it, defaults filled in."""
+
+    component: Component
+    options: Mapping[str, Any]
+    weight: float = 1.0
+    seed: int | None = None
+
+    @property
+    def id(self) -> str:
+        """The component's full id."""
+        return self.component.id
+
+
+@dataclass(frozen=True)
+class BoundTerm:
+    """A soft term: its objective, options that stay and those that follow a schedule, and the taps it compares."""
+
+    bound: Bound
+    weight: Any
+    scheduled: Mapping[str, Any]
+    student: str | None
+    teacher: str | None
+
+    @property
+    def spec(self) -> ObjectiveSpec:
+        """The objective's spec."""
+        spec = self.bound.component.spec
+        assert isinstance(spec, ObjectiveSpec)
+        return spec
+
+
+@dataclass(frozen=True)
+class ResolvedRecipe:
+    """A recipe whose every part is known, fits the others, and has all options filled in."""
+
+    recipe: Recipe
+    base: Path
+    head: Bound
+    dataset: Bound
+    teachers: tuple[Bound, ...]
+    student: Bound
+    terms: tuple[BoundTerm, ...]
+    metrics: tuple[Bound, ...]
+    controls: tuple[Bound, ...] = ()
+
+    @property
+    def kind(self) -> OutputKind:
+        """The head's output kind."""
+        spec = self.head.component.spec
+        assert isinstance(spec, HeadSpec)
+        return spec.output
+
+    def components(self) -> dict[str, Component]:
+        """Every component of the run by its role."""
+        roles = {"head": self.head, "dataset": self.dataset, "student": self.student}
+        roles |= {f"teacher.{position}": member for position, member in enumerate(self.teachers)}
+        roles |= {f"objective.{position}": term.bound for position, term in enumerate(self.terms)}
+        roles |= {f"metric.{position}": metric for position, metric in enumerate(self.metrics)}
+        roles |= {f"control.{position}": control for position, control in enumerate(self.controls)}
+        return {role: bound.component for role, bound in roles.items()}
+
+
+def resolve(
+    given: str | Path | Mapping[str, Any] | Recipe, registry: Registry, *, overrides: Iterable[str] = ()
+) -> ResolvedRecipe:
+    """Read a recipe and hold it against the registry.
+
+    Raises:
+        RecipeError: a field is wrong.
+        UnknownComponentError: an id that no active plugin provides.
+        OptionError: an option that a component does not have or take.
+        IncompatibleError: parts that do not fit, e.g. a softmax objective with a regression head; with the reason.
+    """
+    recipe, source, lines, base = load_recipe(given, registry, overrides=overrides)
+    checker = _Checker(registry, source, lines)
+    head = checker.bind("head", ("head",), recipe.head.use, recipe.head.options)
+    dataset = checker.bind("dataset", ("dataset",), recipe.dataset.use, recipe.dataset.options)
+    single = not recipe.teacher.members
+    teachers = tuple(
+        checker.bind(
+            "teacher",
+            ("teacher",) if single else ("teacher", "members", position),
+            member.use,
+            member.options,
+            weight=member.weight,
+            seed=member.seed,
+        )
+        for position, member in enumerate(recipe.teacher.as_members())
+    )
+    student = checker.bind("student", ("student",), recipe.student.use, recipe.student.options)
+    spec = head.component.spec
+    assert isinstance(spec, HeadSpec)
+    checker.check_dataset(dataset, spec)
+    for position, model in enumerate((*teachers, student)):
+        checker.check_model(model, spec, ("student",) if position == len(teachers) else ("teacher",))
+    terms = tuple(checker.bind_term(recipe, position, spec) for position in range(len(recipe.objectives.soft)))
+    checker.check_schedule(recipe.objectives.alpha, ("objectives", "alpha"))
+    checker.check_taps(recipe, terms, teachers)
+    metrics = tuple(
+        checker.bind("metric", ("metrics", position), ref.use, ref.options)
+        for position, ref in enumerate(recipe.metrics)
+    )
+    for position, metric in enumerate(metrics):
+        assert isinstance(metric.component.spec, MetricSpec)
+        if spec.output not in metric.component.spec.kinds:
+            raise IncompatibleError(
+                f"metric '{metric.id}' does not suit {spec.output} heads such as '{head.id}'",
+                where=checker.at("metrics", position),
+                fix="remove it",
+            )
+    controls = tuple(
+        checker.bind("student", ("controls", position), ref.use, ref.options)
+        for position, ref in enumerate(recipe.controls)
+    )
+    for position, control in enumerate(controls):
+        checker.check_model(control, spec, ("controls", position))
+    return ResolvedRecipe(recipe, base, head, dataset, teachers, student, terms, metrics, controls)
+
+
+class _Checker:
+    def __init__(self, registry: Registry, source: str, lines: Mapping[Path_, int]) -> None:
+        self._registry, self._source, self._lines = registry, source, lines
+
+    def at(self, *path: str | int) -> str:
+        return locate(path, self._source, self._lines)
+
+    def bind(
+        self,
+        kind: str,
+        path: Path_,
+        use: str,
+        options: Mapping[str, Any],
+        *,
+        weight: float = 1.0,
+        seed: int | None = None,
+    ) -> Bound:
+        try:
+            # A born-again teacher is a student component; the teacher's own kind is asked first.
+            component = self._registry.get(("teacher", "student") if kind == "teacher" else kind, use)
+            return Bound(component, validate_options(component, dict(options)), weight, seed)
+        except StillhouseError as error:
+            where = self.at(*path) + (f" ({error.where})" if error.where else "")
+            raise type(error)(error.what, where=where, fix=error.fix) from error
+
+    def check_dataset(self, dataset: Bound, head: HeadSpec) -> None:
+        spec = dataset.component.spec
+        assert isinstance(spec, DatasetSpec)
+        if spec.kinds and head.output not in spec.kinds:
+            raise IncompatibleError(
+                f"dataset '{dataset.id}' has {', '.join(spec.kinds)} targets, the head '{head.name}' needs "
+                f"{head.output}",
+                where=self.at("dataset"),
+                fix="choose a head of that kind (`stillhouse components --kind head`)",
+            )
+
+    def check_model(self, model: Bound, head: HeadSpec, path: Path_) -> None:
+        spec = model.component.spec
+        assert isinstance(spec, ModelSpec)
+        if spec.kinds and head.output not in spec.kinds:
+            raise IncompatibleError(
+                f"'{model.id}' makes {', '.join(spec.kinds)} predictions, the head '{head.name}' needs {head.output}",
+                where=self.at(*path),
+                fix="choose another model (`stillhouse components --kind student`)",
+            )
+
+    def check_schedule(self, value: Any, path: Path_) -> None:
+        try:
+            parse_schedule(value)
+        except ValueError as error:
+            raise RecipeError(
+                str(error),
+                where=self.at(*path),
+                fix="a number, or for example {schedule: linear, start: 8, end: 1}",
+            ) from error
+
+    def bind_term(self, recipe: Recipe, position: int, head: HeadSpec) -> BoundTerm:
+        term = recipe.objectives.soft[position]
+        path: Path_ = ("objectives", "soft", position)
+        use = DEFAULT_SOFT_LOSS[head.output] if term.use == "soft" else term.use
+        scheduled = {
+            name: value for name, value in term.options.items() if isinstance(value, dict) and "schedule" in value
+        }
+        for name, value in (("weight", term.weight), *scheduled.items()):
+            self.check_schedule(value, (*path, name))
+        start = {name: parse_schedule(value).value(0.0) for name, value in scheduled.items()}
+        bound = self.bind("objective", path, use, {**term.options, **start})
+        found = BoundTerm(bound, term.weight, scheduled, term.student, term.teacher)
+        if found.spec.level == "feature" and term.student is None:
+            raise IncompatibleError(
+                f"objective '{bound.id}' compares features, and no taps are named",
+                where=self.at(*path),
+                fix="name a module of each model: student: <path>, teacher: <path>",
+            )
+        if term.student is None and (head.output in found.spec.refused or head.output not in found.spec.kinds):
+            reason = found.spec.refused.get(head.output, f"it is defined for {', '.join(found.spec.kinds)}")
+            raise IncompatibleError(
+                f"objective '{bound.id}' does not suit {head.output} heads such as '{recipe.head.use}': {reason}",
+                where=self.at(*path),
+                fix=f"use: soft ('{DEFAULT_SOFT_LOSS[head.output]}' for {head.output})",
+            )
+        return found
+
+    def check_taps(self, recipe: Recipe, terms: tuple[BoundTerm, ...], teachers: tuple[Bound, ...]) -> None:
+        tapped = [position for position, term in enumerate(terms) if term.teacher is not None]
+        if tapped and (len(teachers) > 1 or recipe.teacher.out_of_fold):
+            why = "an ensemble" if len(teachers) > 1 else "out-of-fold teachers"
+            raise IncompatibleError(
+                f"{why} cannot be tapped: their features come from different models",
+                where=self.at("objectives", "soft", tapped[0]),
+                fix="distil predictions, or use one teacher without folds",
+            )

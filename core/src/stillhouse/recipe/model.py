@@ -1,0 +1,234 @@
+"""The fields of a recipe. Nothing here knows which components exist: see `stillhouse.recipe.check` for that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_default=True)
+
+
+class ComponentRef(BaseModel):
+    """A component by id, with its options inline: ``{use: industrial/gru, width: 16}``, or just ``industrial/gru``."""
+
+    model_config = ConfigDict(extra="allow")
+    use: Annotated[str, Field(min_length=1, description="id of the component, 'plugin/name'")]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_string(cls, value: Any) -> Any:
+        return {"use": value} if isinstance(value, str) else value
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The component's options."""
+        return dict(self.model_extra or {})
+
+
+class TeacherMember(ComponentRef):
+    """One teacher of an ensemble."""
+
+    weight: Annotated[float, Field(gt=0, description="weight of this member in the ensemble's mean")] = 1.0
+    seed: Annotated[int | None, Field(ge=0, description="seed of this member; the teacher's seed by default")] = None
+
+
+class TeacherConfig(BaseModel):
+    """The teacher: one component (``use`` and its options) or ``members`` of an ensemble."""
+
+    model_config = ConfigDict(extra="allow")
+    use: Annotated[str | None, Field(description="id of the component; leave it out when members are given")] = None
+    members: Annotated[list[TeacherMember], Field(description="teachers of an ensemble")] = []
+    out_of_fold: Annotated[
+        int,
+        Field(
+            ge=0,
+            description=(
+                "soft targets of training rows come from teachers fitted without them, in this many "
+                "folds; 0: from the teacher itself"
+            ),
+        ),
+    ] = 0
+    cache: Annotated[
+        Literal["auto", True, False],
+        Field(
+            description="store the teacher's outputs of training rows once; auto: unless rows are augmented at random"
+        ),
+    ] = "auto"
+    seed: Annotated[int, Field(ge=0, description="seed of the teacher's training")] = 0
+    checkpoint: Annotated[
+        Path | None,
+        Field(description="folder of a trained teacher (model.json beside its weights) to use as it is"),
+    ] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_string(cls, value: Any) -> Any:
+        return {"use": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Self:
+        if bool(self.use) == bool(self.members):
+            raise ValueError("give either 'use' (one teacher) or 'members' (an ensemble)")
+        if self.members and self.model_extra:
+            raise ValueError(f"options {sorted(self.model_extra)} belong to a member, not to the ensemble")
+        if self.out_of_fold == 1:
+            raise ValueError("out_of_fold needs at least 2 folds (or 0 for none)")
+        if self.checkpoint and (self.members or self.out_of_fold):
+            raise ValueError("a checkpoint is one trained teacher; it has neither members nor folds")
+        return self
+
+    def as_members(self) -> list[TeacherMember]:
+        """The ensemble's members; a single teacher is an ensemble of one."""
+        if self.members:
+            return self.members
+        return [TeacherMember.model_validate({"use": self.use, **(self.model_extra or {})})]
+
+
+Scheduled = float | dict[str, Any]
+"""A number, or a schedule over the run such as ``{schedule: linear, start: 8, end: 1}``."""
+
+
+class SoftTerm(BaseModel):
+    """One distillation loss: an objective, its options, its weight, and what of each model it compares."""
+
+    model_config = ConfigDict(extra="allow")
+    use: Annotated[str, Field(min_length=1, description="id of the objective; 'soft' is the one that fits the head")]
+    weight: Annotated[Scheduled, Field(description="weight inside the soft loss; a number or a schedule")] = 1.0
+    student: Annotated[
+        str | None, Field(description="dotted path of the student's module to tap; the prediction by default")
+    ] = None
+    teacher: Annotated[
+        str | None, Field(description="dotted path of the teacher's module to tap; the prediction by default")
+    ] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_string(cls, value: Any) -> Any:
+        return {"use": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _both_taps(self) -> Self:
+        if (self.student is None) != (self.teacher is None):
+            raise ValueError("name a tap for both 'student' and 'teacher', or for neither")
+        return self
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The objective's options."""
+        return dict(self.model_extra or {})
+
+
+class ObjectivesConfig(_Strict):
+    """Survey equation (2): ``L = alpha * L_hard + (1 - alpha) * sum(weight_i * soft_i)``."""
+
+    alpha: Annotated[Scheduled, Field(description="share of the hard loss, in [0, 1]; a number or a schedule")] = 0.5
+    soft: Annotated[list[SoftTerm], Field(min_length=1, description="the distillation losses")] = [SoftTerm(use="soft")]
+
+    @field_validator("alpha")
+    @classmethod
+    def _in_range(cls, value: Scheduled) -> Scheduled:
+        for each in value.values() if isinstance(value, dict) else (value,):
+            if isinstance(each, int | float) and not 0 <= each <= 1:
+                raise ValueError(f"alpha must lie in [0, 1], not {each}")
+        return value
+
+
+class TrainConfig(_Strict):
+    """How a network is trained; estimators take all of it from their own options."""
+
+    epochs: Annotated[int, Field(ge=1, description="passes over the training rows")] = 10
+    batch_size: Annotated[int, Field(ge=1, description="rows per step, over all processes")] = 128
+    optimizer: Annotated[Literal["adamw", "adam", "sgd"], Field(description="the optimiser")] = "adamw"
+    lr: Annotated[float, Field(gt=0, description="peak learning rate")] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0, description="decoupled weight decay (adamw), L2 otherwise")] = 0.0
+    momentum: Annotated[float, Field(ge=0, lt=1, description="momentum (sgd only)")] = 0.9
+    schedule: Annotated[
+        Literal["constant", "linear", "cosine", "onecycle"], Field(description="learning rate over the steps")
+    ] = "cosine"
+    warmup: Annotated[float, Field(ge=0, lt=1, description="share of the steps in which the rate rises from 0")] = 0.0
+    grad_clip: Annotated[float | None, Field(gt=0, description="largest gradient norm; none: no clipping")] = None
+    ema: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            lt=1,
+            description="decay of an exponential moving average of the weights, which is kept instead",
+        ),
+    ] = None
+    select: Annotated[
+        Literal["best", "last"],
+        Field(description="keep the epoch with the best validation metric, or the last one"),
+    ] = "best"
+    patience: Annotated[
+        int | None, Field(ge=1, description="stop after this many epochs without a better validation metric")
+    ] = None
+    precision: Annotated[Literal["no", "bf16", "fp16"], Field(description="mixed precision")] = "no"
+    balance: Annotated[
+        bool,
+        Field(description="draw training rows so that classes are equally frequent (multiclass, binary)"),
+    ] = False
+    unlabelled_ratio: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="unlabelled rows per labelled row in each step, when the dataset has them (soft losses only)",
+        ),
+    ] = 1.0
+    workers: Annotated[int, Field(ge=0, description="loader processes; 0 loads in the training process")] = 0
+
+
+class TrainConfigs(_Strict):
+    """Training of the teacher, and of baseline and student alike."""
+
+    teacher: Annotated[TrainConfig, Field(description="training of teachers that are networks")] = TrainConfig()
+    student: Annotated[TrainConfig, Field(description="training of the student, with and without distillation")] = (
+        TrainConfig()
+    )
+
+
+class EvaluateConfig(_Strict):
+    """How models are measured."""
+
+    throughput_batch: Annotated[int, Field(ge=1, description="rows per call for throughput")] = 256
+    latency_samples: Annotated[int, Field(ge=5, description="timed calls at batch 1, per model")] = 200
+    threads: Annotated[int, Field(ge=1, description="CPU threads while timing latency and throughput")] = 1
+
+
+class Recipe(_Strict):
+    """A run: what to learn from what, by which losses, how often, and how it is judged."""
+
+    name: Annotated[str, Field(description="name of the run; the recipe's id or the file's name by default")] = ""
+    summary: Annotated[str, Field(description="one line on what the run shows")] = ""
+    head: Annotated[ComponentRef, Field(description="the task")]
+    dataset: Annotated[ComponentRef, Field(description="the rows")]
+    teacher: Annotated[TeacherConfig, Field(description="the large model, or several")]
+    student: Annotated[ComponentRef, Field(description="the small model")]
+    objectives: Annotated[ObjectivesConfig, Field(description="hard and soft losses")] = ObjectivesConfig()
+    train: Annotated[TrainConfigs, Field(description="training settings")] = TrainConfigs()
+    metrics: Annotated[list[ComponentRef], Field(description="metrics beside the head's own")] = []
+    controls: Annotated[
+        list[ComponentRef],
+        Field(
+            description=(
+                "students trained on labels alone and reported beside the others, e.g. one that sees a "
+                "part of the input only"
+            )
+        ),
+    ] = []
+    evaluate: Annotated[EvaluateConfig, Field(description="how models are measured")] = EvaluateConfig()
+    seeds: Annotated[
+        list[Annotated[int, Field(ge=0)]], Field(min_length=1, description="seeds of baseline and student")
+    ] = [0, 1, 2]
+    data_seed: Annotated[int, Field(ge=0, description="seed of simulated rows and of random splits")] = 0
+    device: Annotated[Literal["auto", "cpu"], Field(description="auto: an accelerator when there is one")] = "auto"
+
+    @field_validator("seeds")
+    @classmethod
+    def _unique(cls, value: list[int]) -> list[int]:
+        if len(set(value)) != len(value):
+            raise ValueError(f"seeds must differ from each other, not {value}")
+        return value

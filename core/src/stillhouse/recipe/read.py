@@ -1,0 +1,250 @@
+"""Reading recipes: YAML text or a mapping to a `Recipe`, with errors that name file, line, field and the nearest
+name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from stillhouse.errors import RecipeError, nearest
+from stillhouse.plugins.registry import Registry
+from stillhouse.recipe.model import Recipe
+
+Path_ = tuple[str | int, ...]
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML has it, but 1e-3 is a number and a repeated key is an error."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^[-+]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][-+]?\d+)$|^[-+]?(?:\d+\.\d*|\.\d+)$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"
+    ),
+    list("-+0123456789."),
+)
+
+
+def parse_yaml(text: str, *, source: str) -> tuple[dict[str, Any], dict[Path_, int]]:
+    """A YAML mapping, and the line of each of its fields.
+
+    Raises:
+        RecipeError: not YAML, not a mapping, or a key stands twice; with the line.
+    """
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+        lines: dict[Path_, int] = {}
+        if node is not None:
+            _collect(node, (), lines, source)
+        values = yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # Scalars such as 2026-99-99 raise ValueError, control characters a YAML error without a mark.
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise RecipeError(
+            f"not valid YAML: {problem}",
+            where=f"{source}{line}",
+            fix="check indentation, colons, brackets and quotes there",
+        ) from error
+    if not isinstance(values, dict):
+        raise RecipeError(
+            f"a recipe is a mapping of fields, not {type(values).__name__}",
+            where=source,
+            fix="start from `stillhouse init core/quickstart`",
+        )
+    return values, lines
+
+
+def _collect(node: yaml.Node, path: Path_, lines: dict[Path_, int], source: str) -> None:
+    lines.setdefault(path, node.start_mark.line + 1)
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            here = (*path, key.value)
+            if here in lines:
+                raise RecipeError(
+                    f"'{'.'.join(map(str, here))}' is given twice",
+                    where=f"{source}, lines {lines[here]} and {key.start_mark.line + 1}",
+                    fix="keep one of them",
+                )
+            lines[here] = key.start_mark.line + 1
+            _collect(value, here, lines, source)
+    elif isinstance(node, yaml.SequenceNode):
+        for position, value in enumerate(node.value):
+            _collect(value, (*path, position), lines, source)
+
+
+def apply_overrides(values: dict[str, Any], overrides: Iterable[str]) -> None:
+    """Apply ``path=value`` overrides (``--set``) in place; values are YAML, list items are addressed by number.
+
+    Raises:
+        RecipeError: no ``=``, or the path leads through something that is not a mapping or a list.
+    """
+    for override in overrides:
+        path, equals, text = override.partition("=")
+        where = f"--set {override}"
+        if not equals or not path.strip():
+            raise RecipeError(
+                "an override has the form path=value", where=where, fix="for example --set student.width=16"
+            )
+        try:
+            value = yaml.load(text, Loader=_Loader)
+        except yaml.YAMLError as error:
+            raise RecipeError(
+                f"'{text}' is not a YAML value", where=where, fix="quote it, for example --set 'seeds=[0, 1]'"
+            ) from error
+        *parents, last = path.strip().split(".")
+        place: Any = values
+        for step in parents:
+            place = _descend(place, step, where)
+        if isinstance(place, list):
+            place[_position(place, last, where)] = value
+        else:
+            if (
+                isinstance(place.get(last), str)
+                and last in ("student", "dataset", "head", "teacher")
+                and isinstance(value, dict)
+            ):
+                value = {"use": place[last], **value}
+            place[last] = value
+
+
+def _descend(place: Any, step: str, where: str) -> Any:
+    if isinstance(place, list):
+        position = _position(place, step, where)
+        if isinstance(place[position], str):  # "- soft" is short for "- use: soft"
+            place[position] = {"use": place[position]}
+        return place[position]
+    if isinstance(place.get(step), str):  # "student: core/mlp" is short for "student: {use: core/mlp}"
+        place[step] = {"use": place[step]}
+    below = place.setdefault(step, {})
+    if not isinstance(below, dict | list):
+        raise RecipeError(f"'{step}' is {below!r}, it has no fields to set", where=where, fix="set the field itself")
+    return below
+
+
+def _position(items: list[Any], step: str, where: str) -> int:
+    if not step.isdigit() or int(step) >= len(items):
+        raise RecipeError(f"'{step}' is not a position in a list of {len(items)}", where=where, fix="count from 0")
+    return int(step)
+
+
+def read_recipe(
+    values: Mapping[str, Any], *, source: str, name: str = "", lines: Mapping[Path_, int] | None = None
+) -> Recipe:
+    """A `Recipe` from plain values.
+
+    Args:
+        values: fields as YAML gives them.
+        source: what to call the origin in errors (a file name, ``"recipe"``).
+        name: name of the run when the recipe does not say.
+        lines: line of each field in the source, for errors.
+
+    Raises:
+        RecipeError: the first thing that is wrong, with all others listed behind it.
+    """
+    try:
+        recipe = Recipe.model_validate(dict(values))
+    except ValidationError as error:
+        raise _explain(error, source, lines or {}) from error
+    return recipe if recipe.name else recipe.model_copy(update={"name": name or "run"})
+
+
+def locate(path: Sequence[str | int], source: str, lines: Mapping[Path_, int]) -> str:
+    """ "file, line 3, field 'train.student.lr'" for a field's path."""
+    known = tuple(path)
+    while known and known not in lines:
+        known = known[:-1]
+    line = f", line {lines[known]}" if known in lines and known else ""
+    return f"{source}{line}, field '{'.'.join(map(str, path))}'"
+
+
+def _explain(error: ValidationError, source: str, lines: Mapping[Path_, int]) -> RecipeError:
+    messages = []
+    for each in error.errors():
+        path = tuple(
+            part
+            for part in each["loc"]
+            if not (isinstance(part, str) and re.fullmatch(r"(float|dict|literal|function|union|tagged)\b.*", part))
+        )
+        what, fix = each["msg"].removeprefix("Value error, "), ""
+        if each["type"] == "extra_forbidden":
+            what, fix = f"unknown field '{path[-1]}'", nearest(str(path[-1]), _fields_at(path[:-1]))
+        elif each["type"] == "missing":
+            what, fix = (
+                f"the field '{path[-1]}' is missing",
+                "add it; `stillhouse init core/quickstart` writes a complete example",
+            )
+        elif each["type"] == "literal_error":
+            what = f"{each['input']!r} is not a value of '{path[-1]}'"
+            fix = f"one of {each['ctx']['expected']}"
+        else:
+            what = f"{what} (got {each['input']!r})" if not isinstance(each["input"], dict | list) else what
+        messages.append((what, locate(path, source, lines), fix))
+    what, where, fix = messages[0]
+    more = "".join(f"\n  also:  {also} ({place})" for also, place, _ in messages[1:4])
+    return RecipeError(what + more, where=where, fix=fix)
+
+
+def _fields_at(path: Path_) -> list[str]:
+    model: Any = Recipe
+    for part in path:
+        if isinstance(part, int):
+            continue
+        model = model.model_fields[part].annotation if part in model.model_fields else None
+        while model is not None and not (isinstance(model, type) and issubclass(model, BaseModel)):
+            args = getattr(model, "__args__", ())
+            model = args[0] if args else None
+        if model is None:
+            return []
+    return list(model.model_fields)
+
+
+def load_recipe(
+    given: str | Path | Mapping[str, Any] | Recipe,
+    registry: Registry,
+    *,
+    overrides: Iterable[str] = (),
+) -> tuple[Recipe, str, dict[Path_, int], Path]:
+    """A recipe from an id (``industrial/rul-fd001``), a YAML file, a mapping or a `Recipe`.
+
+    Returns:
+        the recipe, what to call its source in errors, the lines of its fields, and the folder that its paths are
+        relative to.
+
+    Raises:
+        RecipeError: unreadable, or a field is wrong.
+        UnknownComponentError: no file and no recipe has that name.
+    """
+    base = Path.cwd()
+    lines: dict[Path_, int] = {}
+    name = ""
+    if isinstance(given, Recipe):
+        values: dict[str, Any] = given.model_dump(mode="json", exclude_unset=True)
+        source, name = "recipe", given.name
+    elif isinstance(given, Mapping):
+        values, source = dict(given), "recipe"
+    else:
+        path = Path(given)
+        if path.suffix in (".yaml", ".yml"):
+            try:
+                text = path.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise RecipeError(
+                    f"cannot read '{path}': {error}",
+                    where=str(path),
+                    fix="check the path, or name a recipe of `stillhouse recipes`",
+                ) from error
+            source, name, base = str(path), path.stem, path.resolve().parent
+        else:
+            component = registry.get("recipe", str(given))
+            text, source, name = component.load(), component.id, component.id
+        values, lines = parse_yaml(text, source=source)
+    apply_overrides(values, overrides)
+    return read_recipe(values, source=source, name=name, lines=lines), source, lines, base

@@ -1,0 +1,69 @@
+"""JSON Schema of recipes, with the options of every installed component, for editors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stillhouse.errors import StillhouseError
+from stillhouse.plugins.options import options_model
+from stillhouse.plugins.registry import Registry
+from stillhouse.recipe.model import Recipe
+
+
+def recipe_schema(registry: Registry) -> dict[str, Any]:
+    """JSON Schema (2020-12) of a recipe; ``head``, ``dataset``, ``student``, ``teacher`` and soft terms list the
+    installed components by id, each with its options. Components whose package is missing are listed without
+    options."""
+    schema = Recipe.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    definitions = schema["$defs"]
+    for kind in ("head", "dataset", "student", "metric"):
+        definitions[f"{kind}-ref"] = _reference(registry, (kind,), definitions["ComponentRef"])
+    for field in ("head", "dataset", "student"):
+        schema["properties"][field] = {**schema["properties"][field], "$ref": f"#/$defs/{field}-ref"}
+    schema["properties"]["metrics"]["items"] = {"$ref": "#/$defs/metric-ref"}
+    schema["properties"]["controls"]["items"] = {"$ref": "#/$defs/student-ref"}
+    definitions["TeacherMember"] = _reference(registry, ("teacher", "student"), definitions["TeacherMember"])
+    definitions["TeacherConfig"] = _reference(
+        registry, ("teacher", "student"), definitions["TeacherConfig"], required=False
+    )
+    definitions["SoftTerm"] = _reference(registry, ("objective",), definitions["SoftTerm"], also=("soft",))
+    return schema
+
+
+def _reference(
+    registry: Registry,
+    kinds: tuple[str, ...],
+    plain: dict[str, Any],
+    *,
+    also: tuple[str, ...] = (),
+    required: bool = True,
+) -> dict[str, Any]:
+    ids: list[str] = list(also)
+    cases = []
+    for kind in kinds:
+        for component in registry.components(kind):
+            if component.id in ids:
+                continue
+            ids.append(component.id)
+            try:
+                options = options_model(component.load()).model_json_schema()
+            except StillhouseError:
+                continue
+            properties = dict(options.get("properties", {}))
+            then: dict[str, Any] = {
+                "properties": {**dict.fromkeys(plain["properties"], True), **properties},
+                "additionalProperties": False,
+            }
+            if "$defs" in options:
+                then["$defs"] = options["$defs"]
+            cases.append({"if": {"properties": {"use": {"const": component.id}}, "required": ["use"]}, "then": then})
+    mapping = {
+        **{key: value for key, value in plain.items() if key not in ("additionalProperties", "properties")},
+        "type": "object",
+        "properties": {**plain["properties"], "use": {"enum": ids}},
+        "allOf": cases,
+    }
+    if required:
+        mapping["required"] = ["use"]
+    return {"anyOf": [{"enum": ids}, mapping], "description": plain.get("description", "")}

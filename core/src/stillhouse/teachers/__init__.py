@@ -1,0 +1,17 @@
+"""Teacher sources: where a teacher's signal comes from. To an objective all of them look alike: `Outputs` for a
+`Batch`."""
+
+from stillhouse.teachers.cached import CachedTeacher, write_cache
+from stillhouse.teachers.ensemble import EnsembleTeacher
+from stillhouse.teachers.estimator import EstimatorTeacher
+from stillhouse.teachers.live import LiveTeacher
+from stillhouse.teachers.source import TeacherSource
+
+__all__ = [
+    "CachedTeacher",
+    "EnsembleTeacher",
+    "EstimatorTeacher",
+    "LiveTeacher",
+    "TeacherSource",
+    "write_cache",
+]

@@ -1,0 +1,143 @@
+"""A teacher's outputs, computed once per row and memory-mapped afterwards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stillhouse.errors import IncompatibleError, RunFolderError
+from stillhouse.forwarding import to_device
+from stillhouse.storage import digest, read_json, replacing_folder, write_json
+from stillhouse.teachers.source import TeacherSource
+from stillhouse.training.rows import in_order
+from stillhouse.types import Batch, Outputs, Split
+
+
+def cache_key(*, data: str, teacher: str, taps: tuple[str, ...]) -> str:
+    """Key of a cache's content: fingerprint of the rows (their transforms included), of the teacher, and its taps."""
+    return digest({"data": data, "teacher": teacher, "taps": taps})
+
+
+def write_cache(
+    source: TeacherSource,
+    split: Split,
+    folder: Path,
+    *,
+    key: str,
+    device: torch.device | None = None,
+    batch_size: int = 512,
+) -> None:
+    """Store what a source says of every row of a split.
+
+    Args:
+        source: the teacher.
+        split: the rows; each keeps its ``index``.
+        folder: made, or replaced, as a whole.
+        key: see `cache_key`; checked when the cache is opened.
+        device: where the teacher computes; the CPU by default.
+        batch_size: rows per call.
+
+    Raises:
+        IncompatibleError: the rows are augmented at random, so stored outputs would be of other inputs than the
+            student's.
+    """
+    if split.stochastic:
+        raise IncompatibleError(
+            "teacher outputs of randomly augmented rows cannot be cached: the student would see other inputs",
+            where="teacher.cache",
+            fix="set teacher.cache: false (the teacher is asked at every step), or switch the augmentation off",
+        )
+    with replacing_folder(folder) as temporary:
+        arrays: dict[str, np.memmap] = {}
+        start = 0
+        for batch in in_order(split, batch_size):
+            outputs = source(to_device(batch, device) if device is not None else batch)
+            entries = {
+                "prediction": outputs.prediction,
+                **{f"feature {name}": value for name, value in outputs.features.items()},
+            }
+            for name, value in entries.items():
+                if name not in arrays:
+                    file = temporary / f"{len(arrays)}.npy"
+                    arrays[name] = np.lib.format.open_memmap(
+                        file, mode="w+", dtype=np.float32, shape=(len(split), *value.shape[1:])
+                    )
+                arrays[name][start : start + len(value)] = value.float().cpu().numpy()
+            start += len(batch["index"])
+        for array in arrays.values():
+            array.flush()
+        np.save(temporary / "index.npy", split.index().numpy())
+        write_json(temporary / "cache.json", {"key": key, "rows": len(split), "arrays": list(arrays)})
+
+
+class CachedTeacher:
+    """Outputs that `write_cache` stored, found by the batch's ``index``.
+
+    Args:
+        folders: caches with different rows (labelled, unlabelled), each with the key that its content must have; the
+            key is not checked when it is None.
+
+    Raises:
+        RunFolderError: missing, damaged, or made from other rows or another teacher.
+    """
+
+    def __init__(self, *folders: tuple[Path, str | None]) -> None:
+        self._parts = [_open(folder, key) for folder, key in folders]
+        index = torch.cat([rows for rows, _ in self._parts])
+        self._sorted, self._order = torch.sort(index)
+        self._starts = np.cumsum([0, *(len(rows) for rows, _ in self._parts)])
+
+    def __call__(self, batch: Batch) -> Outputs:
+        """See `TeacherSource`.
+
+        Raises:
+            RunFolderError: a row is not in the cache.
+        """
+        rows = self._positions(batch["index"].cpu()).numpy()
+        device = batch["index"].device
+        entries = {name: self._gather(name, rows).to(device) for name in self._parts[0][1]}
+        prediction = entries.pop("prediction")
+        return Outputs(prediction, {name.removeprefix("feature "): value for name, value in entries.items()})
+
+    def _gather(self, name: str, rows: np.ndarray) -> Tensor:
+        first = self._parts[0][1][name]
+        gathered = np.empty((len(rows), *first.shape[1:]), dtype=np.float32)
+        for (_, arrays), start, end in zip(self._parts, self._starts[:-1], self._starts[1:], strict=True):
+            here = (rows >= start) & (rows < end)
+            gathered[here] = arrays[name][rows[here] - start]
+        return torch.from_numpy(gathered)
+
+    def _positions(self, index: Tensor) -> Tensor:
+        at = torch.searchsorted(self._sorted, index).clamp_max(len(self._sorted) - 1)
+        missing = index[self._sorted[at] != index]
+        if len(missing):
+            raise RunFolderError(
+                f"row {int(missing[0])} has no cached teacher output",
+                where="teacher cache",
+                fix="remove the run's teacher folder; it is made again",
+            )
+        return self._order[at]
+
+
+def _open(folder: Path, key: str | None) -> tuple[Tensor, dict[str, np.ndarray]]:
+    meta = read_json(folder / "cache.json")
+    if key is not None and meta["key"] != key:
+        raise RunFolderError(
+            "the cached teacher outputs were made from other rows or another teacher",
+            where=str(folder),
+            fix="remove the folder; it is made again",
+        )
+    try:
+        arrays = {
+            name: np.load(folder / f"{position}.npy", mmap_mode="r") for position, name in enumerate(meta["arrays"])
+        }
+        return torch.from_numpy(np.load(folder / "index.npy")), arrays
+    except (OSError, ValueError) as error:
+        raise RunFolderError(
+            f"the cached teacher outputs are damaged: {error}",
+            where=str(folder),
+            fix="remove the folder; it is made again",
+        ) from error

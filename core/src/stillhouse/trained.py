@@ -1,0 +1,178 @@
+"""A model that was built from a component: a network or an estimator, called, saved and loaded in the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import skops.io
+import torch
+from torch import Tensor, nn
+
+from stillhouse.errors import IncompatibleError, RunFolderError
+from stillhouse.forwarding import accepted_inputs, predict
+from stillhouse.kinds import OutputKind
+from stillhouse.plugins.registry import Component, Registry
+from stillhouse.plugins.specs import ModelSpec, load_target
+from stillhouse.storage import read_json, read_weights, replacing, write_json, write_weights
+from stillhouse.teachers import EstimatorTeacher, LiveTeacher, TeacherSource
+from stillhouse.teachers.estimator import estimator_prediction
+from stillhouse.training.loop import predict_split
+from stillhouse.training.rows import in_order
+from stillhouse.types import Batch, DataInfo, Estimator, Split, Task
+
+TRUSTED = ("sklearn.", "numpy.", "scipy.", "builtins.", "collections.")
+"""Packages whose types an estimator file may hold, beside the component's own."""
+
+
+@dataclass(kw_only=True)
+class Trained:
+    """A model, and what is needed to call it.
+
+    Attributes:
+        component: what it was built from.
+        options: its options.
+        task: inputs and outputs that it was built for.
+        model: the ``nn.Module`` or the estimator.
+        inputs: batch entries that a network is called with.
+        features: from a batch to an estimator's ``[B, F]`` array.
+    """
+
+    component: Component
+    options: Mapping[str, Any]
+    task: Task
+    model: Any
+    inputs: tuple[str, ...]
+    features: Callable[[Batch], np.ndarray]
+
+    @property
+    def is_network(self) -> bool:
+        """An ``nn.Module``, trained by gradient steps."""
+        return isinstance(self.model, nn.Module)
+
+    def source(self, *, taps: Sequence[str] = ()) -> TeacherSource:
+        """The model as a teacher source."""
+        if self.is_network:
+            return LiveTeacher(self.model, inputs=self.inputs, taps=taps)
+        return EstimatorTeacher(self.model, features=self.features, kind=self.task.kind, outputs=self.task.outputs)
+
+    def predict(self, split: Split, device: torch.device) -> Tensor:
+        """Predictions for all rows in order, float32 on the CPU."""
+        if self.is_network:
+            return predict_split(self.model, split, self.inputs, device)
+        parts = [self.features(batch) for batch in in_order(split)]
+        return estimator_prediction(self.model, np.concatenate(parts), self.task.kind, self.task.outputs)
+
+    def call(self, batch: Batch) -> Tensor:
+        """One prediction as deployment would make it: what latency is measured on."""
+        if self.is_network:
+            with torch.inference_mode():
+                return predict(self.model, batch, self.inputs)
+        return estimator_prediction(self.model, self.features(batch), self.task.kind, self.task.outputs)
+
+    def save(self, folder: Path) -> None:
+        """Write weights (safetensors) or the estimator (skops), then ``model.json``, whose presence says that all is
+        there."""
+        if self.is_network:
+            write_weights(folder / "model.safetensors", self.model)
+        else:
+            with replacing(folder / "estimator.skops") as temporary:
+                skops.io.dump(self.model, temporary)
+        write_json(
+            folder / "model.json",
+            {
+                "schema": 1,
+                "component": self.component.id,
+                "kind": self.component.kind,
+                "options": _plain(self.options),
+                "seed": self.task.seed,
+                "output": {"kind": str(self.task.kind), "width": self.task.outputs},
+                "form": "network" if self.is_network else "estimator",
+            },
+        )
+
+
+def build(component: Component, options: Mapping[str, Any], task: Task) -> Trained:
+    """Make an untrained model; its weights are a function of ``task.seed`` alone.
+
+    Raises:
+        IncompatibleError: the target made neither a module nor an estimator, or its inputs are not the dataset's.
+        MissingDependencyError: a package that it needs is not installed.
+    """
+    spec = component.spec
+    assert isinstance(spec, ModelSpec)
+    target = component.load()
+    torch.manual_seed(task.seed)
+    model = target(task, **options)
+    if isinstance(model, nn.Module):
+        inputs = accepted_inputs(model, task.info, declared=spec.inputs, who=f"'{component.id}'")
+    elif isinstance(model, Estimator):
+        inputs = spec.inputs or tuple(task.inputs)
+    else:
+        raise IncompatibleError(
+            f"'{component.id}' made {type(model).__name__}, neither an nn.Module nor an estimator with fit and predict",
+            where=component.spec.target,
+            fix="return one of the two from the target",
+        )
+    features = load_target(spec.features, who=component.id) if spec.features else _Flatten(inputs)
+    return Trained(component=component, options=options, task=task, model=model, inputs=inputs, features=features)
+
+
+def load(folder: Path, registry: Registry, info: DataInfo) -> Trained:
+    """Load what `Trained.save` wrote; nothing is unpickled.
+
+    Raises:
+        RunFolderError: missing, damaged, or an estimator file that holds types of unknown packages.
+        UnknownComponentError: the plugin that made it is not installed.
+    """
+    meta = read_json(folder / "model.json")
+    component = registry.get(meta["kind"], meta["component"])
+    task = Task(info=info, kind=OutputKind(meta["output"]["kind"]), outputs=meta["output"]["width"], seed=meta["seed"])
+    trained = build(component, meta["options"], task)
+    if meta["form"] == "network":
+        read_weights(folder / "model.safetensors", trained.model)
+        trained.model.eval()
+    else:
+        trained.model = _read_estimator(folder / "estimator.skops", component)
+    return trained
+
+
+def _read_estimator(path: Path, component: Component) -> Any:
+    own = component.spec.target.partition(":")[0].partition(".")[0] + "."
+    try:
+        foreign = skops.io.get_untrusted_types(file=path)
+        unknown = [name for name in foreign if not name.startswith((*TRUSTED, own))]
+        if unknown:
+            raise RunFolderError(
+                f"the estimator file holds types of unknown packages: {', '.join(unknown)}",
+                where=str(path),
+                fix="do not use files of unknown origin",
+            )
+        return skops.io.load(path, trusted=foreign)
+    except OSError as error:
+        raise RunFolderError(
+            f"cannot read the estimator: {error}",
+            where=str(path),
+            fix="remove the folder and start the run again",
+        ) from error
+
+
+@dataclass(frozen=True)
+class _Flatten:
+    """Inputs flattened and concatenated: what an estimator sees when its spec names no features."""
+
+    inputs: tuple[str, ...]
+
+    def __call__(self, batch: Batch) -> np.ndarray:
+        return np.concatenate([batch[name].reshape(len(batch[name]), -1).numpy() for name in self.inputs], axis=1)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

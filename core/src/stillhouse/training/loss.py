@@ -1,0 +1,135 @@
+"""The loss of one distillation step: equation (2) over what student and teacher say of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stillhouse.objectives.combine import combined_loss
+from stillhouse.objectives.schedule import Schedule, parse_schedule
+from stillhouse.types import Batch, Outputs
+
+HardLoss = Callable[[Tensor, Batch], Tensor]
+"""Mean loss of a prediction against ``batch["target"]``: a head's ``hard_loss``."""
+
+
+@dataclass(kw_only=True)
+class Term:
+    """One soft term.
+
+    Args:
+        name: how the term is logged.
+        objective: module with ``forward(student, teacher, **extras) -> scalar``.
+        weight: its weight inside the soft loss, a number or a schedule.
+        student: tapped module of the student; None compares predictions.
+        teacher: tapped module of the teacher; None compares predictions.
+        extras: batch entries that ``forward`` takes as keywords.
+        scheduled: objective attributes that follow a schedule, e.g. ``{"temperature": {"schedule": "linear", ...}}``.
+        adapter: brings the student's feature to the teacher's shape; trained with the student.
+    """
+
+    name: str
+    objective: nn.Module
+    weight: Any = 1.0
+    student: str | None = None
+    teacher: str | None = None
+    extras: Sequence[str] = ()
+    scheduled: Mapping[str, Any] = field(default_factory=dict)
+    adapter: nn.Module | None = None
+
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, labelled: int) -> Tensor:
+        """The raw value of the term; objectives that take the target see labelled rows only."""
+        mine = student.prediction if self.student is None else student.features[self.student]
+        theirs = teacher.prediction if self.teacher is None else teacher.features[self.teacher]
+        if self.extras and len(mine) > labelled:
+            mine, theirs = mine[:labelled], theirs[:labelled]
+        if self.adapter is not None:
+            mine = self.adapter(mine)
+        # Masks are optional entries; a target is always there.
+        extras = {name: batch[name][: len(mine)] for name in self.extras if name in batch}
+        value: Tensor = self.objective(mine, theirs, **extras)
+        return value
+
+
+class DistillationLoss(nn.Module):
+    """``alpha * hard + (1 - alpha) * sum(weight_i * soft_i)``, survey equation (2), with schedules for alpha, weights
+    and temperatures. Its parameters are those of the adapters and of objectives that learn.
+
+    Args:
+        hard_loss: a head's ``hard_loss``; None when alpha is 0 throughout.
+        terms: the soft terms, in order.
+        alpha: share of the hard loss, a number or a schedule.
+    """
+
+    def __init__(self, hard_loss: HardLoss | None, terms: Sequence[Term], alpha: Any = 0.5) -> None:
+        super().__init__()
+        self.hard_loss = hard_loss
+        self.terms = list(terms)
+        # An ordered list: the optimiser must see parameters in the same order in every run.
+        self.modules_of_terms = nn.ModuleList(
+            module for term in self.terms for module in (term.objective, term.adapter) if module is not None
+        )
+        self._alpha = parse_schedule(alpha)
+        self._weights = [parse_schedule(term.weight) for term in self.terms]
+        self._scheduled: list[tuple[nn.Module, str, Schedule]] = [
+            (term.objective, name, parse_schedule(value))
+            for term in self.terms
+            for name, value in term.scheduled.items()
+        ]
+        self.set_progress(0.0)
+
+    @property
+    def student_taps(self) -> tuple[str, ...]:
+        """Modules of the student to tap, each once."""
+        return tuple(dict.fromkeys(term.student for term in self.terms if term.student is not None))
+
+    @property
+    def teacher_taps(self) -> tuple[str, ...]:
+        """Modules of the teacher to tap, each once."""
+        return tuple(dict.fromkeys(term.teacher for term in self.terms if term.teacher is not None))
+
+    def set_progress(self, progress: float) -> None:
+        """Move all schedules to ``progress`` in [0, 1] of the run."""
+        self.alpha = self._alpha.value(progress)
+        self.weights = [weight.value(progress) for weight in self._weights]
+        for objective, name, schedule in self._scheduled:
+            setattr(objective, name, schedule.value(progress))
+
+    def forward(
+        self, student: Outputs, teacher: Outputs, batch: Batch, labelled: int | None = None
+    ) -> tuple[Tensor, dict[str, dict[str, Tensor]]]:
+        """The total, and every term's raw and weighted value (detached).
+
+        Args:
+            student: what the student says of the batch.
+            teacher: what the teacher says of it.
+            batch: the rows; ``target`` holds for the first ``labelled`` of them.
+            labelled: number of labelled rows, which come first; all by default.
+        """
+        labelled = len(student.prediction) if labelled is None else labelled
+        rows = (
+            batch if labelled == len(student.prediction) else {name: entry[:labelled] for name, entry in batch.items()}
+        )
+        hard = None
+        if self.hard_loss is not None and self.alpha > 0:
+            hard = self.hard_loss(student.prediction[:labelled], rows)
+        terms = [
+            (term.name, weight, term(student, teacher, batch, labelled))
+            for term, weight in zip(self.terms, self.weights, strict=True)
+        ]
+        total, values = combined_loss(hard, terms, self.alpha)
+        if self.hard_loss is not None and hard is None:
+            with torch.no_grad():  # logged, though it weighs nothing
+                raw = self.hard_loss(student.prediction[:labelled].detach(), rows)
+            values["hard"] = {"raw": raw, "weighted": torch.zeros_like(raw)}
+        return total, values
+
+
+def hard_only(hard_loss: HardLoss, prediction: Tensor, batch: Batch) -> tuple[Tensor, dict[str, dict[str, Tensor]]]:
+    """The loss without distillation, logged in the same form."""
+    loss = hard_loss(prediction, batch)
+    return loss, {"hard": {"raw": loss.detach(), "weighted": loss.detach()}}

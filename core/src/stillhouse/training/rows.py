@@ -1,0 +1,64 @@
+"""Which rows make up each step: order, balance, and the unlabelled rows beside them, all functions of seed and
+epoch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from stillhouse.recipe.model import TrainConfig
+from stillhouse.types import Batch, Split
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """One seed per epoch, so that a resumed run needs no saved generator state."""
+    return (seed * 1_000_003 + epoch * 7_919 + 17) % 2**31
+
+
+def step_positions(
+    length: int, config: TrainConfig, seed: int, epoch: int, *, targets: Tensor | None = None
+) -> list[list[int]]:
+    """Positions of each step's rows; a single row left over at the end is dropped, since normalisation layers need two.
+
+    Args:
+        length: number of rows.
+        config: ``batch_size`` and ``balance`` are used.
+        seed: the run's seed.
+        epoch: the epoch, from 0.
+        targets: class of each row, for ``balance``.
+    """
+    generator = torch.Generator().manual_seed(epoch_seed(seed, epoch))
+    if config.balance and targets is not None:
+        classes = targets.flatten().to(torch.int64)
+        weights = 1.0 / torch.bincount(classes).to(torch.float64)[classes]
+        order = torch.multinomial(weights, length, replacement=True, generator=generator)
+    else:
+        order = torch.randperm(length, generator=generator)
+    steps: list[list[int]] = [chunk.tolist() for chunk in torch.split(order, config.batch_size)]
+    if len(steps) > 1 and len(steps[-1]) == 1:
+        steps.pop()
+    return steps
+
+
+def unlabelled_positions(length: int, steps: int, per_step: int, seed: int, epoch: int) -> list[list[int]]:
+    """Positions of unlabelled rows for each step: shuffled, gone through again when they run out."""
+    generator = torch.Generator().manual_seed(epoch_seed(seed, epoch) ^ 0x5EED)
+    rounds = max(1, math.ceil(steps * per_step / length))
+    order = torch.cat([torch.randperm(length, generator=generator) for _ in range(rounds)])
+    return [chunk.tolist() for chunk in torch.split(order, per_step)[:steps]]
+
+
+def batches(split: Split, steps: Sequence[Sequence[int]], *, workers: int = 0) -> Iterator[Batch]:
+    """The batches of the given positions, in order."""
+    loader: DataLoader[Batch] = DataLoader(split, batch_size=None, sampler=list(steps), num_workers=workers)
+    yield from loader
+
+
+def in_order(split: Split, batch_size: int = 512) -> Iterator[Batch]:
+    """All rows in order."""
+    for start in range(0, len(split), batch_size):
+        yield split.batch(range(start, min(start + batch_size, len(split))))

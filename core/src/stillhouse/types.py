@@ -1,0 +1,346 @@
+"""What flows through a run: batches, outputs, splits of rows, the task they define, and the head that judges them."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, Self, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, default_collate
+
+from stillhouse.kinds import OutputKind
+
+Batch = dict[str, Tensor]
+"""Tensors by name, rows first: the model's inputs by argument name, ``target``, ``index`` (stable row id, int64), and
+whatever else a head or an objective needs (``mask``, ``weight``, a day, a card)."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a model says of a batch: ``prediction`` (see `stillhouse.kinds`) and tapped ``features`` by module path."""
+
+    prediction: Tensor
+    features: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Shape (without the batch dimension; -1 is any length) and dtype name of one input, e.g. ``(30, 14),
+    "float32"``."""
+
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataInfo:
+    """What is known of a dataset beyond its rows; JSON-ready, kept in the run folder.
+
+    Args:
+        inputs: the model inputs by argument name.
+        classes: label names (classification, multilabel, segmentation); None for regression.
+        unit: unit of the target, e.g. ``"cycles"``.
+        target_mean: mean of the training target (regression).
+        target_std: standard deviation of the training target (regression).
+        class_counts: training rows per class (or positives per label), for class weights.
+        description: one line on what the rows are, for the report.
+        simulated: the rows come from a simulator.
+        meta: whatever models or heads of the same plugin need (vocabulary sizes, caps, quantiles).
+    """
+
+    inputs: dict[str, TensorSpec]
+    classes: tuple[str, ...] | None = None
+    unit: str = ""
+    target_mean: float = 0.0
+    target_std: float = 1.0
+    class_counts: tuple[int, ...] | None = None
+    description: str = ""
+    simulated: bool = False
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Inverse of `to_json`, also after a trip through JSON."""
+        given = dict(values)
+        given["inputs"] = {
+            name: TensorSpec(tuple(spec["shape"]), spec["dtype"]) for name, spec in given["inputs"].items()
+        }
+        for name in ("classes", "class_counts"):
+            given[name] = tuple(given[name]) if given[name] is not None else None
+        return cls(**given)
+
+
+class Split(Dataset[dict[str, Tensor]], ABC):
+    """Rows of one split. A subclass gives ``__len__``, ``row`` and ``fingerprint``; `TensorSplit` is the one to use
+    when everything fits in memory.
+
+    Attributes:
+        groups: unit, patient, card or speaker of each row, for leakage checks and folds; None when rows stand alone.
+        times: a number that orders rows in time, when the protocol splits by time; None otherwise.
+        stochastic: ``row`` draws random augmentation, so that cached teacher outputs would be stale.
+    """
+
+    groups: Sequence[str] | None = None
+    times: Sequence[float] | None = None
+    stochastic: bool = False
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def row(self, position: int) -> dict[str, Tensor]:
+        """The row at ``position`` in [0, len), with ``target`` and ``index`` beside the inputs."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Hash of the content: equal for equal rows, different for any different value."""
+
+    def batch(self, positions: Sequence[int]) -> Batch:
+        """The rows at ``positions`` stacked; override where gathering is faster than stacking."""
+        collated: Batch = default_collate([self.row(int(position)) for position in positions])
+        return collated
+
+    def __getitem__(self, position: int | Sequence[int]) -> dict[str, Tensor]:
+        """One row, or a batch when given a list of positions (how the loaders ask)."""
+        return self.row(int(position)) if isinstance(position, int | np.integer) else self.batch(position)
+
+    def index(self) -> Tensor:
+        """Stable row ids ``[N]``, int64."""
+        return torch.stack([self.row(position)["index"] for position in range(len(self))])
+
+    def columns(self, names: Sequence[str] | None = None) -> Batch:
+        """All rows as one batch, or only the entries ``names`` of it."""
+        whole = self.batch(range(len(self)))
+        return whole if names is None else {name: whole[name] for name in names}
+
+
+class TensorSplit(Split):
+    """Rows held in memory as equally long tensors.
+
+    Args:
+        columns: tensors with rows first; ``index`` is added (0, 1, ...) when missing.
+        groups: see `Split`.
+        times: see `Split`.
+
+    Raises:
+        ValueError: the columns differ in length.
+    """
+
+    def __init__(
+        self,
+        columns: Mapping[str, Tensor],
+        *,
+        groups: Sequence[str] | None = None,
+        times: Sequence[float] | None = None,
+    ) -> None:
+        self._columns = dict(columns)
+        length = len(next(iter(self._columns.values())))
+        self._columns.setdefault("index", torch.arange(length))
+        lengths = {name: len(column) for name, column in self._columns.items()}
+        for name, given in (("groups", groups), ("times", times)):
+            if given is not None:
+                lengths[name] = len(given)
+        if len(set(lengths.values())) != 1:
+            raise ValueError(f"columns differ in length: {lengths}")
+        self.groups, self.times = groups, times
+
+    def __len__(self) -> int:
+        return len(self._columns["index"])
+
+    def row(self, position: int) -> dict[str, Tensor]:
+        """See `Split.row`."""
+        return {name: column[position] for name, column in self._columns.items()}
+
+    def batch(self, positions: Sequence[int]) -> Batch:
+        """One gather per column."""
+        if isinstance(positions, range) and positions == range(len(self)):
+            return dict(self._columns)
+        where = torch.as_tensor(positions, dtype=torch.int64)
+        return {name: column[where] for name, column in self._columns.items()}
+
+    def index(self) -> Tensor:
+        """See `Split.index`."""
+        return self._columns["index"]
+
+    def fingerprint(self) -> str:
+        """SHA-256 over names, dtypes, shapes and bytes of all columns."""
+        digest = hashlib.sha256()
+        for name in sorted(self._columns):
+            column = self._columns[name].contiguous()
+            digest.update(f"{name}:{column.dtype}:{tuple(column.shape)};".encode())
+            digest.update(column.numpy().tobytes())
+        return digest.hexdigest()
+
+
+class Reader(Protocol):
+    """Turns a user's new file into rows a trained student understands; its state (scalers, vocabularies) is JSON."""
+
+    def state(self) -> dict[str, Any]:
+        """JSON-ready state from which `from_state` makes an equal reader."""
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        """Inverse of `state`."""
+
+    def read(self, path: Path) -> tuple[Split, dict[str, list[Any]]]:
+        """Rows of the file (no ``target`` needed) and columns that identify each row in the output.
+
+        Raises:
+            DataError: the file cannot be used; the message names the row and the column.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Splits:
+    """A dataset, split. ``unlabelled`` rows feed soft losses only; their ``target`` is ignored and may be absent."""
+
+    info: DataInfo
+    train: Split
+    val: Split
+    test: Split
+    unlabelled: Split | None = None
+    reader: Reader | None = None
+
+    def named(self) -> dict[str, Split]:
+        """The labelled splits by name, in order."""
+        return {"train": self.train, "val": self.val, "test": self.test}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataContext:
+    """What the framework gives to a dataset.
+
+    Args:
+        root: folder of the dataset's official files, ``$STILLHOUSE_DATA/<plugin>/<dataset>``; need not exist.
+        base: folder that relative paths of the user are relative to (the recipe's own, or the working directory).
+        seed: seed of everything random in making and splitting the rows.
+        download: downloading is allowed.
+    """
+
+    root: Path
+    base: Path
+    seed: int = 0
+    download: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What the framework gives to a model: the inputs, and the width and kind of the prediction it must return."""
+
+    info: DataInfo
+    kind: OutputKind
+    outputs: int
+    seed: int = 0
+
+    @property
+    def inputs(self) -> dict[str, TensorSpec]:
+        """The model inputs by argument name."""
+        return self.info.inputs
+
+
+class Head(ABC):
+    """What a task means. Predictions and targets have the shapes of `stillhouse.kinds`.
+
+    Attributes:
+        kind: the output kind.
+        outputs: width of the prediction (classes, labels, values).
+        primary: name of the primary metric, one of those that `evaluate` returns.
+        higher_is_better: direction of the primary metric.
+    """
+
+    kind: OutputKind
+    outputs: int
+    primary: str
+    higher_is_better: bool
+
+    @abstractmethod
+    def hard_loss(self, prediction: Tensor, batch: Batch) -> Tensor:
+        """Mean loss against ``batch["target"]``, a scalar."""
+
+    @abstractmethod
+    def evaluate(self, prediction: Tensor, rows: Batch) -> dict[str, float]:
+        """Metrics of a whole split from its predictions (float32, on the CPU) and its row entries other than inputs."""
+
+    @abstractmethod
+    def decode(self, prediction: Tensor) -> dict[str, list[Any]]:
+        """The prediction in the user's words or units: columns of equal length, e.g. ``{"rul": [...]}``."""
+
+    def output_layer(self, width: int) -> nn.Module:
+        """The layer that turns a backbone's ``width`` features into the prediction."""
+        return nn.Linear(width, self.outputs)
+
+    def row_entries(self) -> Sequence[str]:
+        """Batch entries beside ``target`` and ``index`` that `evaluate` reads; kept with the predictions."""
+        return ()
+
+    def references(self, rows: Batch) -> dict[str, Tensor]:
+        """Predictions that need no training, by name, to read the others against (persistence, the mean); optional."""
+        return {}
+
+    def figures(self, predictions: Mapping[str, Tensor], rows: Batch) -> list[ReportFigure]:
+        """Extra figures of the report, from test predictions by model name (teacher, baseline, student)."""
+        return []
+
+
+@dataclass(frozen=True)
+class ReportFigure:
+    """A figure for the report: a matplotlib figure, a title, and a caption that says how to read it."""
+
+    figure: Any
+    title: str
+    caption: str
+
+
+@runtime_checkable
+class Estimator(Protocol):
+    """A model in scikit-learn's manner."""
+
+    def fit(self, X: np.ndarray, y: np.ndarray) -> Any:
+        """Fit on features ``[N, F]`` and targets ``[N]`` or ``[N, D]``."""
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """Targets for features ``[N, F]``."""
+
+
+class SubsetSplit(Split):
+    """Some rows of another split.
+
+    Args:
+        whole: the other split.
+        positions: positions in it, in the wanted order.
+    """
+
+    def __init__(self, whole: Split, positions: Sequence[int]) -> None:
+        self._whole, self._positions = whole, [int(position) for position in positions]
+        self.stochastic = whole.stochastic
+        self.groups = None if whole.groups is None else [whole.groups[position] for position in self._positions]
+        self.times = None if whole.times is None else [whole.times[position] for position in self._positions]
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def row(self, position: int) -> dict[str, Tensor]:
+        """See `Split.row`."""
+        return self._whole.row(self._positions[position])
+
+    def batch(self, positions: Sequence[int]) -> Batch:
+        """See `Split.batch`."""
+        return self._whole.batch([self._positions[position] for position in positions])
+
+    def index(self) -> Tensor:
+        """See `Split.index`."""
+        return self._whole.index()[torch.tensor(self._positions, dtype=torch.int64)]
+
+    def fingerprint(self) -> str:
+        """The whole's fingerprint and the positions."""
+        return hashlib.sha256(f"{self._whole.fingerprint()}:{self._positions}".encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""Knowledge distillation for industry: remaining useful life and process faults."""

@@ -1,0 +1,100 @@
+"""Reading new files for a trained model: the same sensors, scaler and window as at training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+
+from stillhouse.errors import DataError
+from stillhouse.types import TensorSplit
+from stillhouse_industrial.datasets import tables
+from stillhouse_industrial.datasets.windows import Scaler, cut, refuse_short
+
+
+class SignalReader:
+    """Last window of each unit of a CSV, Parquet or C-MAPSS text file; a `stillhouse.types.Reader`.
+
+    Args:
+        window: cycles that the model sees.
+        sensors: columns of the signals, in the model's order.
+        settings: columns of the operating settings; needed in the file only when there are several
+            conditions.
+        scaler: fitted on the training units.
+        unit: column with the unit's id.
+        time: column with the cycle or time.
+        short: units shorter than the window: ``"pad"`` repeats their first row, ``"refuse"`` raises.
+    """
+
+    def __init__(
+        self,
+        *,
+        window: int,
+        sensors: Sequence[str],
+        settings: Sequence[str],
+        scaler: Scaler,
+        unit: str,
+        time: str,
+        short: str = "pad",
+    ) -> None:
+        self.window, self.sensors, self.scaler = window, list(sensors), scaler
+        self.settings, self.unit, self.time, self.short = list(settings), unit, time, short
+
+    def state(self) -> dict[str, Any]:
+        """JSON-ready state."""
+        plain = {name: getattr(self, name) for name in ("window", "sensors", "settings", "unit", "time", "short")}
+        return {**plain, "scaler": self.scaler.state()}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        """Inverse of `state`."""
+        return cls(**{**state, "scaler": Scaler.from_state(state["scaler"])})
+
+    def read(self, path: Path) -> tuple[TensorSplit, dict[str, list[Any]]]:
+        """The last window of each unit, and its ``unit`` and last ``cycle``.
+
+        Raises:
+            DataError: the file cannot be read, lacks a column, or has a value that is not a finite number.
+        """
+        path = Path(path)
+        settings = self.settings if len(self.scaler.centres) > 1 else []
+        if path.suffix.lower() == ".txt":
+            if not set(self.sensors) <= set(tables.SENSORS):
+                columns = ", ".join([self.unit, self.time, *self.sensors])
+                raise DataError(
+                    "a .txt file is read in the layout of C-MAPSS, but the model has other sensors",
+                    where=str(path),
+                    fix=f"bring .csv or .parquet with columns {columns}",
+                )
+            if not path.is_file():
+                raise DataError("the file does not exist", where=str(path), fix="correct the path")
+            raw, first_row = tables.read_cmapss(path), 1
+            raw = raw.rename(columns={"unit": self.unit, "cycle": self.time})
+        else:
+            raw, first_row = tables.read_table(path), 2 if path.suffix.lower() == ".csv" else 1
+        tables.require_columns(raw, [self.unit, self.time, *settings, *self.sensors], str(path))
+        table = tables.numbers(raw, [self.time, *settings, *self.sensors], where=str(path), first_row=first_row)
+        table[self.unit] = tables.ids(raw, self.unit, where=str(path), first_row=first_row)
+        units = tables.units_of(
+            table,
+            unit=self.unit,
+            time=self.time,
+            sensors=self.sensors,
+            settings=settings,
+            where=str(path),
+            first_row=first_row,
+        )
+        if self.short == "refuse":
+            refuse_short(units, self.window, str(path))
+        signal = np.concatenate([cut(self.scaler(unit), [len(unit)], self.window) for unit in units])
+        index = torch.tensor([unit.first_row + len(unit) - 1 for unit in units], dtype=torch.int64)
+        names = [unit.name for unit in units]
+        split = TensorSplit({"signal": torch.from_numpy(signal), "index": index}, groups=names)
+        last = [unit.times[-1] for unit in units]
+        return split, {
+            "unit": names,
+            "cycle": [int(time) if float(time).is_integer() else float(time) for time in last],
+        }

@@ -1,0 +1,170 @@
+"""The user's own run-to-failure histories: one CSV or Parquet file with a row for each unit and time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from stillhouse.errors import DataError
+from stillhouse.types import DataContext, Splits
+from stillhouse_industrial.datasets import tables
+from stillhouse_industrial.datasets.reader import SignalReader
+from stillhouse_industrial.datasets.windows import (
+    Scaler,
+    build,
+    check_options,
+    hold_out,
+    refuse_short,
+    select,
+    varying,
+)
+
+
+def run_to_failure(
+    context: DataContext,
+    *,
+    path: str,
+    unit: str = "unit",
+    time: str = "time",
+    sensors: tuple[str, ...] | None = None,
+    settings: tuple[str, ...] = (),
+    conditions: int = 1,
+    rul: str | None = None,
+    time_unit: str = "cycles",
+    window: int = 30,
+    stride: int = 1,
+    cap: float | None = 125.0,
+    val_fraction: float = 0.2,
+    test_fraction: float = 0.2,
+    cuts: int = 20,
+    first: int | None = None,
+    blends: float = 0.0,
+    short: Literal["pad", "refuse"] = "pad",
+) -> Splits:
+    """Windows of one's own histories. Every unit stands in one split only; rows are never split.
+
+    Validation and test units are each truncated at random times, as if met in service. Without a ``rul``
+    column each unit must have been run to failure: its last row is taken as the failure.
+
+    Args:
+        context: the folder that ``path`` is relative to, and the seed of the split.
+        path: the ``.csv`` or ``.parquet`` file.
+        unit: column with the unit's id.
+        time: column with the time or cycle, a number that increases within a unit.
+        sensors: columns of the signals; by default all other numeric columns that vary within the training
+            units.
+        settings: columns of the operating settings.
+        conditions: operating conditions to standardise apart, found by k-means on the settings of training
+            units.
+        rul: column with the remaining useful life of each row, for units that have not failed.
+        time_unit: unit of ``time``, e.g. hours.
+        window: rows that a model sees.
+        stride: rows between neighbouring training windows.
+        cap: largest RUL; None keeps the full value.
+        val_fraction: share of the units held out for validation.
+        test_fraction: share of the units held out for testing.
+        cuts: random truncations of each validation and test unit.
+        first: fewest rows seen at a training window or truncation; below ``window`` these are padded in front,
+            as a young unit's are. By default ``window``.
+        blends: unlabelled windows blended from training windows, for each of them; only soft losses see them.
+        short: what to do with units shorter than the window: repeat their first row, or refuse them.
+
+    Raises:
+        DataError: the file cannot be used, or the options leave no rows.
+    """
+    check_options(window, stride, cuts, cap, first)
+    if val_fraction <= 0 or test_fraction <= 0 or val_fraction + test_fraction >= 1:
+        raise DataError(
+            f"val_fraction {val_fraction} and test_fraction {test_fraction} leave no split of units",
+            fix="both above 0 and their sum below 1, e.g. 0.2 each",
+        )
+    if conditions > 1 and not settings:
+        raise DataError(f"{conditions} operating conditions need the settings' columns", fix="set dataset.settings")
+    source = context.base / Path(path)
+    raw = tables.read_table(source)
+    first_row = 2 if source.suffix.lower() == ".csv" else 1
+    where = str(source)
+    tables.require_columns(raw, [unit, time, *(sensors or ()), *settings, *([rul] if rul else [])], where)
+    taken = {unit, time, rul, *settings}
+    if sensors and set(sensors) & taken:
+        raise DataError(
+            f"{sorted(set(sensors) & taken)} cannot be a sensor as well",
+            where=where,
+            fix="remove it from sensors",
+        )
+    names = (
+        list(sensors)
+        if sensors
+        else [str(name) for name in raw.columns if name not in taken and pd.api.types.is_numeric_dtype(raw[name])]
+    )
+    if not names:
+        raise DataError("there is no numeric column for the signals", where=where, fix="name them in dataset.sensors")
+    table = tables.numbers(
+        raw,
+        list(dict.fromkeys([time, *settings, *names, *([rul] if rul else [])])),
+        where=where,
+        first_row=first_row,
+    )
+    table[unit] = tables.ids(raw, unit, where=where, first_row=first_row)
+    life = table[rul].to_numpy() if rul else None
+    if life is not None and (life < 0).any():
+        row = int(np.argmax(life < 0))
+        raise DataError(
+            f"row {row + first_row}, column '{rul}' is negative",
+            where=where,
+            fix="remaining life is at least 0",
+        )
+    units = tables.units_of(
+        table,
+        unit=unit,
+        time=time,
+        sensors=names,
+        settings=settings,
+        rul=life,
+        where=where,
+        first_row=first_row,
+    )
+    if short == "refuse":
+        refuse_short(units, window, where)
+    random = np.random.default_rng(context.seed)
+    rest, test = hold_out(units, test_fraction, random)
+    train, val = hold_out(rest, val_fraction / (1 - test_fraction), random)
+    scaler = Scaler.fit(train, conditions=conditions, seed=context.seed)
+    if sensors is None:
+        columns = np.flatnonzero(varying(train, scaler))
+        if not len(columns):
+            raise DataError("no numeric column varies within the training units", where=where, fix="name the sensors")
+        train, val, test = (select(group, columns) for group in (train, val, test))
+        names = [names[column] for column in columns]
+        scaler = Scaler.fit(train, conditions=conditions, seed=context.seed)
+    splits = build(
+        train,
+        val,
+        test,
+        scaler,
+        window=window,
+        stride=stride,
+        cap=cap,
+        cuts=cuts,
+        test_cuts=cuts,
+        first=first,
+        blends=blends,
+        random=random,
+        sensors=names,
+        unit=time_unit,
+        description=f"{source.name}: windows of {window} rows of {len(names)} signals of {len(units)} units",
+    )
+    reader = SignalReader(
+        window=window, sensors=names, settings=settings, scaler=scaler, unit=unit, time=time, short=short
+    )
+    return Splits(
+        info=splits.info,
+        train=splits.train,
+        val=splits.val,
+        test=splits.test,
+        unlabelled=splits.unlabelled,
+        reader=reader,
+    )

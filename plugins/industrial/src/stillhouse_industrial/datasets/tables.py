@@ -1,0 +1,222 @@
+"""Reading histories from C-MAPSS text files, CSV and Parquet; every error names the file and the row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from stillhouse.errors import DataError, nearest
+from stillhouse_industrial.datasets.windows import Unit
+
+SETTINGS = tuple(f"setting_{number}" for number in range(1, 4))
+SENSORS = tuple(f"sensor_{number}" for number in range(1, 22))
+COLUMNS = ("unit", "cycle", *SETTINGS, *SENSORS)
+"""Names that we give to the 26 columns of a C-MAPSS file."""
+
+
+def read_cmapss(path: Path) -> pd.DataFrame:
+    """One ``train_*.txt`` or ``test_*.txt`` of C-MAPSS: 26 columns separated by blanks, without a header.
+
+    Raises:
+        DataError: a row has another number of columns (a truncated file), or a value is not a finite number.
+    """
+    raw = _read_blanks(path, len(COLUMNS) + 1)
+    fields = raw.notna().sum(axis=1).to_numpy()
+    wrong = np.flatnonzero(fields != len(COLUMNS))
+    if len(wrong):
+        row = int(wrong[0])
+        cut_off = (
+            " (the file ends in the middle of a row)" if row == len(raw) - 1 and fields[row] < len(COLUMNS) else ""
+        )
+        raise DataError(
+            f"row {row + 1} has {fields[row]} columns, not {len(COLUMNS)}{cut_off}",
+            where=str(path),
+            fix="get the file again from where it is published",
+        )
+    table = raw.iloc[:, : len(COLUMNS)]
+    table.columns = pd.Index(COLUMNS)
+    return numbers(table, COLUMNS, where=str(path), first_row=1)
+
+
+def read_rul(path: Path, units: int) -> np.ndarray:
+    """One ``RUL_*.txt`` of C-MAPSS ``[units]``: the remaining cycles after the last row of each test unit.
+
+    Raises:
+        DataError: there is not one finite number, at least 0, for each of the ``units``.
+    """
+    raw = _read_blanks(path, 2)
+    if raw[1].notna().any():
+        row = int(np.flatnonzero(raw[1].notna())[0])
+        raise DataError(
+            f"row {row + 1} has more than one value",
+            where=str(path),
+            fix="one integer a row, one row a test unit",
+        )
+    values = numbers(raw[[0]].set_axis(["RUL"], axis=1), ["RUL"], where=str(path), first_row=1)["RUL"].to_numpy()
+    if len(values) != units:
+        raise DataError(
+            f"{len(values)} values for {units} test units",
+            where=str(path),
+            fix="RUL_*.txt and test_*.txt must be of the same subset and complete",
+        )
+    if (values < 0).any():
+        raise DataError(
+            f"row {int(np.argmax(values < 0)) + 1} is negative",
+            where=str(path),
+            fix="remaining cycles are at least 0",
+        )
+    return values
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A ``.csv`` or ``.parquet`` file as it stands.
+
+    Raises:
+        DataError: the file is missing, of another type, empty or unreadable.
+    """
+    readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
+    if path.suffix.lower() not in readers:
+        raise DataError(f"'{path.suffix}' files cannot be read here", where=str(path), fix="bring .csv or .parquet")
+    if not path.is_file():
+        raise DataError("the file does not exist", where=str(path), fix="correct the path")
+    try:
+        table: pd.DataFrame = readers[path.suffix.lower()](path)
+    except (ValueError, OSError) as error:  # pandas' and pyarrow's parsing errors are ValueErrors
+        raise DataError(
+            f"the file cannot be parsed: {error}", where=str(path), fix="check that it is complete"
+        ) from error
+    if table.empty:
+        raise DataError("the file has no rows", where=str(path), fix="bring a file with at least one row")
+    return table
+
+
+def require_columns(table: pd.DataFrame, names: Sequence[str], where: str) -> None:
+    """Refuse a table without the columns ``names``.
+
+    Raises:
+        DataError: naming the first that is missing and the nearest that exists.
+    """
+    for name in names:
+        if name not in table.columns:
+            raise DataError(f"there is no column '{name}'", where=where, fix=nearest(name, map(str, table.columns)))
+
+
+def numbers(table: pd.DataFrame, names: Sequence[str], *, where: str, first_row: int) -> pd.DataFrame:
+    """The columns ``names`` as float64; ``first_row`` is the number of the table's first row in the file.
+
+    Raises:
+        DataError: a value is missing, infinite, or not a number.
+    """
+    numeric = table[list(names)].apply(pd.to_numeric, errors="coerce").astype(np.float64)
+    bad = np.argwhere(~np.isfinite(numeric.to_numpy()))
+    if len(bad):
+        row, column = map(int, bad[0])
+        value = table[names[column]].iloc[row]
+        raise DataError(
+            f"row {row + first_row}, column '{names[column]}': {value!r} is not a finite number",
+            where=where,
+            fix="remove the row, or fill the gap with a value that you can defend",
+        )
+    return numeric
+
+
+def ids(table: pd.DataFrame, name: str, *, where: str, first_row: int) -> pd.Series:
+    """The column ``name`` of unit ids: numbers or text.
+
+    Raises:
+        DataError: an id is missing.
+    """
+    gaps = np.flatnonzero(table[name].isna())
+    if len(gaps):
+        raise DataError(
+            f"row {gaps[0] + first_row} has no '{name}'", where=where, fix="each row needs the id of its unit"
+        )
+    return table[name]
+
+
+def units_of(
+    table: pd.DataFrame,
+    *,
+    unit: str,
+    time: str,
+    sensors: Sequence[str],
+    settings: Sequence[str] = (),
+    rul: np.ndarray | None = None,
+    prefix: str = "",
+    first_index: int = 0,
+    where: str,
+    first_row: int,
+) -> list[Unit]:
+    """Histories of a table of finite numbers (unit ids may be anything), in order of appearance.
+
+    Args:
+        table: rows of all units; those of a unit in order of time.
+        unit: column with the unit's id.
+        time: column with the cycle or time, increasing within a unit.
+        sensors: columns of the signals.
+        settings: columns of the operating settings.
+        rul: remaining useful life of each row; without it a unit ends in failure, at its last row.
+        prefix: put before the unit's id.
+        first_index: stable number of the table's first row.
+        where: the file, for errors.
+        first_row: number of the table's first row in the file, for errors.
+
+    Raises:
+        DataError: times repeat or go back within a unit.
+    """
+    units = []
+    for name, positions in table.groupby(unit, sort=False).indices.items():
+        rows = np.sort(positions)
+        times = table[time].to_numpy(dtype=np.float64)[rows]
+        back = np.flatnonzero(np.diff(times) <= 0)
+        if len(back):
+            at = int(back[0]) + 1
+            before = times[at - 1]
+            what = "repeats" if times[at] == before else "goes back after"
+            raise DataError(
+                f"row {rows[at] + first_row}: {time} {times[at]:g} of unit {_plain(name)} {what} {before:g}",
+                where=where,
+                fix=f"each unit needs one row a {time}, in increasing order",
+            )
+        units.append(
+            Unit(
+                name=f"{prefix}{_plain(name)}",
+                times=times,
+                signals=table[list(sensors)].to_numpy(dtype=np.float64)[rows],
+                settings=table[list(settings)].to_numpy(dtype=np.float64)[rows],
+                rul=times[-1] - times if rul is None else rul[rows],
+                first_row=first_index,
+            )
+        )
+        first_index += len(rows)
+    return units
+
+
+def _plain(name: object) -> str:
+    return f"{name:g}" if isinstance(name, float) else str(name)
+
+
+def _read_blanks(path: Path, columns: int) -> pd.DataFrame:
+    """Fields of a headerless file separated by blanks, as text; missing ones are NaN."""
+    again = "get the file again from where it is published"
+    try:
+        fields = pd.read_csv(
+            path,
+            sep=r"\s+",
+            header=None,
+            names=range(columns),
+            dtype=str,
+            keep_default_na=False,
+            na_values=[""],
+            index_col=False,
+            encoding_errors="replace",
+        )
+    except pd.errors.ParserError as error:
+        reason = f"a row has too many columns: {str(error).strip()}"
+        raise DataError(reason, where=str(path), fix=again) from error
+    if fields.empty:
+        raise DataError("the file is empty", where=str(path), fix=again)
+    return fields

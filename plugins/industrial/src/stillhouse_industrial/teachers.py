@@ -1,0 +1,133 @@
+"""Teachers for remaining useful life: a BiLSTM with attention, a transformer encoder, gradient boosting."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from stillhouse.types import Task
+from stillhouse_industrial.layers import TargetUnits, sinusoids
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+
+class AttentionPool(nn.Module):
+    """Weighted mean over time ``[B, T, F] -> [B, F]``, weighted by a small network (additive attention)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.score = nn.Sequential(nn.Linear(width, width // 2), nn.Tanh(), nn.Linear(width // 2, 1))
+
+    def forward(self, states: Tensor) -> Tensor:
+        """See the class."""
+        return (torch.softmax(self.score(states), dim=1) * states).sum(dim=1)
+
+
+class BiLSTM(nn.Module):
+    """Bidirectional LSTM over the window, pooled by attention together with the last step; see `bilstm`."""
+
+    def __init__(self, task: Task, *, hidden: int, layers: int, dropout: float) -> None:
+        super().__init__()
+        sensors = task.inputs["signal"].shape[-1]
+        self.lstm = nn.LSTM(
+            sensors,
+            hidden,
+            layers,
+            batch_first=True,
+            bidirectional=True,
+            dropout=dropout if layers > 1 else 0.0,
+        )
+        self.pool = AttentionPool(2 * hidden)
+        self.dropout = nn.Dropout(dropout)
+        self.hidden = nn.Sequential(nn.Linear(4 * hidden, hidden), nn.ReLU())
+        self.output = nn.Linear(hidden, task.outputs)
+        self.units = TargetUnits(task.info)
+
+    def forward(self, signal: Tensor) -> Tensor:
+        """Predictions ``[B, D]`` in the target's unit for ``signal`` ``[B, T, S]``."""
+        states, _ = self.lstm(signal)
+        pooled = torch.cat([self.pool(states), states[:, -1]], dim=-1)
+        return self.units(self.output(self.hidden(self.dropout(pooled))))
+
+
+class Transformer(nn.Module):
+    """Transformer encoder over the window, one token a cycle, pooled by attention; see `transformer`."""
+
+    def __init__(self, task: Task, *, width: int, heads: int, layers: int, dropout: float) -> None:
+        super().__init__()
+        window, sensors = task.inputs["signal"].shape
+        self.embed = nn.Linear(sensors, width)
+        self.positions: Tensor
+        self.register_buffer("positions", sinusoids(window, width))
+        layer = nn.TransformerEncoderLayer(width, heads, 4 * width, dropout, batch_first=True, norm_first=True)
+        self.encoder = nn.TransformerEncoder(layer, layers, norm=nn.LayerNorm(width), enable_nested_tensor=False)
+        self.pool = AttentionPool(width)
+        self.output = nn.Linear(width, task.outputs)
+        self.units = TargetUnits(task.info)
+
+    def forward(self, signal: Tensor) -> Tensor:
+        """Predictions ``[B, D]`` in the target's unit for ``signal`` ``[B, T, S]``."""
+        return self.units(self.output(self.pool(self.encoder(self.embed(signal) + self.positions))))
+
+
+def bilstm(task: Task, *, hidden: int = 64, layers: int = 2, dropout: float = 0.2) -> nn.Module:
+    """A bidirectional LSTM with attention.
+
+    Args:
+        task: inputs and width of the prediction.
+        hidden: units of each direction.
+        layers: stacked LSTM layers.
+        dropout: share of activations dropped between layers and before the output.
+    """
+    return BiLSTM(task, hidden=hidden, layers=layers, dropout=dropout)
+
+
+def transformer(task: Task, *, width: int = 64, heads: int = 4, layers: int = 3, dropout: float = 0.1) -> nn.Module:
+    """A transformer encoder over the cycles of the window.
+
+    Args:
+        task: inputs and width of the prediction.
+        width: features of a token; a multiple of ``heads``.
+        heads: attention heads.
+        layers: encoder layers.
+        dropout: share of activations dropped.
+    """
+    return Transformer(task, width=width, heads=heads, layers=layers, dropout=dropout)
+
+
+def gradient_boosting(
+    task: Task,
+    *,
+    iterations: int = 200,
+    learning_rate: float = 0.05,
+    leaves: int = 31,
+    min_rows: int = 40,
+    l2: float = 1.0,
+    feature_share: float = 0.1,
+) -> HistGradientBoostingRegressor:
+    """Histogram gradient boosting (scikit-learn) on the window statistics of `features.window_statistics`.
+
+    Args:
+        task: gives the seed.
+        iterations: trees.
+        learning_rate: share of each tree's correction that is kept.
+        leaves: largest number of leaves of a tree.
+        min_rows: fewest training rows in a leaf.
+        l2: L2 penalty of leaf values.
+        feature_share: share of the features that each split may choose from.
+    """
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    return HistGradientBoostingRegressor(
+        max_iter=iterations,
+        learning_rate=learning_rate,
+        max_leaf_nodes=leaves,
+        min_samples_leaf=min_rows,
+        l2_regularization=l2,
+        max_features=feature_share,
+        early_stopping=False,
+        random_state=task.seed,
+    )

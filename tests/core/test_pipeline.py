@@ -1,0 +1,396 @@
+"""Runs through `stillhouse.run`: the run folder, the summary, what is repeated and what is not, and the guard rails."""
+
+from __future__ import annotations
+
+import json
+import math
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from scipy import stats
+from torch import Tensor, nn
+
+import stillhouse
+from stillhouse import hookimpl
+from stillhouse.errors import DataError, IncompatibleError, LeakageError, RunFolderError, StillhouseError
+from stillhouse.kinds import OutputKind
+from stillhouse.pipeline.data import check_splits, check_targets, duplicated_rows
+from stillhouse.plugins.manager import using
+from stillhouse.plugins.specs import DatasetSpec, StudentSpec
+from stillhouse.progress import Silent
+from stillhouse.types import DataInfo, Splits, TensorSpec, TensorSplit
+
+
+def recipe(kind: str = "multiclass", **changes: Any) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "name": "tiny",
+        "head": f"core/{kind}",
+        "dataset": {"use": "core/synthetic", "kind": kind, "rows": 160},
+        "teacher": {"use": "core/mlp", "hidden": [16]},
+        "student": {"use": "core/mlp", "hidden": [4]},
+        "train": {"teacher": {"epochs": 2, "batch_size": 32}, "student": {"epochs": 2, "batch_size": 32}},
+        "evaluate": {"latency_samples": 20, "throughput_batch": 32},
+        "seeds": [0, 1],
+    }
+    return {**values, **changes}
+
+
+class Log(Silent):
+    def __init__(self) -> None:
+        self.units: list[str] = []
+        self.notes: list[str] = []
+        self.warnings: list[str] = []
+
+    def unit(self, label: str, epochs: int, done: int = 0) -> None:
+        self.units.append(label)
+
+    def unit_done(self, note: str = "") -> None:
+        self.notes.append(note)
+
+    def stage(self, name: str, note: str = "") -> None:
+        self.notes.append(f"{name}: {note}")
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for path in sorted(folder.rglob("model.safetensors")):
+        for name, tensor in load_file(path).items():
+            found[f"{path.relative_to(folder)}:{name}"] = tensor
+    return found
+
+
+def same(one: Path, other: Path) -> None:
+    first, second = weights(one), weights(other)
+    assert first.keys() == second.keys() != set()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def figures(summary: dict[str, Any]) -> Any:
+    return [summary[role]["metrics"] for role in ("teacher", "baseline", "student")], summary["student"]["per_seed"]
+
+
+def test_a_run_leaves_the_promised_folder_and_says_what_happened(tmp_path: Path) -> None:
+    log = Log()
+    result = stillhouse.run(recipe(), out=tmp_path / "run", reporter=log)
+    folder = result.folder
+    for name in ("recipe.yaml", "manifest.json", "metrics.jsonl", "summary.json", "report.html", "data/info.json"):
+        assert (folder / name).is_file(), name
+    for model in ("teacher/member-0", "baseline/seed-0", "baseline/seed-1", "student/seed-0", "student/seed-1"):
+        assert (folder / model / "model.safetensors").is_file(), model
+    assert not list(folder.rglob("checkpoint.pt"))
+    assert not [path for path in folder.rglob("*") if path.name.startswith(".")], "no temporary files"
+    assert log.units == ["teacher", "baseline, seed 0", "baseline, seed 1", "student, seed 0", "student, seed 1"]
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary == result.summary
+    assert summary["schema"] == 1
+    assert summary["primary_metric"] == {"name": "accuracy", "higher_is_better": True}
+    assert summary["teacher"]["parameters"] > summary["student"]["parameters"] == summary["baseline"]["parameters"]
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["components"]["student"]["id"] == "core/mlp"
+    assert manifest["packages"]["torch"] == torch.__version__.partition("+")[0] or manifest["packages"]["torch"]
+    assert {guard["name"] for guard in manifest["guards"]} >= {"splits disjoint", "teacher frozen"}
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert len(lines) == 2 + 2 * 2 * 2
+    assert {line["stage"] for line in lines} == {"teacher", "baseline", "student"}
+    assert "core/soft-targets" in lines[-1]["train"]["terms"]
+
+
+def test_every_figure_of_the_summary_comes_from_files_of_the_folder(tmp_path: Path) -> None:
+    folder = stillhouse.run(recipe(), out=tmp_path / "run").folder
+    summary = json.loads((folder / "summary.json").read_text())
+
+    def accuracy(path: Path) -> float:
+        kept = load_file(path)
+        return float((kept["prediction"].argmax(1) == kept["target"]).float().mean())
+
+    for split in ("val", "test"):
+        expected = accuracy(folder / "teacher" / "predictions" / f"{split}.safetensors")
+        assert summary["teacher"]["metrics"][split]["accuracy"] == pytest.approx(expected)
+    per_seed = {}
+    for role in ("baseline", "student"):
+        per_seed[role] = [
+            accuracy(folder / role / f"seed-{seed}" / "predictions" / "test.safetensors") for seed in (0, 1)
+        ]
+        assert summary[role]["per_seed"]["accuracy"] == pytest.approx(per_seed[role])
+        assert summary[role]["mean"] == pytest.approx(np.mean(per_seed[role]))
+        assert summary[role]["metrics"]["test"]["accuracy"] == pytest.approx(np.mean(per_seed[role]))
+    gains = np.subtract(per_seed["student"], per_seed["baseline"])
+    verdict = summary["verdict"]
+    assert verdict["gain"] == pytest.approx(gains.mean())
+    half = stats.t.ppf(0.975, 1) * gains.std(ddof=1) / math.sqrt(2)
+    assert verdict["gain_ci95"] == pytest.approx([gains.mean() - half, gains.mean() + half])
+    assert verdict["retention"] == pytest.approx(
+        np.mean(per_seed["student"]) / summary["teacher"]["metrics"]["test"]["accuracy"]
+    )
+    raw = json.loads((folder / "evaluate" / "latency.json").read_text())
+    for name in ("teacher", "student"):
+        times = np.asarray(raw["models"][name]["latency_s"]) * 1000
+        assert summary[name]["latency_ms"]["p50"] == pytest.approx(np.percentile(times, 50))
+        assert summary[name]["latency_ms"]["p99"] == pytest.approx(np.percentile(times, 99))
+        assert summary[name]["throughput_per_s"] == pytest.approx(32 / np.median(raw["models"][name]["throughput_s"]))
+    assert verdict["speedup"] == pytest.approx(
+        summary["teacher"]["latency_ms"]["p50"] / summary["student"]["latency_ms"]["p50"]
+    )
+    state = load_file(folder / "student" / "seed-0" / "model.safetensors")
+    assert summary["student"]["parameters"] == sum(tensor.numel() for tensor in state.values())
+    assert verdict["compression"] == pytest.approx(summary["teacher"]["parameters"] / summary["student"]["parameters"])
+    assert summary["student"]["bytes"] == (folder / "student" / "seed-0" / "model.safetensors").stat().st_size
+    rows = load_file(folder / "data" / "rows.safetensors")
+    assert summary["dataset"]["rows"] == {name: len(rows[name]) for name in ("train", "val", "test")}
+
+
+def test_a_finished_run_is_not_repeated_and_a_changed_part_is_with_the_reason(tmp_path: Path) -> None:
+    first = stillhouse.run(recipe(), out=tmp_path / "run")
+    again = Log()
+    second = stillhouse.run(recipe(), out=tmp_path / "run", reporter=again)
+    assert again.units == [], again.notes
+    assert second.summary == first.summary
+    changed = Log()
+    stillhouse.run(recipe(), out=tmp_path / "run", overrides=["objectives.alpha=0.9"], reporter=changed)
+    assert changed.units == ["student, seed 0", "student, seed 1"]
+    assert any("objectives.alpha: 0.5 -> 0.9" in note for note in changed.notes)
+    more = Log()
+    stillhouse.run(recipe(), out=tmp_path / "run", overrides=["objectives.alpha=0.9"], seeds=[0, 1, 2], reporter=more)
+    assert more.units == ["baseline, seed 2", "student, seed 2"]
+
+
+def test_two_runs_are_equal_to_the_bit_and_the_second_takes_the_teacher_from_the_store(tmp_path: Path) -> None:
+    stillhouse.run(recipe(), out=tmp_path / "one")
+    log = Log()
+    stillhouse.run(recipe(), out=tmp_path / "two", reporter=log)
+    assert any("taken from the store" in note for note in log.notes)
+    same(tmp_path / "one", tmp_path / "two")
+    other = Log()
+    stillhouse.run(recipe(), out=tmp_path / "three", overrides=["train.teacher.epochs=1"], reporter=other)
+    assert not any("taken from the store" in note for note in other.notes)
+
+
+def test_a_run_stopped_after_any_stage_ends_with_the_same_numbers(tmp_path: Path) -> None:
+    whole = stillhouse.run(recipe(), out=tmp_path / "whole")
+    for stage in ("data", "teacher", "baseline", "student", "evaluate"):
+        result = stillhouse.run(recipe(), out=tmp_path / "parts", stop_after=stage)
+        assert result.report is None
+    parts = stillhouse.run(recipe(), out=tmp_path / "parts")
+    same(tmp_path / "whole", tmp_path / "parts")
+    assert figures(parts.summary) == figures(whole.summary)
+    with pytest.raises(StillhouseError, match="not a stage"):
+        stillhouse.run(recipe(), out=tmp_path / "parts", stop_after="training")
+
+
+@pytest.mark.parametrize("kind", [str(kind) for kind in OutputKind])
+def test_every_output_kind_runs_end_to_end(kind: str, tmp_path: Path) -> None:
+    models: dict[str, Any] = {}
+    if kind in ("segmentation", "sequence"):
+        models = {"dense": types.SimpleNamespace(stillhouse_students=hookimpl(dense_students))}
+    values = recipe(kind, seeds=[0])
+    if models:
+        values |= {"teacher": {"use": "dense/net", "width": 8}, "student": {"use": "dense/net", "width": 2}}
+        with using(models["dense"], name="dense") as manager:
+            summary = stillhouse.run(values, out=tmp_path / "run", manager=manager).summary
+    else:
+        summary = stillhouse.run(values, out=tmp_path / "run").summary
+    assert summary["verdict"]["helped"] is None
+    assert math.isfinite(summary["student"]["mean"])
+
+
+def dense_students() -> Any:
+    return [StudentSpec(name="net", target=f"{__name__}:Dense", summary="A net for maps and sequences")]
+
+
+class Dense(nn.Module):
+    def __init__(self, task: Any, *, width: int = 4) -> None:
+        super().__init__()
+        (self.name, spec), *_ = task.inputs.items()
+        self.maps = task.kind is OutputKind.SEGMENTATION
+        if self.maps:
+            self.net = nn.Sequential(
+                nn.Conv2d(spec.shape[0], width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, task.outputs, 1)
+            )
+        else:
+            self.net = nn.Sequential(nn.LazyLinear(width), nn.ReLU(), nn.Linear(width, task.outputs))
+            sample = torch.zeros(1, *spec.shape)
+            self.net(self._rows(sample))
+
+    def _rows(self, x: Tensor) -> Tensor:
+        return x if x.dim() == 3 else x.float().unsqueeze(-1)
+
+    def forward(self, **inputs: Tensor) -> Tensor:
+        x = next(iter(inputs.values()))
+        return self.net(x if self.maps else self._rows(x))
+
+
+def test_estimators_teach_and_learn_and_folds_and_members_are_recorded(tmp_path: Path) -> None:
+    values = recipe(
+        teacher={
+            "members": [{"use": "core/random-forest", "trees": 10, "weight": 2}, {"use": "core/mlp", "hidden": [8]}],
+            "out_of_fold": 2,
+        },
+        student={"use": "core/decision-tree", "depth": 3},
+        controls=["core/linear"],
+        metrics=["core/ece"],
+        seeds=[0],
+    )
+    result = stillhouse.run(values, out=tmp_path / "run")
+    teacher = result.folder / "teacher"
+    assert (teacher / "member-0" / "estimator.skops").is_file()
+    assert (teacher / "member-1-fold-1" / "model.safetensors").is_file()
+    assert (result.folder / "student" / "seed-0" / "estimator.skops").is_file()
+    assert result.summary["teacher"]["component"] == "core/random-forest + core/mlp"
+    assert set(result.summary["controls"]) == {"core/linear"}
+    assert "ece" in result.summary["student"]["metrics"]["test"]
+    manifest = json.loads((result.folder / "manifest.json").read_text())
+    assert manifest["components"]["teacher.1"]["id"] == "core/mlp"
+
+
+def test_out_of_fold_signals_come_from_teachers_that_never_saw_the_row(tmp_path: Path) -> None:
+    """A teacher that memorises noise is certain of rows it has seen and unsure of rows it has not."""
+    confidence = {}
+    for folds in (0, 4):
+        values = recipe(teacher={"use": "core/random-forest", "trees": 30, "out_of_fold": folds}, seeds=[0])
+        values["dataset"]["rows"] = 200
+        folder = stillhouse.run(values, out=tmp_path / str(folds), stop_after="student").folder
+        signal = torch.from_numpy(np.load(folder / "teacher" / "signal-train" / "0.npy"))
+        confidence[folds] = float(signal.softmax(1).max(1).values.mean())
+    assert confidence[0] > confidence[4] + 0.1
+
+
+def test_a_teacher_from_a_checkpoint_is_used_as_it_is(tmp_path: Path) -> None:
+    first = stillhouse.run(recipe(), out=tmp_path / "one")
+    values = recipe(
+        teacher={"use": "core/mlp", "hidden": [16], "checkpoint": str(tmp_path / "one" / "teacher" / "member-0")}
+    )
+    log = Log()
+    second = stillhouse.run(values, out=tmp_path / "two", reporter=log)
+    assert "teacher" not in log.units
+    assert second.summary["teacher"]["metrics"] == first.summary["teacher"]["metrics"]
+    values["head"], values["dataset"]["kind"] = "core/binary", "binary"
+    with pytest.raises(IncompatibleError, match="needs 1 binary"):
+        stillhouse.run(values, out=tmp_path / "three")
+
+
+def test_features_are_distilled_through_adapters_that_stay_out_of_the_student(tmp_path: Path) -> None:
+    shown = stillhouse.run(recipe(), out=tmp_path / "plain", stop_after="student").folder
+    names = [name for name in load_file(shown / "student" / "seed-0" / "model.safetensors") if name.endswith("weight")]
+    tap = names[0].removesuffix(".weight")
+    hints = {
+        "alpha": 0.5,
+        "soft": [
+            {"use": "core/hints", "student": tap, "teacher": tap},
+            {"use": "core/similarity-preserving", "student": tap, "teacher": tap},
+            "soft",
+        ],
+    }
+    folder = stillhouse.run(recipe(objectives=hints), out=tmp_path / "hints", stop_after="student").folder
+    kept = load_file(folder / "student" / "seed-0" / "model.safetensors")
+    assert kept.keys() == load_file(shown / "student" / "seed-0" / "model.safetensors").keys()
+    values = recipe(objectives={"soft": [{"use": "core/hints", "student": "absent", "teacher": tap}]})
+    with pytest.raises(IncompatibleError, match="absent"):
+        stillhouse.run(values, out=tmp_path / "wrong")
+    values = recipe(
+        objectives={"soft": [{"use": "core/hints", "student": tap, "teacher": tap}]},
+        teacher={"use": "core/random-forest", "trees": 3},
+    )
+    with pytest.raises(IncompatibleError, match="no modules to tap"):
+        stillhouse.run(values, out=tmp_path / "forest")
+
+
+def test_an_idle_term_is_told(tmp_path: Path) -> None:
+    log = Log()
+    values = recipe(objectives={"soft": ["soft", {"use": "core/dkd", "weight": 1e-7}]}, seeds=[0])
+    summary = stillhouse.run(values, out=tmp_path / "run", reporter=log).summary
+    assert any("under 1 %" in message and "core/dkd" in message for message in log.warnings)
+    assert summary["warnings"] == log.warnings
+
+
+def test_a_folder_that_is_not_this_run_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "letter.txt").write_text("dear")
+    with pytest.raises(RunFolderError, match="is not a run"):
+        stillhouse.run(recipe(), out=tmp_path / "home")
+    stillhouse.run(recipe(), out=tmp_path / "run", stop_after="data")
+    with pytest.raises(RunFolderError, match="'tiny'"):
+        stillhouse.run(recipe(name="other"), out=tmp_path / "run")
+    assert (tmp_path / "home" / "letter.txt").read_text() == "dear"
+    assert yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())["name"] == "tiny"
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:
+    stillhouse.run(recipe(), out=tmp_path / "run", stop_after="data")
+    (tmp_path / "run" / "teacher").mkdir()
+    (tmp_path / "run" / "teacher" / ".partial-checkpoint.pt.x1").write_bytes(b"half")
+    (tmp_path / "run" / ".partial-signal.x2").mkdir()
+    stillhouse.run(recipe(), out=tmp_path / "run", stop_after="data")
+    assert not list((tmp_path / "run").rglob(".partial-*"))
+
+
+def info(**changes: Any) -> DataInfo:
+    return DataInfo(**{"inputs": {"x": TensorSpec((2,))}, "classes": ("a", "b"), **changes})
+
+
+def part(start: int, length: int = 4, **given: Any) -> TensorSplit:
+    columns = {
+        "x": torch.randn(length, 2),
+        "target": torch.arange(length) % 2,
+        "index": torch.arange(start, start + length),
+    }
+    return TensorSplit(columns, **given)
+
+
+@pytest.mark.parametrize(
+    ("parts", "kind", "what"),
+    [
+        ({"val": part(2)}, LeakageError, "row 2"),
+        ({"train": part(0, groups=list("abcd")), "test": part(20, groups=list("wxya"))}, LeakageError, "group 'a'"),
+        ({"train": part(0, times=[1, 2, 3, 9]), "test": part(20, times=[5, 6, 7, 8])}, LeakageError, "not before"),
+        ({"unlabelled": part(20)}, LeakageError, "'unlabelled'"),
+        ({"test": part(20, 0)}, DataError, "'test' of 'd' is empty"),
+        ({"info": info(inputs={"y": TensorSpec((2,))})}, DataError, "no input 'y'"),
+        ({"info": info(inputs={"x": TensorSpec((3,))})}, DataError, "declares float32 (3,)"),
+        ({"info": info(inputs={"x": TensorSpec((2,), "int64")})}, DataError, "declares int64"),
+        ({"train": TensorSplit({"x": torch.zeros(3, 2)})}, DataError, "no 'target'"),
+    ],
+)
+def test_bad_splits_are_refused(parts: dict[str, Any], kind: type, what: str) -> None:
+    given = {"info": info(), "train": part(0), "val": part(10), "test": part(20), **parts}
+    with pytest.raises(kind) as caught:
+        check_splits(Splits(**given), name="d")
+    assert what in caught.value.what
+
+
+def test_targets_outside_the_declared_set_are_refused_with_the_row() -> None:
+    from stillhouse.heads import Multiclass
+
+    bad = TensorSplit({"x": torch.randn(3, 2), "target": torch.tensor([0, 2, 1]), "index": torch.arange(30, 33)})
+    splits = Splits(info=info(), train=part(0), val=part(10), test=bad)
+    with pytest.raises(DataError, match="the target 2") as caught:
+        check_targets(splits, Multiclass(info()), name="d")
+    assert "row 31" in caught.value.where
+
+
+def test_repeated_rows_are_counted() -> None:
+    train = part(0, 6)
+    x = torch.cat([train.columns()["x"][:2], torch.randn(3, 2)])
+    test = TensorSplit({"x": x, "target": torch.zeros(5, dtype=torch.int64), "index": torch.arange(20, 25)})
+    assert duplicated_rows(Splits(info=info(), train=train, val=part(10), test=test)) == 2
+
+
+def leaky(context: Any) -> Splits:
+    return Splits(info=info(), train=part(0), val=part(0), test=part(20))
+
+
+def test_a_leaking_dataset_stops_the_run_before_training(tmp_path: Path) -> None:
+    spec = DatasetSpec(name="leaky", target=f"{__name__}:leaky", summary="Rows in two splits")
+    module = types.SimpleNamespace(stillhouse_datasets=hookimpl(lambda: [spec]))
+    module.stillhouse_datasets.__name__ = "stillhouse_datasets"
+    with using(module, name="bad") as manager, pytest.raises(LeakageError, match="row 0"):
+        stillhouse.run(recipe(dataset="bad/leaky"), out=tmp_path / "run", manager=manager)
+    assert not (tmp_path / "run" / "teacher").exists()

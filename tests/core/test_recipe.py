@@ -1,0 +1,264 @@
+"""Recipes: what is read, what is refused, and what the error says."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stillhouse.errors import (
+    IncompatibleError,
+    OptionError,
+    RecipeError,
+    StillhouseError,
+    UnknownComponentError,
+)
+from stillhouse.pipeline import resolved_yaml
+from stillhouse.plugins.manager import Manager
+from stillhouse.recipe import Recipe, recipe_schema, resolve
+from stillhouse.recipe.read import apply_overrides, parse_yaml, read_recipe
+
+GOOD = """\
+head: core/multiclass
+dataset: core/synthetic
+teacher: {use: core/mlp, hidden: [32]}
+student: {use: core/mlp, hidden: [4]}
+objectives:
+  alpha: 0.3
+  soft:
+    - {use: soft, temperature: 4}
+train:
+  student:
+    lr: 1e-2
+seeds: [0, 1]
+"""
+
+
+@pytest.fixture(scope="module")
+def registry() -> Any:
+    return Manager.from_environment(no_plugins=True).registry
+
+
+def failure(text: str, registry: Any, tmp_path: Path) -> StillhouseError:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(StillhouseError) as caught:
+        resolve(path, registry)
+    return caught.value
+
+
+def test_a_good_recipe_is_resolved_with_defaults(registry: Any, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(GOOD)
+    resolved = resolve(path, registry)
+    assert resolved.recipe.name == "mine"
+    assert resolved.recipe.train.student.lr == pytest.approx(0.01)
+    assert resolved.student.options["hidden"] in ((4,), [4])
+    assert resolved.terms[0].bound.id == "core/soft-targets"
+    assert resolved.terms[0].bound.options["temperature"] == 4
+    assert resolved.base == tmp_path.resolve()
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "what", "where", "fix"),
+    [
+        (
+            ("    lr: 1e-2", "    lrr: 1e-2"),
+            RecipeError,
+            "unknown field 'lrr'",
+            "mine.yaml, line 11, field 'train.student.lrr'",
+            "'lr'",
+        ),
+        (("    lr: 1e-2", "    lr: fast"), RecipeError, "'fast'", "line 11, field 'train.student.lr'", ""),
+        (("    lr: 1e-2", "    optimizer: adamm"), RecipeError, "'adamm'", "line 11", "'adamw'"),
+        (("head: core/multiclass\n", ""), RecipeError, "'head' is missing", "field 'head'", "init"),
+        (
+            ("core/multiclass", "core/multiclas"),
+            UnknownComponentError,
+            "core/multiclas",
+            "line 1",
+            "core/multiclass",
+        ),
+        (("hidden: [4]", "hiden: [4]"), OptionError, "'hiden'", "line 4", "'hidden'"),
+        (("hidden: [4]", "hidden: wide"), OptionError, "hidden", "line 4", ""),
+        (("alpha: 0.3", "alpha: 1.3"), RecipeError, "alpha must lie in [0, 1]", "line 6", ""),
+        (
+            ("alpha: 0.3", "alpha: {schedule: linaer, start: 0, end: 1}"),
+            RecipeError,
+            "linaer",
+            "line 6",
+            "schedule",
+        ),
+        (("seeds: [0, 1]", "seeds: [0, 0]"), RecipeError, "seeds must differ", "line 12", ""),
+        (("seeds: [0, 1]", "seeds: [0, 1]\nseeds: [2]"), RecipeError, "given twice", "lines 12 and 13", ""),
+        (
+            ("{use: soft, temperature: 4}", "{use: core/hints}"),
+            IncompatibleError,
+            "no taps are named",
+            "line 8",
+            "student: <path>",
+        ),
+        (
+            ("{use: soft, temperature: 4}", "{use: core/teacher-mse}"),
+            IncompatibleError,
+            "does not suit multiclass",
+            "line 8",
+            "core/soft-targets",
+        ),
+        (
+            ("{use: soft, temperature: 4}", "{use: core/hints, student: a}"),
+            RecipeError,
+            "neither",
+            "line 8",
+            "",
+        ),
+        (("{use: core/mlp, hidden: [32]}", "{hidden: [32]}"), RecipeError, "either 'use'", "line 3", ""),
+        (("teacher: {", "teacher: {out_of_fold: 1, "), RecipeError, "at least 2 folds", "line 3", ""),
+        (
+            ("head: core/multiclass", "head: [core/multiclass"),
+            RecipeError,
+            "not valid YAML",
+            "line",
+            "brackets",
+        ),
+    ],
+)
+def test_a_wrong_recipe_is_refused_with_place_and_remedy(
+    change: tuple[str, str], kind: type, what: str, where: str, fix: str, registry: Any, tmp_path: Path
+) -> None:
+    assert change[0] in GOOD
+    error = failure(GOOD.replace(*change), registry, tmp_path)
+    assert isinstance(error, kind), error
+    assert what in error.what
+    assert where in error.where
+    assert fix in error.fix
+
+
+@pytest.mark.parametrize("objective", ["core/dkd", "core/dist", "core/soft-targets"])
+def test_softmax_objectives_are_refused_for_two_classes_and_for_values(objective: str, registry: Any) -> None:
+    for head in ("core/binary", "core/regression"):
+        values = {
+            "head": head,
+            "dataset": {"use": "core/synthetic", "kind": head.removeprefix("core/")},
+            "teacher": "core/mlp",
+            "student": "core/mlp",
+            "objectives": {"soft": [objective]},
+        }
+        with pytest.raises(IncompatibleError, match="does not suit") as caught:
+            resolve(values, registry)
+        assert "soft" in caught.value.fix
+        assert caught.value.what.partition(": ")[2], "the reason is said"
+
+
+def test_ensembles_and_folds_cannot_be_tapped(registry: Any) -> None:
+    tapped = {"soft": [{"use": "core/hints", "student": "a", "teacher": "b"}]}
+    base = {
+        "head": "core/multiclass",
+        "dataset": "core/synthetic",
+        "student": "core/mlp",
+        "objectives": tapped,
+    }
+    for teacher in ({"members": ["core/mlp", "core/mlp"]}, {"use": "core/mlp", "out_of_fold": 3}):
+        with pytest.raises(IncompatibleError, match="cannot be tapped"):
+            resolve({**base, "teacher": teacher}, registry)
+
+
+def test_overrides_reach_nested_fields_lists_and_shorthands() -> None:
+    values = yaml.safe_load(GOOD)
+    apply_overrides(
+        values,
+        [
+            "dataset.rows=50",
+            "objectives.soft.0.temperature=2",
+            "train.teacher.lr=1e-4",
+            "seeds=[7]",
+            "student.hidden=[8, 8]",
+        ],
+    )
+    assert values["dataset"] == {"use": "core/synthetic", "rows": 50}
+    assert values["objectives"]["soft"][0]["temperature"] == 2
+    assert values["train"]["teacher"]["lr"] == pytest.approx(1e-4)
+    assert values["seeds"] == [7]
+    assert values["student"]["hidden"] == [8, 8]
+
+
+@pytest.mark.parametrize(
+    "override", ["seeds", "=3", "seeds.x.y=1", "objectives.soft.9.weight=1", "a=[", "objectives.alpha.x=1"]
+)
+def test_a_malformed_override_is_refused(override: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        apply_overrides(yaml.safe_load(GOOD), [override])
+    assert override in caught.value.where
+
+
+def test_a_missing_file_and_an_unknown_recipe_are_told_apart(registry: Any) -> None:
+    with pytest.raises(RecipeError, match="cannot read"):
+        resolve("absent.yaml", registry)
+    with pytest.raises(UnknownComponentError, match="quickstrat") as caught:
+        resolve("core/quickstrat", registry)
+    assert "core/quickstart" in caught.value.fix
+
+
+def test_the_resolved_recipe_reads_back_as_the_same_run(registry: Any, tmp_path: Path) -> None:
+    members = {"members": [{"use": "core/mlp", "hidden": [8], "weight": 2}, "core/random-forest"]}
+    for teacher in (members, {"use": "core/mlp", "out_of_fold": 3, "seed": 4}):
+        values = {**yaml.safe_load(GOOD), "teacher": teacher, "controls": ["core/linear"], "name": "same"}
+        first = resolve(values, registry)
+        path = tmp_path / "recipe.yaml"
+        path.write_text(resolved_yaml(first))
+        second = resolve(path, registry)
+        assert resolved_yaml(second) == resolved_yaml(first)
+        assert second.student == first.student
+        assert second.teachers == first.teachers
+        assert second.recipe.train == first.recipe.train
+
+
+def test_the_schema_accepts_good_recipes_and_refuses_wrong_options(registry: Any) -> None:
+    schema = recipe_schema(registry)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    values = {**yaml.safe_load(GOOD)}
+    values["train"]["student"]["lr"] = 0.01
+    jsonschema.validate(values, schema)
+    for path, wrong in (
+        ("student", {"use": "core/mlp", "hiden": [4]}),
+        ("head", "core/nothing"),
+        ("objectives", {"alpha": 0.5, "soft": [{"use": "core/soft-targets", "temprature": 1}]}),
+    ):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**values, path: wrong}, schema)
+
+
+def test_every_field_has_a_description() -> None:
+    schema = Recipe.model_json_schema()
+    for owner in (schema, *schema["$defs"].values()):
+        for name, field in owner.get("properties", {}).items():
+            assert field.get("description"), f"{owner.get('title')}.{name}"
+
+
+scalars = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=8))
+
+
+@given(
+    st.recursive(
+        scalars,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+        max_leaves=8,
+    )
+)
+def test_any_mapping_gives_a_recipe_or_a_recipe_error(value: Any) -> None:
+    with pytest.raises(RecipeError):
+        read_recipe({"head": value, "surplus": value}, source="generated")
+
+
+@given(st.text(max_size=60))
+def test_any_text_gives_a_mapping_or_a_recipe_error(text: str) -> None:
+    with contextlib.suppress(RecipeError):
+        values, lines = parse_yaml(text, source="generated")
+        assert isinstance(values, dict)
+        assert all(line >= 1 for line in lines.values())

@@ -1,0 +1,138 @@
+"""Intervals against their textbook formula and coverage, the paired gain, and what the verdict says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stillhouse.evaluation.statistics import ci95, paired_gain, retention, verdict
+
+T_975_4 = 2.7764451051977987  # quantile .975 of Student's t with 4 degrees of freedom
+seeds = st.lists(st.floats(-100, 100), min_size=2, max_size=8)
+
+
+def test_interval_by_the_textbook():
+    values = [1.0, 2.0, 3.0, 4.0, 6.0]
+    half = T_975_4 * np.std(values, ddof=1) / np.sqrt(5)
+    assert ci95(values) == pytest.approx([3.2 - half, 3.2 + half])
+
+
+def test_one_value_has_no_interval_and_equal_values_a_point():
+    assert ci95([3.0]) is None
+    assert ci95([3.0, 3.0, 3.0]) == [3.0, 3.0]
+
+
+def test_intervals_cover_the_mean_as_often_as_they_say():
+    rng = np.random.default_rng(0)
+    covered = [low <= 0 <= high for low, high in (ci95(rng.normal(size=5)) for _ in range(2000))]
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.015)
+
+
+def test_bootstrap_interval_is_repeatable_and_near_the_t_interval_for_many_values():
+    values = np.random.default_rng(0).normal(size=60).tolist()
+    found = ci95(values, interval="bootstrap")
+    assert found == ci95(values, interval="bootstrap")
+    assert found == pytest.approx(ci95(values), abs=0.05)
+
+
+@given(seeds, st.booleans())
+def test_gain_changes_sign_with_the_direction_and_with_the_roles(values, higher):
+    other = [value * 0.5 + 1 for value in values]
+    found = paired_gain(values, other, higher)
+    turned = paired_gain(values, other, not higher)
+    swapped = paired_gain(other, values, higher)
+    assert found["gain"] == pytest.approx(-turned["gain"])
+    assert found["gain"] == pytest.approx(-swapped["gain"])
+    low, high = found["gain_ci95"]
+    assert low <= found["gain"] + 1e-9
+    assert found["gain"] <= high + 1e-9
+    assert found["paired_seeds"] == len(values)
+
+
+def test_pairing_sees_a_small_gain_under_a_large_spread_of_seeds():
+    baseline = [10.0, 20.0, 30.0, 40.0]
+    student = [9.0, 18.9, 29.1, 39.0]
+    low, high = paired_gain(student, baseline, higher_is_better=False)["gain_ci95"]
+    assert 0.8 < low < 1.0 < high < 1.2
+
+
+def test_unequal_lengths_cannot_be_paired():
+    with pytest.raises(ValueError, match="cannot pair 2 students with 3"):
+        paired_gain([1.0, 2.0], [1.0, 2.0, 3.0], True)
+    with pytest.raises(ValueError, match="cannot pair 0"):
+        paired_gain([], [], True)
+
+
+def test_retention_by_direction():
+    assert retention(0.8, 0.9, True) == pytest.approx(0.8 / 0.9)
+    assert retention(13.0, 12.0, False) == pytest.approx(12 / 13)
+    assert retention(-0.1, 0.9, True) is None
+
+
+def judged(student, baseline, **more):
+    options = {"metric": "rmse", "higher_is_better": False, "teacher": 12.0, "unit": "cycles"} | more
+    return verdict(student=student, baseline=baseline, **options)
+
+
+def test_verdict_that_it_helped():
+    found = judged(
+        [13.0, 13.1, 12.9],
+        [14.0, 14.2, 13.9],
+        teacher_parameters=100_000,
+        student_parameters=4_000,
+        teacher_p50_ms=8.0,
+        student_p50_ms=0.5,
+    )
+    assert found["helped"] is True
+    assert found["gain"] == pytest.approx(31 / 30)
+    assert found["retention"] == pytest.approx(12 / 13)
+    assert found["compression"] == 25
+    assert found["speedup"] == 16
+    said = found["sentence"]
+    assert said.startswith(
+        "Distillation helped: test rmse 13.00 cycles, 1.03 better than the same model trained without"
+    )
+    assert "3 paired seeds" in said
+    assert said.endswith(
+        "keeps 92.3 % of the teacher's quality with 25 times fewer parameters and 16 times lower latency."
+    )
+
+
+def test_verdict_that_it_did_harm_comes_first_in_the_sentence():
+    found = judged([14.0, 14.2, 13.9], [13.0, 13.1, 12.9])
+    assert found["helped"] is False
+    assert found["gain"] < 0
+    assert found["sentence"].startswith("Distillation did not help, it made the student worse")
+
+
+def test_verdict_without_proof():
+    found = judged([13.0, 14.2, 12.9], [13.1, 13.9, 13.2])
+    assert found["helped"] is None
+    low, high = found["gain_ci95"]
+    assert low < 0 < high
+    assert found["sentence"].startswith("No proof that distillation helped")
+    assert "contains zero" in found["sentence"]
+
+
+def test_verdict_of_equal_figures_is_open():
+    found = judged([13.0, 13.5], [13.0, 13.5])
+    assert found["helped"] is None
+    assert found["gain_ci95"] == [0, 0]
+    assert "equal to" in found["sentence"]
+
+
+def test_verdict_of_one_seed_has_no_interval_and_says_so():
+    found = judged([13.0], [14.0])
+    assert found["helped"] is None
+    assert found["gain_ci95"] is None
+    assert found["sentence"].startswith("One seed only")
+    assert "no interval" in found["sentence"]
+
+
+def test_verdict_says_that_data_are_simulated_and_that_a_student_is_larger():
+    found = judged([13.0, 13.1], [14.0, 14.2], simulated=True, teacher_parameters=10, student_parameters=40)
+    assert found["sentence"].endswith("with 4 times more parameters. The data are simulated.")
+    assert "latency" not in found["sentence"]
+    assert found["speedup"] is None

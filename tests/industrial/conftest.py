@@ -1,0 +1,61 @@
+"""Tiny files in the official layout of C-MAPSS, and contexts that point to them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from stillhouse.types import DataContext
+
+LIVES = (40, 35, 50, 45, 38, 42, 36, 44, 39, 41)
+SEEN = (33, 12, 40, 31)
+AFTER = (17, 90, 3, 200)
+MODES = np.array([[0.0, 0.0, 100.0], [20.0, 0.7, 100.0], [42.0, 0.84, 100.0]])
+
+
+def rows(lengths: tuple[int, ...], seed: int, modes: np.ndarray | None = None) -> np.ndarray:
+    """Unit, cycle, 3 settings, 21 sensors; sensors 1, 5 and 6 are constant (within a condition)."""
+    random = np.random.default_rng(seed)
+    made = []
+    for unit, length in enumerate(lengths, start=1):
+        cycle = np.arange(1, length + 1)
+        at = random.integers(0, 1 if modes is None else len(modes), length)
+        settings = (np.zeros((1, 3)) if modes is None else modes)[at] + random.normal(0, 1e-3, (length, 3))
+        sensors = random.normal(0, 1, (length, 21)) + cycle[:, None] / 10 + 100.0 * at[:, None]
+        sensors[:, [0, 4, 5]] = 500.0 + 10.0 * at[:, None]
+        made.append(np.column_stack([np.full(length, unit), cycle, settings, sensors]))
+    return np.concatenate(made)
+
+
+def write(path: Path, table: np.ndarray) -> None:
+    """As the official files are: blanks between the columns and two at the end of each row."""
+    lines = [" ".join([f"{row[0]:.0f}", f"{row[1]:.0f}", *(f"{value:.4f}" for value in row[2:])]) for row in table]
+    path.write_text("".join(f"{line}  \n" for line in lines))
+
+
+def make(folder: Path, subset: str = "FD001", modes: np.ndarray | None = None) -> DataContext:
+    """The three files of ``subset`` in ``folder``, and a context that points there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder / f"train_{subset}.txt", rows(LIVES, 1, modes))
+    write(folder / f"test_{subset}.txt", rows(SEEN, 2, modes))
+    (folder / f"RUL_{subset}.txt").write_text("".join(f"{value} \n" for value in AFTER))
+    return DataContext(root=folder, base=folder)
+
+
+@pytest.fixture
+def official(tmp_path: Path) -> SimpleNamespace:
+    """``context`` of a tiny FD001, its ``folder``, and ``make``, ``rows``, ``write`` to change it."""
+    return SimpleNamespace(
+        context=make(tmp_path / "cmapss"),
+        folder=tmp_path / "cmapss",
+        make=make,
+        rows=rows,
+        write=write,
+        lives=LIVES,
+        seen=SEEN,
+        after=AFTER,
+        modes=MODES,
+    )

@@ -1,0 +1,206 @@
+"""The simulator and the user's own run-to-failure files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from stillhouse.errors import DataError
+from stillhouse.types import DataContext
+from stillhouse_industrial.datasets.reader import SignalReader
+from stillhouse_industrial.datasets.run_to_failure import run_to_failure
+from stillhouse_industrial.datasets.simulator import simulate, turbofan_sim
+
+
+@pytest.fixture
+def context(tmp_path):
+    return DataContext(root=tmp_path / "none", base=tmp_path)
+
+
+@pytest.fixture
+def bearings(tmp_path):
+    """Ten bearings of 20 to 38 hours in a CSV: two useful signals, a constant, and a remark."""
+    random = np.random.default_rng(0)
+    frames = []
+    for number in range(10):
+        hours = np.arange(20 + 2 * number) * 0.5
+        frames.append(
+            pd.DataFrame(
+                {
+                    "bearing": f"B{number}",
+                    "hours": hours,
+                    "vibration": hours + random.normal(0, 0.1, len(hours)),
+                    "temperature": 60 + random.normal(0, 1, len(hours)),
+                    "serial": 7.0,
+                    "remark": "ok",
+                }
+            )
+        )
+    table = pd.concat(frames, ignore_index=True)
+    table.to_csv(tmp_path / "bearings.csv", index=False)
+    return table
+
+
+NAMES = {"path": "bearings.csv", "unit": "bearing", "time": "hours"}
+
+
+def test_simulated_rows_are_the_same_for_a_seed_and_differ_between_seeds(context):
+    first, again = turbofan_sim(context), turbofan_sim(context)
+    other = turbofan_sim(replace(context, seed=1))
+    for name in ("train", "val", "test"):
+        assert first.named()[name].fingerprint() == again.named()[name].fingerprint()
+        assert first.named()[name].fingerprint() != other.named()[name].fingerprint()
+
+
+def test_simulated_data_say_so_and_have_the_layout_of_cmapss(context):
+    splits = turbofan_sim(context, units=10, test_units=6, sensors=5)
+    assert splits.info.simulated
+    assert "not real" in splits.info.description
+    assert splits.info.inputs["signal"].shape == (30, 5)
+    assert len(splits.test) == 6
+    groups = [set(split.groups) for split in splits.named().values()]
+    assert sum(map(len, groups)) == len(set.union(*groups)) == 16
+    index = torch.cat([split.index() for split in splits.named().values()])
+    assert len(torch.unique(index)) == len(index)
+    table = simulate(3, 2, 0.1, seed=0)
+    assert list(table) == ["unit", "cycle", "setting_1", "setting_2", "setting_3", "sensor_1", "sensor_2"]
+    assert (table.groupby("unit")["cycle"].diff().dropna() == 1).all()
+
+
+def test_simulated_sensors_tell_the_remaining_life(context):
+    splits = turbofan_sim(context)
+    rows = splits.train.columns()
+    late = rows["signal"][:, -10:].mean(dim=1)
+    strength = [abs(float(torch.corrcoef(torch.stack([column, rows["target"]]))[0, 1])) for column in late.T]
+    assert min(strength) > 0.5
+
+
+def test_simulated_test_engines_are_cut_before_their_failure(context):
+    splits = turbofan_sim(context, cap=None)
+    target = splits.test.columns()["target"]
+    assert (target > 0).all()
+    assert target.max() > 60 > target.min()
+
+
+def test_simulator_options_without_rows_are_refused(context):
+    for options in ({"units": 1}, {"test_units": 0}, {"val_fraction": 0.0}, {"sensors": 0}):
+        with pytest.raises(DataError):
+            turbofan_sim(context, **options)
+
+
+def test_own_histories_have_the_time_to_the_last_row_as_label(context, bearings):
+    splits = run_to_failure(context, **NAMES, window=8, time_unit="hours", cap=6.0)
+    assert splits.info.unit == "hours"
+    assert splits.info.meta["sensors"] == ["vibration", "temperature"]
+    assert splits.info.target_mean == pytest.approx(float(splits.train.columns()["target"].mean()))
+    last = bearings.groupby("bearing")["hours"].transform("max")
+    for split in splits.named().values():
+        rows = split.columns()
+        index = rows["index"].numpy()
+        expected = np.minimum(last.to_numpy()[index] - bearings["hours"].to_numpy()[index], 6.0)
+        np.testing.assert_allclose(rows["target"], expected)
+        assert list(split.groups) == bearings["bearing"].to_numpy()[index].tolist()
+    groups = [set(split.groups) for split in splits.named().values()]
+    assert [len(group) for group in groups] == [6, 2, 2]
+    assert len(set.union(*groups)) == 10
+
+
+def test_own_histories_are_scaled_by_training_units_only(context, bearings, tmp_path):
+    before = run_to_failure(context, **NAMES, window=8)
+    held = bearings["bearing"].isin([*before.val.groups, *before.test.groups])
+    bearings.loc[held, "vibration"] *= 100
+    bearings.to_csv(tmp_path / "bearings.csv", index=False)
+    after = run_to_failure(context, **NAMES, window=8)
+    assert after.reader.state() == before.reader.state()
+    assert after.train.fingerprint() == before.train.fingerprint()
+    assert after.test.fingerprint() != before.test.fingerprint()
+
+
+def test_a_rul_column_serves_units_that_have_not_failed(context, bearings, tmp_path):
+    last = bearings.groupby("bearing")["hours"].transform("max")
+    bearings["left"] = last - bearings["hours"] + 5.0
+    bearings.to_parquet(tmp_path / "bearings.parquet")
+    splits = run_to_failure(context, **(NAMES | {"path": "bearings.parquet"}), rul="left", window=8)
+    assert splits.info.meta["sensors"] == ["vibration", "temperature"]
+    assert float(splits.train.columns()["target"].min()) == 5.0
+
+
+def test_own_files_are_read_again_for_prediction(context, bearings, tmp_path):
+    splits = run_to_failure(context, **NAMES, window=8)
+    reader = SignalReader.from_state(json.loads(json.dumps(splits.reader.state())))
+    short = bearings[bearings["bearing"] == "B3"].iloc[:5]
+    short.to_csv(tmp_path / "new.csv", index=False)
+    rows, names = reader.read(tmp_path / "new.csv")
+    assert names == {"unit": ["B3"], "cycle": [2]}
+    signal = rows.columns()["signal"]
+    assert signal.shape == (1, 8, 2)
+    assert torch.equal(signal[0, 0], signal[0, 3])  # three rows of padding and the first itself
+    (tmp_path / "new.txt").write_text("1 2 3\n")
+    with pytest.raises(DataError, match="other sensors"):
+        reader.read(tmp_path / "new.txt")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"unit": "bearings"}, "did you mean 'bearing'"),
+        ({"sensors": ("vibrations",)}, "did you mean 'vibration'"),
+        ({"sensors": ("remark",)}, "'ok' is not a finite number"),
+        ({"sensors": ("hours",)}, "cannot be a sensor"),
+        ({"rul": "life"}, "no column 'life'"),
+        ({"conditions": 2}, "need the settings"),
+        ({"val_fraction": 0.6, "test_fraction": 0.5}, "leave no split"),
+        ({"test_fraction": 0.0}, "leave no split"),
+        ({"window": 0}, "window must be positive"),
+        ({"window": 30, "short": "refuse"}, "fewer than the window"),
+        ({"path": "absent.csv"}, "does not exist"),
+        ({"path": "bearings.xlsx"}, "cannot be read"),
+    ],
+)
+@pytest.mark.usefixtures("bearings")
+def test_what_cannot_be_used_is_refused_with_the_fix(context, options, words):
+    with pytest.raises(DataError, match=words):
+        run_to_failure(context, **(NAMES | {"window": 8} | options))
+
+
+def test_a_bad_row_is_named(context, bearings, tmp_path):
+    for column, value, words in (
+        ("vibration", np.nan, "row 14, column 'vibration'"),
+        ("hours", 0.0, "row 14: hours 0 of unit B0 goes back"),
+        ("bearing", None, "row 14 has no 'bearing'"),
+    ):
+        spoilt = bearings.copy()
+        spoilt.loc[12, column] = value
+        spoilt.to_csv(tmp_path / "bearings.csv", index=False)
+        with pytest.raises(DataError, match=words):
+            run_to_failure(context, **NAMES, window=8)
+    bearings.assign(left=-1.0).to_csv(tmp_path / "bearings.csv", index=False)
+    with pytest.raises(DataError, match="negative"):
+        run_to_failure(context, **NAMES, window=8, rul="left")
+    bearings[bearings["bearing"] == "B1"].to_csv(tmp_path / "bearings.csv", index=False)
+    with pytest.raises(DataError, match="1 unit"):
+        run_to_failure(context, **NAMES, window=8)
+
+
+def test_blends_are_unlabelled_smooth_mixtures_of_training_windows(context):
+    plain, splits = turbofan_sim(context), turbofan_sim(context, blends=0.5)
+    assert plain.unlabelled is None
+    for name in ("train", "val", "test"):
+        assert splits.named()[name].fingerprint() == plain.named()[name].fingerprint()
+    extra, rows = splits.unlabelled.columns(), splits.train.columns()
+    assert len(splits.unlabelled) == round(0.5 * len(splits.train))
+    assert "target" not in extra
+    assert not set(extra["index"].tolist()) & set(rows["index"].tolist())
+    assert splits.unlabelled.fingerprint() == turbofan_sim(context, blends=0.5).unlabelled.fingerprint()
+    # The same sensors and noise: means over rows, and step-to-step changes, are those of training windows.
+    difference = extra["signal"].mean(dim=(0, 1)) - rows["signal"].mean(dim=(0, 1))
+    assert difference.abs().max() < 0.1
+    steps = [each["signal"].diff(dim=1).std() for each in (extra, rows)]
+    assert float(steps[0] / steps[1]) == pytest.approx(1.0, abs=0.05)
+    with pytest.raises(DataError, match="negative"):
+        turbofan_sim(context, blends=-1.0)
