@@ -211,7 +211,7 @@ def stillhouse_teachers() -> Iterable[TeacherSpec]:
         name="random-forest",
         target="stillhouse.models:random_forest",
         summary="Random forest of scikit-learn",
-        kinds=(MULTICLASS, BINARY, REGRESSION),
+        kinds=(MULTICLASS, BINARY, MULTILABEL, REGRESSION),
         tags=("estimator",),
     )
     yield TeacherSpec(
@@ -236,7 +236,7 @@ def stillhouse_students() -> Iterable[StudentSpec]:
         name="decision-tree",
         target="stillhouse.models:decision_tree",
         summary="Decision tree of scikit-learn, which can be read and printed",
-        kinds=(MULTICLASS, BINARY, REGRESSION),
+        kinds=(MULTICLASS, BINARY, MULTILABEL, REGRESSION),
         tags=("estimator", "interpretable"),
     )
 

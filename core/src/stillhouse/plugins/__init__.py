@@ -60,13 +60,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from stillhouse.plugins.deprecation import Deprecated, Renamed
     from stillhouse.plugins.manager import Manager, default_manager, using
     from stillhouse.plugins.records import PluginRecord, Status
     from stillhouse.plugins.registry import Component, Registry
 
-__all__ = ["Component", "Manager", "PluginRecord", "Registry", "Status", "default_manager", "using"]
+__all__ = [
+    "Component",
+    "Deprecated",
+    "Manager",
+    "PluginRecord",
+    "Registry",
+    "Renamed",
+    "Status",
+    "default_manager",
+    "using",
+]
 
 _HOMES = {
+    "Deprecated": "deprecation",
+    "Renamed": "deprecation",
     "Component": "registry",
     "Registry": "registry",
     "Manager": "manager",

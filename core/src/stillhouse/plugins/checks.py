@@ -1,35 +1,82 @@
-"""Checks that a plugin keeps the contract, as ``stillhouse plugins check`` prints them.
+"""Checks that a plugin keeps the contract: what a check is, and those on what a plugin declares.
 
-They look at what a plugin declares; running its components on data is the business of ``stillhouse.testing``.
+They import a plugin's targets and run none of them on data; `stillhouse.testing.plan` adds the checks that do. Both
+``stillhouse plugins check`` and `stillhouse.testing.contract` run the same ones.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+import json
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from packaging.specifiers import SpecifierSet
+
 from stillhouse.errors import MissingDependencyError, PluginError, StillhouseError, UnknownComponentError
-from stillhouse.plugins.manager import Manager
+from stillhouse.plugins.loading import Rejected, specs_of
+from stillhouse.plugins.manager import CORE, Manager
+from stillhouse.plugins.metadata import bounded_requirement
 from stillhouse.plugins.options import options_model, options_of
 from stillhouse.plugins.records import PluginRecord, Status
 from stillhouse.plugins.registry import Component
-from stillhouse.plugins.specs import load_target
+from stillhouse.plugins.source import stale_metadata
+from stillhouse.plugins.specs import SPEC_TYPES, load_target
 
 GIVEN = {"dataset": 1, "teacher": 1, "student": 1, "head": 1, "objective": 0, "metric": 0}
 """How many positional arguments the framework gives to a target of each kind."""
 
+Outcome = Literal["passed", "failed", "skipped"]
+
+
+class Skipped(Exception):
+    """A check cannot run here: why, and what would let it run."""
+
+    def __init__(self, why: str, fix: str = "") -> None:
+        super().__init__(why)
+        self.why, self.fix = why, fix
+
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One check: its id (stable, e.g. ``options[student:law/cnn]``), its outcome, and what is wrong."""
+    """One check that ran: its id (stable, e.g. ``options[student:law/cnn]``), its outcome, what is wrong and how to
+    mend it, and what else it found (a figure, say)."""
 
     id: str
-    outcome: Literal["passed", "failed", "skipped"]
+    outcome: Outcome
     problem: str = ""
     fix: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """One check that can run.
+
+    Args:
+        id: stable, e.g. ``options[student:law/cnn]``.
+        verify: raises when the plugin does not keep the contract; may return a note.
+    """
+
+    id: str
+    verify: Callable[[], str | None]
+
+    def run(self) -> Check:
+        """Run it; whatever the plugin's code raises is its outcome."""
+        try:
+            return Check(id=self.id, outcome="passed", note=self.verify() or "")
+        except Skipped as skipped:
+            return Check(id=self.id, outcome="skipped", problem=skipped.why, fix=skipped.fix)
+        except StillhouseError as error:
+            place = f" (where: {error.where})" if error.where else ""
+            return Check(id=self.id, outcome="failed", problem=f"{error.what}{place}", fix=error.fix)
+        except Exception as error:
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            problem = f"{type(error).__name__}: {error} (at {Path(frame.filename).name}:{frame.lineno})"
+            return Check(id=self.id, outcome="failed", problem=problem, fix="correct the code that raises it")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,13 +94,8 @@ class Report:
     @property
     def summary(self) -> str:
         """How many checks ran on how many components."""
-        counts = {
-            outcome: sum(each.outcome == outcome for each in self.checks)
-            for outcome in ("passed", "failed", "skipped")
-        }
-        told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
-        checks, components = len(self.checks), len(self.record.components)
-        return f"{_counted(checks, 'check')} on {_counted(components, 'component')}: {told}"
+        outcomes = [each.outcome for each in self.checks]
+        return summary(outcomes, len(self.record.components))
 
     def describe(self) -> dict[str, Any]:
         """JSON-ready values."""
@@ -67,34 +109,47 @@ class Report:
         }
 
 
-def _counted(count: int, word: str) -> str:
+def summary(outcomes: Sequence[str], components: int) -> str:
+    """``12 checks on 3 components: 11 passed, 1 skipped``."""
+    counts = {outcome: list(outcomes).count(outcome) for outcome in dict.fromkeys(("passed", "failed", "skipped", *outcomes))}
+    told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
+    return f"{counted(len(outcomes), 'check')} on {counted(components, 'component')}: {told}"
+
+
+def counted(count: int, word: str) -> str:
+    """``1 check``, ``2 checks``."""
     return f"{count} {word}{'' if count == 1 else 's'}"
 
 
-def check_all(manager: Manager, name: str | None = None) -> list[Report]:
-    """Check the plugin ``name`` (or the one whose source is at that path), or all that are not disabled.
+def label(component: Component) -> str:
+    """A component inside the id of a check."""
+    return f"{component.kind}:{component.id}"
+
+
+def plan_declared(manager: Manager, record: PluginRecord) -> list[Planned]:
+    """The checks on what a plugin declares, in the order in which they make sense."""
+    planned = [Planned(id="loads", verify=lambda: _loads(record))]
+    if record.status is not Status.ACTIVE:
+        return planned
+    planned.append(Planned(id="components", verify=lambda: _components(record)))
+    if record.distribution:
+        planned.append(Planned(id="metadata", verify=lambda: _metadata(record)))
+        if record.name != CORE:
+            planned.append(Planned(id="requirement", verify=lambda: _requirement(record)))
+    planned.append(Planned(id="hooks", verify=lambda: _hooks(manager, record)))
+    for component in manager.components_of(record):
+        planned += _of_component(component)
+    return planned
+
+
+def chosen(manager: Manager, name: str | None) -> list[PluginRecord]:
+    """Records of the plugin ``name`` (or of the one whose source is at that path), or of all that are not disabled.
 
     Raises:
         UnknownComponentError: there is no such plugin.
     """
-    records = (
-        _chosen(manager, name) if name else [r for r in manager.records if r.status is not Status.DISABLED]
-    )
-    return [check(manager, each) for each in records]
-
-
-def check(manager: Manager, record: PluginRecord) -> Report:
-    """All checks of one plugin."""
-    checks = [_loads(record)]
-    if record.status is Status.ACTIVE:
-        for warning in record.warnings:
-            checks.append(Check(id="metadata", outcome="failed", problem=warning, fix=_warning_fix(record)))
-        for component in manager.components_of(record):
-            checks += _component_checks(component)
-    return Report(record=record, checks=tuple(checks))
-
-
-def _chosen(manager: Manager, name: str) -> list[PluginRecord]:
+    if name is None:
+        return [each for each in manager.records if each.status is not Status.DISABLED]
     path = Path(name).expanduser()
     if not path.exists() or any(each.name == name for each in manager.records):
         return manager.plugin(name)
@@ -105,8 +160,7 @@ def _chosen(manager: Manager, name: str) -> list[PluginRecord]:
     inside = [
         each
         for each in manager.records
-        if each.editable
-        and (Path(each.location).resolve() == path or path in Path(each.location).resolve().parents)
+        if each.editable and (Path(each.location).resolve() == path or path in Path(each.location).resolve().parents)
     ]
     if not inside:
         raise UnknownComponentError(
@@ -115,51 +169,107 @@ def _chosen(manager: Manager, name: str) -> list[PluginRecord]:
     return inside
 
 
-def _loads(record: PluginRecord) -> Check:
-    if record.status is Status.ACTIVE:
-        return Check(id="loads", outcome="passed")
-    return Check(id="loads", outcome="failed", problem=f"{record.status}: {record.error}", fix=record.fix)
+def _loads(record: PluginRecord) -> str:
+    if record.status is not Status.ACTIVE:
+        raise PluginError(f"{record.status}: {record.error}", fix=record.fix)
+    return "" if record.load_ms is None else f"{record.load_ms:.1f} ms"
 
 
-def _warning_fix(record: PluginRecord) -> str:
-    if record.components:
-        return "add a bounded requirement on the core to the dependencies, e.g. 'stillhouse>=0.1,<0.2'"
-    return "give at least one spec from a hook"
+def _components(record: PluginRecord) -> None:
+    if not record.components:
+        raise PluginError("it brings no components", fix="give at least one spec from a hook")
 
 
-def _component_checks(component: Component) -> Iterator[Check]:
-    label = f"{component.kind}:{component.id}"
+def _metadata(record: PluginRecord) -> None:
+    if not record.editable:
+        raise Skipped("not an editable install: there is no source to compare the installed metadata with")
+    differences = stale_metadata(record)
+    if differences:
+        raise PluginError(
+            f"pyproject.toml and the installed metadata of {record.distribution} disagree: {'; '.join(differences)}",
+            where=record.location,
+            fix=f"pip install -e {record.location}",
+        )
+
+
+def _requirement(record: PluginRecord) -> None:
+    example = f"write '{bounded_requirement()}' in the dependencies, and install again"
+    if not record.requires_core:
+        raise PluginError(f"{record.distribution} does not say which versions of stillhouse it works with", fix=example)
+    operators = {each.operator for each in SpecifierSet(record.requires_core) if not each.version.endswith(".*")}
+    wild = any(each.version.endswith(".*") and each.operator == "==" for each in SpecifierSet(record.requires_core))
+    what = f"{record.distribution} requires stillhouse{record.requires_core}, which"
+    if operators & {"==", "==="}:
+        raise PluginError(f"{what} pins one version: no two such plugins can be installed together", fix=example)
+    if not (wild or operators & {"~=", "<", "<="}):
+        raise PluginError(f"{what} has no upper bound: it would be used with a core that breaks it", fix=example)
+    if not (wild or operators & {"~=", ">", ">="}):
+        raise PluginError(f"{what} has no lower bound: it would be used with a core that is too old", fix=example)
+
+
+def _hooks(manager: Manager, record: PluginRecord) -> None:
+    first = [component.spec for component in manager.components_of(record)]
     try:
-        target = component.load()
+        again = specs_of(manager.implementations(record), record.source)
+    except Rejected as rejected:
+        raise PluginError(f"called a second time, {rejected.error}", fix=rejected.fix) from rejected
+    if first != again:
+        changed = [spec.name for spec in first if spec not in again] + [s.name for s in again if s not in first]
+        raise PluginError(
+            f"the hooks give other specs when they are called again: {', '.join(dict.fromkeys(changed)) or 'order'}",
+            fix="build the specs anew in each call, from constants only",
+        )
+
+
+def _of_component(component: Component) -> Iterator[Planned]:
+    where = label(component)
+    yield Planned(id=f"spec[{where}]", verify=lambda: _spec(component))
+    yield Planned(id=f"target[{where}]", verify=lambda: _target(component))
+    verify = _recipe_shape if component.kind == "recipe" else _shape
+    yield Planned(id=f"shape[{where}]", verify=lambda: verify(component, _loaded(component)))
+    if component.kind != "recipe":
+        yield Planned(id=f"options[{where}]", verify=lambda: _options(component, _loaded(component)))
+
+
+def _spec(component: Component) -> None:
+    spec = component.spec
+    who = f"{type(spec).__name__}(name={spec.name!r})"
+    try:
+        again = SPEC_TYPES[component.kind](**json.loads(json.dumps(spec.describe())))
+    except (TypeError, ValueError) as error:
+        raise PluginError(
+            f"the spec cannot be written as JSON and read again: {error}",
+            where=who,
+            fix="use strings, numbers, booleans and tuples of strings",
+        ) from error
+    if again != spec:
+        fields = [name for name, value in vars(spec).items() if getattr(again, name) != value]
+        raise PluginError(
+            f"the spec is another one after a trip through JSON: {', '.join(fields)}",
+            where=who,
+            fix="use strings, numbers, booleans and tuples of strings",
+        )
+
+
+def _target(component: Component) -> None:
+    try:
+        component.load()
         for field in ("reader", "features"):
             if other := getattr(component.spec, field, ""):
                 load_target(other, who=f"{component.kind} '{component.id}', {field}")
     except MissingDependencyError as error:
         if component.spec.requires:  # an optional package that is not here
-            yield Check(id=f"target[{label}]", outcome="skipped", problem=error.what, fix=error.fix)
-        else:
-            fix = "add it to the distribution's dependencies, or to the spec's 'requires' and an extra"
-            yield Check(id=f"target[{label}]", outcome="failed", problem=error.what, fix=fix)
-        return
-    except StillhouseError as error:
-        yield Check(id=f"target[{label}]", outcome="failed", problem=error.what, fix=error.fix)
-        return
-    yield Check(id=f"target[{label}]", outcome="passed")
-    yield _outcome(
-        f"shape[{label}]", _recipe_shape if component.kind == "recipe" else _shape, component, target
-    )
-    if component.kind != "recipe" and callable(target):
-        yield _outcome(f"options[{label}]", _options, component, target)
+            raise Skipped(error.what, error.fix) from error
+        fix = "add it to the distribution's dependencies, or to the spec's 'requires' and an extra"
+        raise MissingDependencyError(error.what, fix=fix) from error
 
 
-def _outcome(
-    check_id: str, verify: Callable[[Component, Any], None], component: Component, target: Any
-) -> Check:
+def _loaded(component: Component) -> Any:
+    """The target, for a check that is pointless without it."""
     try:
-        verify(component, target)
+        return component.load()
     except StillhouseError as error:
-        return Check(id=check_id, outcome="failed", problem=error.what, fix=error.fix)
-    return Check(id=check_id, outcome="passed")
+        raise Skipped(f"the target cannot be loaded: see target[{label(component)}]") from error
 
 
 def _recipe_shape(component: Component, text: Any) -> None:
@@ -168,9 +278,7 @@ def _recipe_shape(component: Component, text: Any) -> None:
     try:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise PluginError(
-            f"'{component.spec.target}' is not YAML: {error}", fix="correct the file"
-        ) from error
+        raise PluginError(f"'{component.spec.target}' is not YAML: {error}", fix="correct the file") from error
     if not isinstance(content, dict):
         raise PluginError(
             f"'{component.spec.target}' is not a mapping", fix="write 'field: value' lines at its top level"
@@ -189,7 +297,7 @@ def _shape(component: Component, target: Any) -> None:
     wanted = GIVEN[component.kind]
     if count != wanted:
         raise PluginError(
-            f"'{component.spec.target}' has {_counted(count, 'positional parameter')}, "
+            f"'{component.spec.target}' has {counted(count, 'positional parameter')}, "
             f"and a {component.kind} is given {wanted}",
             fix="make every option keyword-only: put '*' before the first one",
         )
@@ -202,6 +310,8 @@ def _shape(component: Component, target: Any) -> None:
 
 
 def _options(component: Component, target: Any) -> None:
+    if not callable(target):
+        raise Skipped(f"the target is not callable: see shape[{label(component)}]")
     for each in options_of(target):
         # A dataset may require one: the path of the user's own file has no sensible default.
         for missing, what, fix in (

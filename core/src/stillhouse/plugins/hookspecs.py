@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import pluggy
 
@@ -12,6 +13,7 @@ from stillhouse.plugins.specs import (
     MetricSpec,
     ObjectiveSpec,
     RecipeSpec,
+    Spec,
     StudentSpec,
     TeacherSpec,
 )
@@ -64,7 +66,7 @@ def stillhouse_recipes() -> Iterable[RecipeSpec]:
     raise NotImplementedError
 
 
-HOOKS: dict[str, type] = {
+HOOKS: dict[str, type[Spec]] = {
     "stillhouse_datasets": DatasetSpec,
     "stillhouse_teachers": TeacherSpec,
     "stillhouse_students": StudentSpec,
@@ -74,3 +76,20 @@ HOOKS: dict[str, type] = {
     "stillhouse_recipes": RecipeSpec,
 }
 """Spec class that each hook's items must have."""
+
+
+@dataclass(frozen=True)
+class RenamedHook:
+    """Where a hook of an earlier contract went.
+
+    Args:
+        hook: its present name; an implementation under the old name counts as one of this.
+        removed_in: version of the core that no longer knows the old name.
+    """
+
+    hook: str
+    removed_in: str
+
+
+RENAMED_HOOKS: dict[str, RenamedHook] = {}
+"""Hooks of earlier contracts that still work, by their old name; their authors are told."""

@@ -16,7 +16,8 @@ from typing import Any
 import pluggy
 
 from stillhouse.errors import PluginError, SpecError
-from stillhouse.plugins.hookspecs import HOOKS, PROJECT
+from stillhouse.plugins.deprecation import Deprecated, told
+from stillhouse.plugins.hookspecs import HOOKS, PROJECT, RENAMED_HOOKS
 from stillhouse.plugins.metadata import Installed
 from stillhouse.plugins.records import Status
 from stillhouse.plugins.specs import Spec
@@ -55,9 +56,7 @@ def guarded(what: str, source: str) -> Iterator[None]:
         raise Rejected(Status.BROKEN, f"{what} fails: {error}{_line(error)}", fix) from error
     except (Exception, SystemExit) as error:
         fix = f"update or uninstall {source}, and tell its author"
-        raise Rejected(
-            Status.BROKEN, f"{what} fails: {type(error).__name__}: {error}{_line(error)}", fix
-        ) from error
+        raise Rejected(Status.BROKEN, f"{what} fails: {type(error).__name__}: {error}{_line(error)}", fix) from error
 
 
 def _line(error: BaseException) -> str:
@@ -122,23 +121,23 @@ def import_file(path: Path) -> ModuleType:
     return module
 
 
-def check_hooks(plugin: Any) -> list[str]:
-    """Hooks that ``plugin`` (a module or an object) implements, in the order of the contract.
+def check_hooks(plugin: Any) -> list[tuple[str, str]]:
+    """Hooks that ``plugin`` (a module or an object) implements, in the order of the contract: the name that it uses,
+    and the present name, which differ for a hook that was renamed.
 
     Raises:
         Rejected: a misspelt hook, a hook with parameters or pluggy options, or one without ``@hookimpl``.
     """
-    found: set[str] = set()
-    members = (
-        vars(plugin) if inspect.ismodule(plugin) else {name: getattr(plugin, name) for name in dir(plugin)}
-    )
+    found: list[tuple[str, str]] = []
+    known = set(HOOKS) | set(RENAMED_HOOKS)
+    members = vars(plugin) if inspect.ismodule(plugin) else {name: getattr(plugin, name) for name in dir(plugin)}
     for name, value in members.items():
         options = getattr(value, MARK, None) if callable(value) else None
         if options is None:
             if name.startswith(f"{PROJECT}_") and inspect.isfunction(value):
                 raise _unmarked(name)
             continue
-        if name not in HOOKS:
+        if name not in known:
             raise Rejected(Status.INVALID, f"'{name}' is not a hook", _hook_suggestion(name))
         used = sorted(key for key, given in options.items() if given)
         if used:
@@ -153,15 +152,14 @@ def check_hooks(plugin: Any) -> list[str]:
                 f"hook '{name}' has parameters",
                 f"write 'def {name}():', hooks take no arguments",
             )
-        found.add(name)
-    return [name for name in HOOKS if name in found]
+        found.append((name, RENAMED_HOOKS[name].hook if name in RENAMED_HOOKS else name))
+    order = list(HOOKS)
+    return sorted(found, key=lambda each: order.index(each[1]))
 
 
 def _unmarked(name: str) -> Rejected:
-    if name in HOOKS:
-        return Rejected(
-            Status.INVALID, f"hook '{name}' is not marked", f"put @hookimpl above 'def {name}():'"
-        )
+    if name in HOOKS or name in RENAMED_HOOKS:
+        return Rejected(Status.INVALID, f"hook '{name}' is not marked", f"put @hookimpl above 'def {name}():'")
     fix = f"{_hook_suggestion(name)} (a helper function must not begin with '{PROJECT}_')"
     return Rejected(Status.INVALID, f"'{name}' is not a hook", fix)
 
@@ -178,25 +176,42 @@ def collect(manager: pluggy.PluginManager, plugin: Any, name: str, source: str) 
     Raises:
         Rejected: the plugin does not keep the contract, or raises.
     """
-    hooks = check_hooks(plugin)
+    check_hooks(plugin)
     try:
         manager.register(plugin, name=name)
     except ValueError as error:
         fix = "let each entry point name a module of its own"
         raise Rejected(Status.INVALID, f"cannot be registered: {error}", fix) from error
     try:
-        specs: list[Spec] = []
-        for hook in hooks:
-            specs.extend(_items(hook, getattr(plugin, hook), source))
-        _refuse_duplicates(specs)
+        return specs_of(plugin, source)
     except BaseException:
         manager.unregister(name=name)
         raise
+
+
+def specs_of(plugin: Any, source: str) -> list[Spec]:
+    """What all hooks of ``plugin`` give.
+
+    Raises:
+        Rejected: a hook raises or gives something else than it should, or two specs of a kind share a name.
+    """
+    specs: list[Spec] = []
+    for name, hook in check_hooks(plugin):
+        specs.extend(_items(name, HOOKS[hook], getattr(plugin, name), source))
+    _refuse_duplicates(specs)
     return specs
 
 
-def _items(hook: str, function: Callable[[], Any], source: str) -> list[Spec]:
-    expected = HOOKS[hook]
+def old_hooks(plugin: Any) -> list[str]:
+    """Sentences on the renamed hooks that ``plugin`` still implements under their old name."""
+    return [
+        told(f"hook '{name}'", Deprecated(f"write '{hook}'", f"stillhouse {RENAMED_HOOKS[name].removed_in}"))
+        for name, hook in check_hooks(plugin)
+        if name != hook
+    ]
+
+
+def _items(hook: str, expected: type[Spec], function: Callable[[], Any], source: str) -> list[Spec]:
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         raise Rejected(Status.INVALID, f"hook '{hook}' is async", f"write 'def {hook}():'")
     with guarded(f"hook '{hook}'", source):
@@ -225,11 +240,7 @@ def _item_fix(item: Any, expected: type) -> str:
 
 def _shown(value: Any) -> str:
     text = repr(value)
-    return (
-        f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
-        if value is not None
-        else "None"
-    )
+    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}" if value is not None else "None"
 
 
 def _refuse_duplicates(specs: list[Spec]) -> None:

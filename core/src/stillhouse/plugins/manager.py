@@ -25,7 +25,8 @@ import pluggy
 import stillhouse
 from stillhouse.errors import PluginError, UnknownComponentError, nearest
 from stillhouse.plugins import hookspecs
-from stillhouse.plugins.loading import Rejected, collect, guarded, import_entry_point, import_file
+from stillhouse.plugins.deprecation import used_fields, warn
+from stillhouse.plugins.loading import Rejected, collect, guarded, import_entry_point, import_file, old_hooks
 from stillhouse.plugins.metadata import CORE_DISTRIBUTION, Installed, installed_plugins
 from stillhouse.plugins.records import PluginRecord, Status
 from stillhouse.plugins.registry import Component, Registry
@@ -91,9 +92,7 @@ class Manager:
     @property
     def records(self) -> tuple[PluginRecord, ...]:
         """Every plugin, ``core`` first, then by name."""
-        return tuple(
-            sorted(self._records, key=lambda each: (each.name != CORE, each.name, each.distribution))
-        )
+        return tuple(sorted(self._records, key=lambda each: (each.name != CORE, each.name, each.distribution)))
 
     @property
     def registry(self) -> Registry:
@@ -118,6 +117,10 @@ class Manager:
         """Components that the plugin of ``record`` registered, in its own order."""
         return [each for each in self._components if each.plugin is record]
 
+    def implementations(self, record: PluginRecord) -> Any:
+        """The hook implementations of an active plugin: its module, or the object that was added."""
+        return self._pluggy.get_plugin(record.name)
+
     def require_requested(self) -> None:
         """Refuse to go on when a plugin that the user named by ``--plugin FILE`` is not active.
 
@@ -139,9 +142,7 @@ class Manager:
             PluginError: with every such plugin, its distribution, its cause and its fix.
         """
         failed = [each for each in self.records if each.status not in (Status.ACTIVE, Status.DISABLED)]
-        causes = [
-            f"{each.name} ({each.source}) is {each.status}: {each.error}; {each.fix}" for each in failed
-        ]
+        causes = [f"{each.name} ({each.source}) is {each.status}: {each.error}; {each.fix}" for each in failed]
         causes += [warning for warning in self.warnings if ALLOW in warning]
         if causes:
             raise PluginError(
@@ -167,9 +168,7 @@ class Manager:
         )
         if any(each.name == name and each.status is Status.ACTIVE for each in self._records):
             return self._keep(
-                _failed(
-                    record, Status.CONFLICT, f"a plugin '{name}' is loaded already", "choose another name"
-                )
+                _failed(record, Status.CONFLICT, f"a plugin '{name}' is loaded already", "choose another name")
             )
         return self._load(record, lambda: module)
 
@@ -250,9 +249,7 @@ class Manager:
             The record; its status says whether the plugin is active.
         """
         path = file.expanduser().absolute()
-        record = PluginRecord(
-            name=path.stem, distribution="", version="", location=str(path), status=Status.ACTIVE
-        )
+        record = PluginRecord(name=path.stem, distribution="", version="", location=str(path), status=Status.ACTIVE)
         try:
             content = path.read_bytes()
         except OSError as error:
@@ -281,6 +278,9 @@ class Manager:
             return self._keep(replace(record, load_ms=_since(start)))
         if not specs:
             record = replace(record, warnings=(*record.warnings, "it brings no components"))
+        for note in (*old_hooks(module), *used_fields(specs)):
+            record = replace(record, warnings=(*record.warnings, note))
+            warn(f"plugin '{record.name}' ({record.source}): {note}")
         ids = [f"{record.name}/{spec.name}" for spec in specs]
         record = replace(record, components=tuple(dict.fromkeys(ids)), load_ms=_since(start))
         self._components += [
@@ -313,9 +313,7 @@ def _is_core(found: Installed) -> bool:
 
 
 def _not_allowed(allow: Collection[str]) -> str:
-    return (
-        f"not among the allowed plugins ({', '.join(sorted(allow))})" if allow else "plugins are switched off"
-    )
+    return f"not among the allowed plugins ({', '.join(sorted(allow))})" if allow else "plugins are switched off"
 
 
 def _failed(record: PluginRecord, status: Status, error: str, fix: str) -> PluginRecord:

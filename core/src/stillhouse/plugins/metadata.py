@@ -12,6 +12,9 @@ from urllib.parse import urlsplit
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+import stillhouse
 
 GROUP = "stillhouse.plugins"
 CORE_DISTRIBUTION = "stillhouse"
@@ -123,3 +126,11 @@ def _core_requirement(distribution: metadata.Distribution) -> SpecifierSet | Non
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
             specifiers = requirement.specifier if specifiers is None else specifiers & requirement.specifier
     return specifiers
+
+
+def bounded_requirement() -> str:
+    """The requirement on this core that a plugin should write: from this minor version up to the next one that may
+    break it, e.g. ``stillhouse>=0.1,<0.2``."""
+    version = Version(stillhouse.__version__)
+    following = f"{version.major + 1}" if version.major else f"0.{version.minor + 1}"
+    return f"{CORE_DISTRIBUTION}>={version.major}.{version.minor},<{following}"

@@ -20,6 +20,7 @@ import pydantic
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from stillhouse.errors import OptionError, PluginError, nearest
+from stillhouse.plugins.deprecation import Deprecated, Renamed, told, warn
 from stillhouse.plugins.registry import Component
 
 
@@ -62,9 +63,7 @@ def options_of(target: Any) -> list[Option]:
     hints = _resolved(target, wanted, name)
     helps = _helps(target)
     return [
-        Option(
-            name=each.name, annotation=hints[each.name], default=each.default, help=helps.get(each.name, "")
-        )
+        Option(name=each.name, annotation=hints[each.name], default=each.default, help=helps.get(each.name, ""))
         for each in wanted
     ]
 
@@ -117,10 +116,36 @@ def validate_options(component: Component, given: Mapping[str, Any], *, where: s
     """
     model = _located(component)
     try:
-        values = model.model_validate(dict(given))
+        values = model.model_validate(_current(component, model, given, where))
     except pydantic.ValidationError as error:
         raise _option_error(component, model, error, where) from error
     return {name: values.__dict__[name] for name in model.model_fields}
+
+
+def _current(
+    component: Component, model: type[pydantic.BaseModel], given: Mapping[str, Any], where: str
+) -> dict[str, Any]:
+    """``given`` under the present names; deprecated options are told of.
+
+    Raises:
+        OptionError: an option is given under its old and its new name.
+    """
+    current = dict(given)
+    for name, field in model.model_fields.items():
+        for mark in field.metadata:
+            if isinstance(mark, Renamed) and mark.old in current:
+                if name in current:
+                    raise OptionError(
+                        f"'{name}' and its old name '{mark.old}' are both given",
+                        where=where or component.label,
+                        fix=f"keep '{name}'",
+                    )
+                current[name] = current.pop(mark.old)
+                renamed = Deprecated(f"write '{name}' instead", mark.removed_in)
+                warn(told(f"option '{mark.old}' of {component.label}", renamed))
+            elif isinstance(mark, Deprecated) and name in current:
+                warn(told(f"option '{name}' of {component.label}", mark))
+    return current
 
 
 def describe_options(component: Component) -> list[dict[str, Any]]:
@@ -134,11 +159,9 @@ def describe_options(component: Component) -> list[dict[str, Any]]:
         {
             "name": name,
             "type": type_name(field.annotation if not field.metadata else _with_bounds(field)),
-            "default": None
-            if field.default is PydanticUndefined
-            else to_jsonable_python(field.default, fallback=str),
+            "default": None if field.default is PydanticUndefined else to_jsonable_python(field.default, fallback=str),
             "required": field.is_required(),
-            "help": field.description or "",
+            "help": " ".join(filter(None, (field.description, _fate(field)))),
         }
         for name, field in model.model_fields.items()
     ]
@@ -176,11 +199,17 @@ def type_name(annotation: Any) -> str:
     return f"{name}[{', '.join(type_name(each) for each in args)}]" if args else name
 
 
+def _fate(field: pydantic.fields.FieldInfo) -> str:
+    """What a deprecated option's help ends with."""
+    return " ".join(f"({told('it', mark)})" for mark in field.metadata if isinstance(mark, Deprecated))
+
+
 def _with_bounds(field: pydantic.fields.FieldInfo) -> str:
     """The field's type with its constraints, e.g. ``int (ge=1)``."""
     bounds = ", ".join(
         f"{key}={value}"
         for each in field.metadata
+        if not isinstance(each, Deprecated | Renamed)
         for key, value in (vars(each) if hasattr(each, "__dict__") else _slots(each)).items()
         if value is not None
     )
@@ -218,9 +247,7 @@ def _option_error(
     field = model.model_fields[name]
     expected = type_name(field.annotation if not field.metadata else _with_bounds(field))
     if first["type"] == "missing" and len(first["loc"]) == 1:
-        return OptionError(
-            f"{who} needs the option '{name}'{more}", where=place, fix=f"give '{name}' ({expected})"
-        )
+        return OptionError(f"{who} needs the option '{name}'{more}", where=place, fix=f"give '{name}' ({expected})")
     message = first["msg"][:1].lower() + first["msg"][1:]
     return OptionError(
         f"option '{name}' of {who} does not take {first['input']!r}: {message}{more}",
@@ -236,9 +263,7 @@ def _resolved(target: Any, parameters: list[inspect.Parameter], name: str) -> di
     function = getattr(function, "func", function)  # functools.partial
     holder = types.SimpleNamespace(__annotations__={each.name: each.annotation for each in parameters})
     try:
-        return typing.get_type_hints(
-            holder, globalns=getattr(function, "__globals__", {}), include_extras=True
-        )
+        return typing.get_type_hints(holder, globalns=getattr(function, "__globals__", {}), include_extras=True)
     except (NameError, TypeError, SyntaxError) as error:
         raise PluginError(
             f"the type of an option of {name} cannot be resolved: {error}",

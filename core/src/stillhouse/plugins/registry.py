@@ -104,23 +104,16 @@ class Registry:
             AmbiguousComponentError: a bare name that several plugins have.
         """
         kinds = (kind,) if isinstance(kind, str) else tuple(kind)
-        found = [
-            each for wanted in kinds for each in self._components if each.kind == wanted and each.id == name
-        ]
+        found = [each for wanted in kinds for each in self._components if each.kind == wanted and each.id == name]
         if not found and "/" not in name:
             found = [
-                each
-                for wanted in kinds
-                for each in self._components
-                if each.kind == wanted and each.spec.name == name
+                each for wanted in kinds for each in self._components if each.kind == wanted and each.spec.name == name
             ]
             ids = sorted({each.id for each in found})
             if len(ids) > 1:
                 raise AmbiguousComponentError(
                     f"{' or '.join(kinds)} '{name}' is ambiguous: several plugins have one",
-                    where=", ".join(
-                        f"{each.id} ({each.plugin.source})" for each in sorted(found, key=lambda c: c.id)
-                    ),
+                    where=", ".join(f"{each.id} ({each.plugin.source})" for each in sorted(found, key=lambda c: c.id)),
                     fix=f"write one of {', '.join(ids)}",
                 )
         if found:
@@ -141,11 +134,7 @@ class Registry:
     def _unknown(self, kinds: tuple[str, ...], name: str) -> UnknownComponentError:
         what = f"no {' or '.join(kinds) if len(kinds) <= 2 else 'component'} '{name}'"
         known = {each.id for each in self._components if each.kind in kinds}
-        others = [
-            each
-            for each in self._components
-            if each.id == name or ("/" not in name and each.spec.name == name)
-        ]
+        others = [each for each in self._components if each.id == name or ("/" not in name and each.spec.name == name)]
         if others:
             return UnknownComponentError(
                 f"{what}: '{others[0].id}' is a {others[0].kind}", fix=_suggestion(name, known, kinds)

@@ -109,7 +109,7 @@ def fit(model: nn.Module, step_loss: StepLoss, work: Fit, *, extra: nn.Module | 
         if extra is not None:
             extra.train()
         sums = _run_epoch(
-            wrapped, model, step_loss, work, prepared, scheduler, average, epoch, targets, steps_per_epoch
+            wrapped, model, step_loss, work, prepared, scheduler, average, epoch, targets, steps_per_epoch, extra
         )
         chosen = average.module if average is not None else model
         metrics = validate(chosen, work.head, work.val, work.inputs, device)
@@ -158,6 +158,7 @@ def _run_epoch(
     epoch: int,
     targets: Tensor | None,
     steps_per_epoch: int,
+    extra: nn.Module | None,
 ) -> dict[str, Any]:
     config, accelerator = work.config, work.accelerator
     steps = step_positions(len(work.train), config, work.seed, epoch, targets=targets)
@@ -182,6 +183,8 @@ def _run_epoch(
         guard.watch(total, given)
         optimizer.zero_grad(set_to_none=True)
         accelerator.backward(total)
+        if extra is not None and world > 1:
+            _average_gradients(extra, accelerator)
         if config.grad_clip is not None:
             accelerator.clip_grad_norm_(wrapped.parameters(), config.grad_clip)
         optimizer.step()
@@ -201,6 +204,13 @@ def _run_epoch(
             term, part = name.split("\0")
             terms.setdefault(term, {})[part] = value
     return {"loss": means["loss"], "terms": terms}
+
+
+def _average_gradients(module: nn.Module, accelerator: Accelerator) -> None:
+    """What DDP does for the model, done for modules that learn beside it and have no forward of their own to wrap."""
+    for parameter in module.parameters():
+        if parameter.grad is not None:
+            parameter.grad = accelerator.reduce(parameter.grad, reduction="mean")
 
 
 def _append(batch: Batch, unlabelled: Batch) -> Batch:

@@ -1,0 +1,147 @@
+"""What a fresh process finds out about a plugin; started by `stillhouse.testing.process`, with a request on stdin.
+
+``import``: the time that importing the plugin and calling its hooks takes, the heavy packages that come with it, and
+what is different in the process after the plugin was removed. ``reference``: digests of a small run of the core.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import random
+import signal
+import sys
+import threading
+import time
+import types
+import warnings
+from pathlib import Path
+from typing import Any
+
+HEAVY = (
+    "torch",
+    "numpy",
+    "pandas",
+    "transformers",
+    "scipy",
+    "sklearn",
+    "matplotlib",
+    "torchvision",
+    "torchaudio",
+    "pyarrow",
+    "PIL",
+    "accelerate",
+    "torchmetrics",
+)
+"""Packages that no module of hooks may import."""
+
+REFERENCE: dict[str, Any] = {
+    "name": "reference",
+    "head": "core/multiclass",
+    "dataset": {"use": "core/synthetic", "rows": 120, "unlabelled": 40},
+    "teacher": {"use": "core/mlp", "hidden": [8]},
+    "student": {"use": "core/mlp", "hidden": [4]},
+    "objectives": {"soft": ["soft", "core/dist"]},
+    "metrics": ["core/ece"],
+    "train": {"teacher": {"epochs": 1}, "student": {"epochs": 2}},
+    "seeds": [0],
+    "device": "cpu",
+}
+"""A run that leaves everything else to the defaults, which a plugin could have changed."""
+
+
+def manager_with(request: dict[str, str]) -> Any:
+    """A manager with the plugin of the request: an installed one, a file, or none."""
+    from stillhouse.plugins.manager import Manager
+
+    if request.get("file"):
+        return Manager(installed=False, files=[request["file"]])
+    return Manager(allow=[request["name"]] if request.get("name") else [])
+
+
+def probe_import(request: dict[str, str]) -> dict[str, Any]:
+    """See the module."""
+    from stillhouse.plugins import deprecation, loading, specs  # noqa: F401  what any plugin imports is not its own
+    from stillhouse.plugins.manager import Manager
+    from stillhouse.plugins.metadata import installed_plugins
+
+    with_core = Manager(installed=False)
+    if not request.get("file"):
+        found = next(each for each in installed_plugins() if each.name == request["name"])
+    loaded, before = set(sys.modules), _world()
+    names = [component.id for component in with_core.registry.components()]
+    start = time.perf_counter()
+    module = (
+        loading.import_file(Path(request["file"])) if request.get("file") else loading.import_entry_point(found)
+    )
+    with_core.add(request["name"], module)
+    milliseconds = (time.perf_counter() - start) * 1000
+    heavy = sorted({name.partition(".")[0] for name in set(sys.modules) - loaded} & set(HEAVY))
+    with_core.remove(request["name"])
+    after = _world()
+    left = [name for name in sorted(before.keys() | after.keys()) if before.get(name) != after.get(name)]
+    if names != [component.id for component in with_core.registry.components()]:
+        left.append("components in the registry")
+    return {"milliseconds": milliseconds, "heavy": heavy, "left": left}
+
+
+def _world() -> dict[str, Any]:
+    """What a plugin could change in a process, by name."""
+    root = logging.getLogger()
+    world: dict[str, Any] = {f"os.environ['{name}']": value for name, value in os.environ.items()}
+    world |= {
+        "sys.meta_path": [id(each) for each in sys.meta_path],
+        "sys.path_hooks": [id(each) for each in sys.path_hooks],
+        "sys.excepthook": id(sys.excepthook),
+        "sys.displayhook": id(sys.displayhook),
+        "the warnings filters": [repr(each) for each in warnings.filters],
+        "the root logger": (root.level, [id(each) for each in root.handlers]),
+        "the working directory": os.getcwd(),
+        "signal handlers": [repr(signal.getsignal(each)) for each in (signal.SIGINT, signal.SIGTERM)],
+        "the state of the random module": hash(random.getstate()),
+        "threads": sorted(thread.name for thread in threading.enumerate()),
+    }
+    for name, module in list(sys.modules.items()):
+        if module is not None and name.partition(".")[0] == "stillhouse" and not name.startswith("stillhouse.testing"):
+            for attribute, value in vars(module).items():
+                world |= _of_attribute(f"{name}.{attribute}", value)
+    return world
+
+
+def _of_attribute(name: str, value: Any) -> dict[str, Any]:
+    if isinstance(value, types.ModuleType) or name.rpartition(".")[2].startswith("__"):
+        return {}  # a module that is imported becomes an attribute of its package
+    found: dict[str, Any] = {name: id(value)}
+    if isinstance(value, dict | list | set):
+        found[f"the content of {name}"] = repr(value)
+    if isinstance(value, type):
+        found |= {f"{name}.{key}": id(each) for key, each in vars(value).items()}
+    return found
+
+
+def probe_reference(request: dict[str, str]) -> dict[str, str]:
+    """See the module."""
+    from stillhouse.pipeline import run
+
+    manager = manager_with(request)
+    folder = Path(request["folder"])
+    run(REFERENCE, out=folder, stop_after="student", manager=manager)
+    found = {"recipe.yaml": (folder / "recipe.yaml").read_text(encoding="utf-8")}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix == ".safetensors" or path.parent.name == "data":
+            found[str(path.relative_to(folder))] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def main() -> None:
+    """Answer the request on stdin with JSON in the file that it names."""
+    request = json.load(sys.stdin)
+    probe = probe_import if request["probe"] == "import" else probe_reference
+    answer = probe(request)
+    Path(request["answer"]).write_text(json.dumps(answer), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Training in two processes gives what training in one gives."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+RECIPE = {
+    "name": "processes",
+    "head": "core/multiclass",
+    "dataset": {"use": "core/synthetic", "rows": 320, "unlabelled": 96},
+    "teacher": {"use": "core/mlp", "hidden": [16]},
+    "student": {"use": "core/mlp", "hidden": [8]},
+    "objectives": {
+        "alpha": 0.5,
+        "soft": ["soft", {"use": "core/hints", "student": "TAP", "teacher": "TAP", "weight": 0.1}],
+    },
+    "train": {"teacher": {"epochs": 2, "batch_size": 32}, "student": {"epochs": 3, "batch_size": 32, "lr": 0.01}},
+    "evaluate": {"latency_samples": 20},
+    "seeds": [0],
+}
+
+
+def train(folder: Path, recipe: Path, *, processes: int) -> None:
+    launch = [sys.executable]
+    if processes > 1:
+        launch += [
+            "-m",
+            "accelerate.commands.launch",
+            "--cpu",
+            "--num_processes",
+            str(processes),
+            "--num_machines",
+            "1",
+        ]
+        launch += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+    command = [*launch, "-m", "stillhouse", "run", str(recipe), "--out", str(folder), "--quiet"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "STILLHOUSE_CACHE": str(folder.parent / f"cache-{processes}")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_same_models_adapters_and_unlabelled_rows_included(tmp_path: Path) -> None:
+    import stillhouse
+
+    shown = stillhouse.run({**RECIPE, "objectives": {"soft": ["soft"]}}, out=tmp_path / "names", stop_after="teacher")
+    first = next(name for name in load_file(shown.folder / "teacher" / "member-0" / "model.safetensors"))
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(RECIPE).replace("TAP", first.rpartition(".")[0]))
+    train(tmp_path / "one", recipe, processes=1)
+    train(tmp_path / "two", recipe, processes=2)
+    for model in ("teacher/member-0", "baseline/seed-0", "student/seed-0"):
+        one, two = (load_file(tmp_path / run / model / "model.safetensors") for run in ("one", "two"))
+        for name in one:
+            torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-4)
+    summaries = [json.loads((tmp_path / run / "summary.json").read_text()) for run in ("one", "two")]
+    assert summaries[0]["dataset"] == summaries[1]["dataset"]
+    assert summaries[0]["student"]["mean"] == pytest.approx(summaries[1]["student"]["mean"], abs=0.05)
+    lines = (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()
+    assert len(lines) == 2 + 3 + 3, "one process writes"
