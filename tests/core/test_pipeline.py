@@ -394,3 +394,14 @@ def test_a_leaking_dataset_stops_the_run_before_training(tmp_path: Path) -> None
     with using(module, name="bad") as manager, pytest.raises(LeakageError, match="row 0"):
         stillhouse.run(recipe(dataset="bad/leaky"), out=tmp_path / "run", manager=manager)
     assert not (tmp_path / "run" / "teacher").exists()
+
+
+def test_a_teacher_that_knows_its_rows_by_heart_is_told(tmp_path: Path) -> None:
+    said = {}
+    for folds in (0, 3):
+        log = Log()
+        values = recipe(teacher={"use": "core/random-forest", "trees": 20, "out_of_fold": folds}, seeds=[0])
+        values["dataset"]["noise"] = 0.3
+        stillhouse.run(values, out=tmp_path / str(folds), stop_after="student", reporter=log)
+        said[folds] = any("out_of_fold" in message for message in log.warnings)
+    assert said == {0: True, 3: False}

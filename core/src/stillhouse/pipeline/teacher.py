@@ -26,6 +26,10 @@ from stillhouse.trained import Trained, load
 from stillhouse.types import Batch, Outputs, Split, SubsetSplit
 
 
+OVERFIT = 3.0
+"""Validation loss over training loss from which a teacher is called overfit."""
+
+
 @dataclass
 class Teacher:
     """The finished teacher: its members, and the key of everything that its outputs depend on."""
@@ -197,7 +201,26 @@ def signal(context: RunContext, teacher: Teacher, taps: Sequence[str]) -> Teache
                 source = _Fixed(split.index(), teacher.out_of_fold)
             write_cache(source, split, folder, key=key, device=context.device)
     context.wait()
+    if teacher.out_of_fold is None:
+        _warn_of_overfitting(context, teacher)
     return CachedTeacher(*folders)
+
+
+def _warn_of_overfitting(context: RunContext, teacher: Teacher) -> None:
+    """Tell when the teacher knows its training rows by heart: there it repeats the labels and teaches nothing else."""
+    kept = np.load(context.folder / "teacher" / "signal-train" / "0.npy", mmap_mode="r")
+    losses = {}
+    for name, split in (("train", context.splits.train), ("val", context.splits.val)):
+        prediction = torch.from_numpy(np.array(kept)) if name == "train" else teacher.predict(split, context.device)
+        rows = split.columns(["target", "index", *context.head.row_entries()])
+        losses[name] = float(context.head.hard_loss(prediction, rows))
+    if losses["val"] > OVERFIT * losses["train"]:
+        context.warn(
+            f"the teacher's loss is {losses['train']:.3g} on the rows it was trained on and {losses['val']:.3g} "
+            "on validation: "
+            "on training rows it repeats the labels. teacher.out_of_fold: 5 gives soft targets from rows it has "
+            "not seen"
+        )
 
 
 def _is_current(folder: Path, key: str) -> bool:

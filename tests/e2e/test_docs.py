@@ -1,0 +1,76 @@
+"""The code of the documentation runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from stillhouse.cli import main
+from stillhouse.plugins.manager import default_manager
+from stillhouse.recipe import resolve
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (DOCS / page).read_text(), flags=re.DOTALL)
+
+
+def test_the_loop_of_your_own(capsys: Any) -> None:
+    (code,) = [block for block in blocks("python.md", "python") if "distill(" in block]
+    exec(compile(code, "docs/python.md", "exec"), {})
+    assert "'loss'" in capsys.readouterr().out
+
+
+def test_the_run_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    (code,) = [block for block in blocks("python.md", "python") if "stillhouse.run(" in block]
+    monkeypatch.chdir(tmp_path)
+    tiny = '["student.width=16", "train.teacher.epochs=1", "train.student.epochs=1", "evaluate.latency_samples=20"]'
+    exec(compile(code.replace('["student.width=16"]', tiny), "docs/python.md", "exec"), {})
+    assert "test rmse" in capsys.readouterr().out
+
+
+def test_one_file_of_hooks_brings_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = [block for block in blocks("own.md", "python") if "hookimpl" in block]
+    file = tmp_path / "my_domain.py"
+    file.write_text(code)
+    monkeypatch.chdir(tmp_path)
+    command = [
+        "run",
+        "industrial/rul-demo",
+        "--set",
+        "student={use: my_domain/tiny}",
+        "--plugin",
+        str(file),
+        "--seeds",
+        "0",
+    ]
+    tiny = [
+        "--set",
+        "train.teacher.epochs=1",
+        "--set",
+        "train.student.epochs=1",
+        "--set",
+        "evaluate.latency_samples=20",
+    ]
+    assert main([*command, *tiny, "--out", "run", "--quiet"]) == 0
+    manifest = yaml.safe_load((tmp_path / "run" / "manifest.json").read_text())
+    assert len(manifest["components"]["student"]["sha256"]) == 64
+
+
+@pytest.mark.parametrize("page", ["recipes.md", "own.md", "industrial.md"])
+def test_complete_recipes_of_the_pages_resolve(page: str, tmp_path: Path) -> None:
+    complete = 0
+    for block in blocks(page, "yaml"):
+        values = yaml.safe_load(block)
+        if isinstance(values, dict) and {"head", "dataset"} <= values.keys():
+            values = {"teacher": "industrial/bilstm", "student": "industrial/temporal-cnn", **values}
+            path = tmp_path / "recipe.yaml"
+            path.write_text(yaml.safe_dump(values))
+            assert resolve(path, default_manager().registry).recipe.name == "recipe"
+            complete += 1
+    assert complete
