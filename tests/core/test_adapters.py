@@ -36,9 +36,7 @@ from stillhouse.objectives import Hints, make_adapter
         ((8, 5, 2, 2), (8,), "tokens"),
     ],
 )
-def test_gives_the_teachers_shape_and_trains(
-    student: tuple[int, ...], teacher: tuple[int, ...], layout: str
-) -> None:
+def test_gives_the_teachers_shape_and_trains(student: tuple[int, ...], teacher: tuple[int, ...], layout: str) -> None:
     adapter = make_adapter(student, teacher, layout=layout)
     features = torch.rand(3, *student, requires_grad=True)
     adapted = adapter(features)
@@ -111,9 +109,7 @@ def test_lengths_may_vary_by_batch_when_they_are_equal_in_both_models() -> None:
     teacher=st.lists(st.integers(1, 6), min_size=1, max_size=3),
     layout=st.sampled_from(["tokens", "channels"]),
 )
-def test_either_fits_exactly_or_names_both_shapes(
-    student: list[int], teacher: list[int], layout: str
-) -> None:
+def test_either_fits_exactly_or_names_both_shapes(student: list[int], teacher: list[int], layout: str) -> None:
     adapter = fitted(student, teacher, layout)
     if adapter is None:
         with pytest.raises(ValueError, match="no adapter from") as error:
@@ -142,9 +138,7 @@ def fitted(student: list[int], teacher: list[int], layout: str) -> nn.Module | N
         ((0, 8), (4, 8), "tokens"),
     ],
 )
-def test_shapes_that_do_not_fit_are_named(
-    student: tuple[int, ...], teacher: tuple[int, ...], layout: str
-) -> None:
+def test_shapes_that_do_not_fit_are_named(student: tuple[int, ...], teacher: tuple[int, ...], layout: str) -> None:
     with pytest.raises(ValueError, match="no adapter from") as error:
         make_adapter(student, teacher, layout=layout)
     assert str(student) in str(error.value)

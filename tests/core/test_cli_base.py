@@ -216,9 +216,7 @@ def test_hoisting_loses_nothing_and_is_stable(args: list[str]) -> None:
 
 
 @pytest.mark.parametrize("width", ["80", "60"])
-def test_tables_fit_a_terminal(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: str
-) -> None:
+def test_tables_fit_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: str) -> None:
     monkeypatch.setenv("COLUMNS", width)
     assert main(["components"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -226,9 +224,7 @@ def test_tables_fit_a_terminal(
     assert any("core/similarity-preserving" in line for line in lines)
 
 
-def test_piped_rows_are_whole_lines(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_piped_rows_are_whole_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
     assert main(["components"]) == 0
     (row,) = [line for line in capsys.readouterr().out.splitlines() if "core/dist " in line]
@@ -236,9 +232,7 @@ def test_piped_rows_are_whole_lines(
     assert "between the rows of a class" in row
 
 
-def test_python_dash_m(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_python_dash_m(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     import runpy
 
     monkeypatch.setattr(sys, "argv", ["stillhouse", "--version"])

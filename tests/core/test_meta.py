@@ -19,9 +19,7 @@ from stillhouse.plugins import hookspecs
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "docs" / "reference"
-ERRORS = [
-    each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, StillhouseError)
-]
+ERRORS = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, StillhouseError)]
 
 
 def sections(page: str) -> dict[str, str]:
@@ -81,9 +79,7 @@ def test_every_command_and_option_has_documentation_and_every_command_a_test(nam
 def test_reference_names_nothing_that_does_not_exist() -> None:
     assert set(sections("errors.md")) == {each.__name__ for each in ERRORS}
     assert set(sections("hooks.md")) == set(hookspecs.HOOKS)
-    assert set(sections("cli.md")) == {"Global options"} | {
-        " ".join(("stillhouse", *name)) for name in COMMANDS
-    }
+    assert set(sections("cli.md")) == {"Global options"} | {" ".join(("stillhouse", *name)) for name in COMMANDS}
 
 
 def test_global_options_are_documented_and_no_command_redefines_one() -> None:

@@ -17,10 +17,7 @@ from stillhouse.objectives import SoftTargets, combined_loss
     alpha=st.floats(0, 1),
 )
 def test_equals_the_equation(hard: float, values: list[tuple[float, float]], alpha: float) -> None:
-    terms = [
-        (f"term{i}", weight, torch.tensor(value, dtype=torch.float64))
-        for i, (weight, value) in enumerate(values)
-    ]
+    terms = [(f"term{i}", weight, torch.tensor(value, dtype=torch.float64)) for i, (weight, value) in enumerate(values)]
     total, parts = combined_loss(torch.tensor(hard, dtype=torch.float64), terms, alpha)
     soft = sum(weight * value for weight, value in values)
     assert total.item() == pytest.approx(alpha * hard + (1 - alpha) * soft)
@@ -33,9 +30,7 @@ def test_equals_the_equation(hard: float, values: list[tuple[float, float]], alp
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5])
 def test_t_squared_stays_whatever_alpha_is(alpha: float) -> None:
-    student, teacher = (
-        torch.tensor([row], dtype=torch.float64) for row in ([1.0, 0.0, -1.0], [0.0, 2.0, 0.0])
-    )
+    student, teacher = (torch.tensor([row], dtype=torch.float64) for row in ([1.0, 0.0, -1.0], [0.0, 2.0, 0.0]))
     p, log_q = F.softmax(teacher / 4, 1), F.log_softmax(student / 4, 1)
     expected = 16 * (p * (p.log() - log_q)).sum().item()
     total, parts = combined_loss(

@@ -32,10 +32,7 @@ def similarity(s: np.ndarray, t: np.ndarray) -> float:
         rows = x.reshape(len(x), -1)
         gram = np.array([[float(np.dot(a, b)) for b in rows] for a in rows])
         grams.append([row / math.sqrt(sum(v * v for v in row)) for row in gram])
-    return (
-        sum((u - v) ** 2 for a, b in zip(*grams, strict=True) for u, v in zip(a, b, strict=True))
-        / len(s) ** 2
-    )
+    return sum((u - v) ** 2 for a, b in zip(*grams, strict=True) for u, v in zip(a, b, strict=True)) / len(s) ** 2
 
 
 def smooth_l1(a: float, b: float) -> float:
@@ -54,9 +51,7 @@ def cosine(u: np.ndarray, v: np.ndarray) -> float:
     return float(np.dot(u, v)) / lengths if lengths else 0.0
 
 
-def relational(
-    s: np.ndarray, t: np.ndarray, distance_weight: float = 25.0, angle_weight: float = 50.0
-) -> float:
+def relational(s: np.ndarray, t: np.ndarray, distance_weight: float = 25.0, angle_weight: float = 50.0) -> float:
     s, t = s.reshape(len(s), -1), t.reshape(len(t), -1)
     size = len(s)
     near_s, near_t = distances(s), distances(t)
@@ -101,8 +96,7 @@ RELATIONS = pytest.mark.parametrize("name", [name for name in CASES if name[:4] 
 def pair(name: str, *, scale: float = 1.0, seed: int = 0, rows: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     student, teacher = (
-        torch.randn((rows, *shape[1:]), generator=generator, dtype=torch.float64) * scale
-        for shape in CASES[name][1:3]
+        torch.randn((rows, *shape[1:]), generator=generator, dtype=torch.float64) * scale for shape in CASES[name][1:3]
     )
     return student.requires_grad_(), teacher
 
@@ -123,9 +117,7 @@ def test_float32_agrees_with_the_formula(name: str) -> None:
     student, teacher = (each.detach().float() for each in pair(name))
     value = objective(student, teacher)
     assert value.dtype == torch.float32
-    assert value.item() == pytest.approx(
-        formula(student.double().numpy(), teacher.double().numpy()), rel=1e-4
-    )
+    assert value.item() == pytest.approx(formula(student.double().numpy(), teacher.double().numpy()), rel=1e-4)
 
 
 @ALL
@@ -256,9 +248,7 @@ B = torch.tensor([[0.5, 1.0], [1.0, -1.0], [2.0, 0.0]])
     ],
     ids=["hints", "attention", "similarity", "relational"],
 )
-def test_frozen_values(
-    objective: nn.Module, student: torch.Tensor, teacher: torch.Tensor, value: float
-) -> None:
+def test_frozen_values(objective: nn.Module, student: torch.Tensor, teacher: torch.Tensor, value: float) -> None:
     assert objective(student, teacher).item() == pytest.approx(value, rel=1e-5)
 
 

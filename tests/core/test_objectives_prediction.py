@@ -138,9 +138,7 @@ ALL = pytest.mark.parametrize("name", CASES)
 
 def pair(shape: tuple[int, ...], *, scale: float = 1.0, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    student, teacher = (
-        torch.randn(shape, generator=generator, dtype=torch.float64) * scale for _ in range(2)
-    )
+    student, teacher = (torch.randn(shape, generator=generator, dtype=torch.float64) * scale for _ in range(2))
     return student.requires_grad_(), teacher
 
 
@@ -160,9 +158,7 @@ def test_float32_agrees_with_the_formula(name: str) -> None:
     student, teacher = (each.detach().float() for each in pair(shape))
     value = objective(student, teacher, **extras)
     assert value.dtype == torch.float32
-    assert value.item() == pytest.approx(
-        formula(student.double().numpy(), teacher.double().numpy()), rel=1e-4
-    )
+    assert value.item() == pytest.approx(formula(student.double().numpy(), teacher.double().numpy()), rel=1e-4)
 
 
 @ALL
@@ -242,9 +238,7 @@ def test_never_negative_and_the_order_of_rows_is_free(name: str, seed: int, scal
     value = objective(student, teacher, **extras)
     shuffled = {key: entry[order] for key, entry in extras.items()}
     assert value.item() >= -1e-12
-    assert objective(student[order], teacher[order], **shuffled).item() == pytest.approx(
-        value.item(), rel=1e-9
-    )
+    assert objective(student[order], teacher[order], **shuffled).item() == pytest.approx(value.item(), rel=1e-9)
 
 
 @pytest.mark.parametrize("name", ["soft-targets", "pixel", "token-forward", "token-jsd", "dkd", "dist"])
@@ -263,9 +257,7 @@ def test_a_constant_added_to_all_logits_changes_nothing(name: str, seed: int, of
     logits=hnp.arrays(np.float32, (2, 3, 5), elements=st.floats(-1e4, 1e4, width=32)),
     temperature=st.floats(0.5, 20.0),
 )
-def test_soft_targets_of_any_logits_are_finite_and_not_negative(
-    logits: np.ndarray, temperature: float
-) -> None:
+def test_soft_targets_of_any_logits_are_finite_and_not_negative(logits: np.ndarray, temperature: float) -> None:
     student = torch.from_numpy(logits[0].copy()).requires_grad_()
     value = SoftTargets(temperature=temperature)(student, torch.from_numpy(logits[1].copy()))
     value.backward()
@@ -338,9 +330,7 @@ CLASSES = torch.tensor([1, 2])
 def test_frozen_values(
     objective: torch.nn.Module, shape: tuple[int, ...], extras: dict[str, torch.Tensor], value: float
 ) -> None:
-    assert objective(STUDENT.view(shape), TEACHER.view(shape), **extras).item() == pytest.approx(
-        value, rel=1e-5
-    )
+    assert objective(STUDENT.view(shape), TEACHER.view(shape), **extras).item() == pytest.approx(value, rel=1e-5)
 
 
 def test_soft_targets_keep_the_scale_of_the_gradient_at_any_temperature() -> None:
@@ -431,9 +421,7 @@ def test_binary_and_two_class_soft_targets_agree() -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(
-    student=st.floats(-20, 20), teacher=st.floats(-20, 20), target=st.floats(-20, 20), margin=st.floats(0, 50)
-)
+@given(student=st.floats(-20, 20), teacher=st.floats(-20, 20), target=st.floats(-20, 20), margin=st.floats(0, 50))
 def test_teacher_bounded_counts_until_the_teacher_is_beaten_by_the_margin(
     student: float, teacher: float, target: float, margin: float
 ) -> None:
@@ -545,9 +533,7 @@ def test_a_mask_of_another_shape_is_refused() -> None:
     with pytest.raises(ValueError, match="mask"):
         SoftTargets()(STUDENT, TEACHER, mask=torch.ones(3))
     with pytest.raises(ValueError, match="mask"):
-        TokenKL()(
-            torch.zeros(2, 3, 4), torch.zeros(2, 3, 4), target=torch.zeros(2, 3).long(), mask=torch.ones(3)
-        )
+        TokenKL()(torch.zeros(2, 3, 4), torch.zeros(2, 3, 4), target=torch.zeros(2, 3).long(), mask=torch.ones(3))
 
 
 def test_weights_as_a_mask_weigh_rows() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import types
@@ -14,6 +15,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 from scipy import stats
+from sklearn.tree import DecisionTreeClassifier, export_text
 from torch import Tensor, nn
 
 import stillhouse
@@ -405,3 +407,33 @@ def test_a_teacher_that_knows_its_rows_by_heart_is_told(tmp_path: Path) -> None:
         stillhouse.run(values, out=tmp_path / str(folds), stop_after="student", reporter=log)
         said[folds] = any("out_of_fold" in message for message in log.warnings)
     assert said == {0: True, 3: False}
+
+
+def readable_tree(task: Any, *, depth: int = 2) -> Any:
+    return DecisionTreeClassifier(max_depth=depth, random_state=task.seed)
+
+
+def tree_rules(model: Any, task: Any) -> str:
+    return f"{task.info.description}\n{export_text(model)}"
+
+
+def readable() -> Any:
+    target, rules = f"{__name__}:readable_tree", f"{__name__}:tree_rules"
+    return [StudentSpec(name="tree", target=target, rules=rules, summary="A tree that can be read")]
+
+
+def test_rules_of_a_readable_model_are_kept_beside_it_and_printed_in_the_report(tmp_path: Path) -> None:
+    module = types.SimpleNamespace(stillhouse_students=hookimpl(readable))
+    module.stillhouse_students.__name__ = "stillhouse_students"
+    values = recipe("binary", student="read/tree", teacher="read/tree")
+    with using(module, name="read") as manager:
+        folder = stillhouse.run(values, out=tmp_path / "run", manager=manager).folder
+        again = stillhouse.run(values, out=tmp_path / "again", manager=manager).folder
+    rules = (folder / "student" / "seed-0" / "rules.txt").read_text(encoding="utf-8")
+    description = json.loads((folder / "data" / "info.json").read_text())["description"]
+    assert rules.startswith(f"{description}\n|---")
+    assert rules.count("class:") == 4
+    report = (folder / "report.html").read_text(encoding="utf-8")
+    assert html.escape(rules.splitlines()[1]) in report
+    for each in (folder / "baseline" / "seed-1", folder / "teacher" / "member-0", again / "teacher" / "member-0"):
+        assert "|---" in (each / "rules.txt").read_text(encoding="utf-8"), each

@@ -64,13 +64,9 @@ class Site:
         info = self.folder / f"{distribution.replace('-', '_')}-1.2.dist-info"
         info.mkdir()
         lines = ["Metadata-Version: 2.1", f"Name: {distribution}", "Version: 1.2"]
-        (info / "METADATA").write_text(
-            "\n".join(lines + [f"Requires-Dist: {each}" for each in requires]) + "\n"
-        )
+        (info / "METADATA").write_text("\n".join(lines + [f"Requires-Dist: {each}" for each in requires]) + "\n")
         (info / "entry_points.txt").write_text(f"[stillhouse.plugins]\n{name} = {value or module}\n")
-        (info / "RECORD").write_text(
-            f"{module}.py,,\n{info.name}/METADATA,,\n{info.name}/entry_points.txt,,\n"
-        )
+        (info / "RECORD").write_text(f"{module}.py,,\n{info.name}/METADATA,,\n{info.name}/entry_points.txt,,\n")
         for file, text in (files or {}).items():
             (info / file).write_text(text)
         return module
@@ -168,9 +164,7 @@ def listed(crowd: Path) -> dict[str, list[dict[str, object]]]:
     return by_name
 
 
-@pytest.mark.parametrize(
-    ("name", "status", "distribution", "cause", "fix"), EXPECTED, ids=[e[0] for e in EXPECTED]
-)
+@pytest.mark.parametrize(("name", "status", "distribution", "cause", "fix"), EXPECTED, ids=[e[0] for e in EXPECTED])
 def test_each_plugin_of_a_crowd_has_its_status_cause_and_fix(
     listed: dict[str, list[dict[str, object]]],
     name: str,
@@ -467,9 +461,7 @@ def test_editable_install_is_located_at_its_source(site: Site, tmp_path: Path) -
 
 
 def test_malformed_metadata_do_not_hide_other_plugins(site: Site) -> None:
-    site.install(
-        "garbled", GOOD, files={"entry_points.txt": "[stillhouse.plugins\nno equals sign", "METADATA": "\x00"}
-    )
+    site.install("garbled", GOOD, files={"entry_points.txt": "[stillhouse.plugins\nno equals sign", "METADATA": "\x00"})
     site.install("odd", GOOD, files={"direct_url.json": "{not json"})
     site.install("good", GOOD)
     statuses = {each.name: each.status for each in site.manager().records}
@@ -555,8 +547,6 @@ def test_commands_import_nothing_heavy(args: tuple[str, ...]) -> None:
         "heavy = {'torch', 'numpy', 'pandas', 'transformers', 'sklearn', 'matplotlib'} & set(sys.modules)\n"
         "sys.exit(f'imported {sorted(heavy)}' if heavy or status else 0)\n"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
-    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout

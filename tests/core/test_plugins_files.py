@@ -69,14 +69,10 @@ def test_only_the_command_that_names_the_file_has_it(file: Path, capsys: pytest.
     assert main(["components", "--json", "--plugin", str(file)]) == 0
     assert "file_domain/rows" in {each["id"] for each in json.loads(capsys.readouterr().out)["components"]}
     assert main(["components", "--json"]) == 0
-    assert "file_domain/rows" not in {
-        each["id"] for each in json.loads(capsys.readouterr().out)["components"]
-    }
+    assert "file_domain/rows" not in {each["id"] for each in json.loads(capsys.readouterr().out)["components"]}
 
 
-def test_named_file_is_loaded_whatever_the_allow_list_says(
-    file: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_named_file_is_loaded_whatever_the_allow_list_says(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--no-plugins", "components", "--tag", "mine", "--plugin", str(file)]) == 0
     assert "file_domain/rows" in capsys.readouterr().out
 
@@ -92,9 +88,7 @@ def test_target_resolves_in_a_spawned_process(file: Path) -> None:
     )
     script = file.parent / "script.py"
     script.write_text(code)
-    result = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=False
-    )
+    result = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=False)
     assert result.stdout.strip() == "8", result.stderr
 
 
@@ -136,9 +130,7 @@ def test_file_that_cannot_be_used(
     with pytest.raises(PluginError) as caught:
         manager.require_requested()
     assert str(path) in caught.value.what
-    assert [each.plugin.name for each in manager.registry.components()] == ["core"] * len(
-        manager.registry.components()
-    )
+    assert [each.plugin.name for each in manager.registry.components()] == ["core"] * len(manager.registry.components())
 
 
 def test_broken_file_stops_the_command_but_not_the_plugins_commands(
@@ -177,9 +169,7 @@ def test_check_takes_the_source_folder_of_an_editable_install(
         "Metadata-Version: 2.1\nName: stillhouse-file\nVersion: 1.0\nRequires-Dist: stillhouse>=0.1\n"
     )
     (info / "entry_points.txt").write_text("[stillhouse.plugins]\nfiled = file_domain\n")
-    (info / "direct_url.json").write_text(
-        json.dumps({"url": source.as_uri(), "dir_info": {"editable": True}})
-    )
+    (info / "direct_url.json").write_text(json.dumps({"url": source.as_uri(), "dir_info": {"editable": True}}))
     (source / "file_domain.py").write_text(CODE)
     monkeypatch.syspath_prepend(str(site))
     monkeypatch.syspath_prepend(str(source))

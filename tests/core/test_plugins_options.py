@@ -87,9 +87,7 @@ class PlainOptions(Documented):
 def component(of: Any) -> Component:
     """A component whose target is ``of``."""
     spec = DatasetSpec(name="rows", target="somewhere:rows", summary="Rows")
-    plugin = PluginRecord(
-        name="law", distribution="stillhouse-law", version="1", location="", status=Status.ACTIVE
-    )
+    plugin = PluginRecord(name="law", distribution="stillhouse-law", version="1", location="", status=Status.ACTIVE)
     made = Component(id="law/rows", kind="dataset", spec=spec, plugin=plugin)
     object.__setattr__(spec, "load", lambda: of)
     return made
@@ -148,9 +146,7 @@ def test_every_unknown_option_is_refused(name: str) -> None:
         ({"size": 1.5, "mode": 2}, "(and 1 more)", "size", "int"),
     ],
 )
-def test_refused_values_say_where_and_what_is_expected(
-    values: dict[str, Any], what: str, where: str, fix: str
-) -> None:
+def test_refused_values_say_where_and_what_is_expected(values: dict[str, Any], what: str, where: str, fix: str) -> None:
     with pytest.raises(OptionError) as caught:
         options.validate_options(component(target), values, where="rul.yaml, dataset")
     assert what in caught.value.what
@@ -203,9 +199,7 @@ def test_wrapped_functions_keep_their_options() -> None:
     def wrapper(*args: Any, **kwargs: Any) -> None:
         return target(*args, **kwargs)
 
-    assert [each.name for each in options.options_of(wrapper)] == [
-        each.name for each in options.options_of(target)
-    ]
+    assert [each.name for each in options.options_of(wrapper)] == [each.name for each in options.options_of(target)]
 
 
 def test_schema_refuses_extra_properties() -> None:

@@ -154,9 +154,7 @@ def test_failure_of_a_target_names_plugin_and_distribution(
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "law_bad", raising=False)
     manager = Manager(installed=False)
-    manager.add(
-        "law", plugin(datasets=[dataset("cases", target=target)]), distribution="stillhouse-law", version="2"
-    )
+    manager.add("law", plugin(datasets=[dataset("cases", target=target)]), distribution="stillhouse-law", version="2")
     with pytest.raises(error) as caught:
         manager.registry.get("dataset", "cases").load()
     sys.modules.pop("law_bad", None)
@@ -167,9 +165,7 @@ def test_failure_of_a_target_names_plugin_and_distribution(
 def test_deprecated_component_warns_when_loaded(law_targets: ModuleType) -> None:
     specs = [dataset("old", deprecated="law/cases"), dataset("cases")]
     with using(plugin(datasets=specs), name="law") as manager:
-        with pytest.warns(
-            FutureWarning, match=r"'law/old' of plugin 'law' .* is deprecated: write law/cases instead"
-        ):
+        with pytest.warns(FutureWarning, match=r"'law/old' of plugin 'law' .* is deprecated: write law/cases instead"):
             manager.registry.get("dataset", "old").load()
         with warnings.catch_warnings():
             warnings.simplefilter("error")

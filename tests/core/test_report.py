@@ -375,6 +375,15 @@ def test_controls_and_references_are_listed(folder):
         assert words in page.words
 
 
+def test_rules_of_the_student_are_printed_and_escaped(folder):
+    assert "Rules of the student" not in page_of(folder)[1].words
+    (folder / "student" / "seed-0" / "rules.txt").write_text("amount <= 220.0: genuine\n<b>")
+    html, page = page_of(folder)
+    assert "amount <= 220.0: genuine" in page.words
+    assert "amount &lt;= 220.0: genuine\n&lt;b&gt;" in html
+    assert page.words.index("Rules of the student") < page.words.index("Recipe and provenance")
+
+
 def test_the_summary_alone_is_enough(folder):
     for name in ("manifest.json", "metrics.jsonl", "recipe.yaml"):
         (folder / name).unlink()

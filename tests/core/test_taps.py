@@ -218,9 +218,7 @@ def test_a_child_called_module_is_no_wrapper() -> None:
 
 
 def test_hugging_face_outputs_give_the_last_hidden_state() -> None:
-    config = BertConfig(
-        vocab_size=11, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=8
-    )
+    config = BertConfig(vocab_size=11, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=8)
     model = BertModel(config).eval()
     ids = torch.randint(0, 11, (2, 5))
     with Taps(model, ["encoder", "encoder.layer.0", "pooler"]) as taps:

@@ -90,8 +90,7 @@ def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
         target=f"{module}:GaussianKL",
         summary="KL divergence between the teacher's and the student's Gaussians",
         kinds=(GAUSSIAN,),
-        refused=NOT_VALUES
-        | {REGRESSION: "it needs a predicted variance: use teacher-mse, or a gaussian head"},
+        refused=NOT_VALUES | {REGRESSION: "it needs a predicted variance: use teacher-mse, or a gaussian head"},
         tags=("prediction",),
     )
     per_place: dict[str, str] = {
@@ -204,9 +203,7 @@ def stillhouse_heads() -> Iterable[HeadSpec]:
 @hookimpl
 def stillhouse_teachers() -> Iterable[TeacherSpec]:
     """Generic teachers for tabular inputs."""
-    yield TeacherSpec(
-        name="mlp", target="stillhouse.models:mlp", summary="Multi-layer perceptron over all inputs"
-    )
+    yield TeacherSpec(name="mlp", target="stillhouse.models:mlp", summary="Multi-layer perceptron over all inputs")
     yield TeacherSpec(
         name="random-forest",
         target="stillhouse.models:random_forest",
@@ -226,12 +223,8 @@ def stillhouse_teachers() -> Iterable[TeacherSpec]:
 @hookimpl
 def stillhouse_students() -> Iterable[StudentSpec]:
     """Generic students for tabular inputs."""
-    yield StudentSpec(
-        name="mlp", target="stillhouse.models:mlp", summary="Multi-layer perceptron over all inputs"
-    )
-    yield StudentSpec(
-        name="linear", target="stillhouse.models:linear", summary="One linear layer over all inputs"
-    )
+    yield StudentSpec(name="mlp", target="stillhouse.models:mlp", summary="Multi-layer perceptron over all inputs")
+    yield StudentSpec(name="linear", target="stillhouse.models:linear", summary="One linear layer over all inputs")
     yield StudentSpec(
         name="decision-tree",
         target="stillhouse.models:decision_tree",

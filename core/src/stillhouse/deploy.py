@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stillhouse.errors import DataError, ExportError, RunFolderError
-from stillhouse.forwarding import prediction_of
+from stillhouse.forwarding import call, prediction_of
 from stillhouse.plugins.manager import Manager, default_manager
 from stillhouse.plugins.registry import Registry
 from stillhouse.plugins.specs import DatasetSpec, load_target
@@ -150,7 +150,7 @@ class _ByPosition(nn.Module):
         self.model, self.inputs = model, inputs
 
     def forward(self, *values: Tensor) -> Tensor:
-        return prediction_of(self.model(**dict(zip(self.inputs, values, strict=True))))
+        return prediction_of(call(self.model, dict(zip(self.inputs, values, strict=True))))
 
 
 def export(

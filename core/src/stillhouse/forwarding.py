@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from stillhouse.errors import IncompatibleError
 from stillhouse.types import Batch, DataInfo
@@ -16,13 +17,16 @@ from stillhouse.types import Batch, DataInfo
 def accepted_inputs(
     model: nn.Module, info: DataInfo, *, declared: Sequence[str] = (), who: str = "the model"
 ) -> tuple[str, ...]:
-    """Names of the dataset's inputs that ``model.forward`` takes: those ``declared`` by its spec, else by its
-    signature.
+    """The dataset's inputs that ``model.forward`` takes: those ``declared`` by its spec, else by its signature.
+
+    An ``nn.Sequential`` takes the only input there is, whatever its name.
 
     Raises:
         IncompatibleError: the model needs an input that the dataset does not have, or takes none of them.
     """
     available = tuple(info.inputs)
+    if isinstance(model, nn.Sequential) and not declared and len(available) == 1:
+        return available
     parameters = inspect.signature(model.forward).parameters.values()
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     names = [
@@ -49,7 +53,15 @@ def accepted_inputs(
 
 def predict(model: nn.Module, batch: Batch, inputs: Sequence[str]) -> Tensor:
     """The model's prediction for a batch; Hugging Face outputs give their ``logits``, tuples their first item."""
-    return prediction_of(model(**{name: batch[name] for name in inputs}))
+    return prediction_of(call(model, {name: batch[name] for name in inputs}))
+
+
+def call(model: nn.Module, inputs: Batch) -> Any:
+    """Call ``model`` with inputs by keyword; an ``nn.Sequential``, which has no names, with its only one."""
+    bare = model.module if isinstance(model, DistributedDataParallel) else model
+    if isinstance(bare, nn.Sequential) and len(inputs) == 1:
+        return model(*inputs.values())
+    return model(**inputs)
 
 
 def prediction_of(answer: Any) -> Tensor:

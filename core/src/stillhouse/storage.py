@@ -20,6 +20,8 @@ from stillhouse.errors import RunFolderError
 
 TEMPORARY = "partial-"
 """How names of unfinished files and folders begin, after the dot."""
+RULES = "rules.txt"
+"""What explains a model that a person can read, beside its weights."""
 
 
 @contextlib.contextmanager
@@ -53,7 +55,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files and folders that a killed process left behind; nobody else may be writing in ``folder``."""
+    """Remove what a killed process left behind in ``folder``, in which nobody else may be writing."""
     for path in sorted(folder.rglob(f".{TEMPORARY}*")):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from stillhouse.errors import IncompatibleError, nearest
+from stillhouse.forwarding import call
 
 
 class Taps:
@@ -114,9 +115,7 @@ def _layers(model: nn.Module) -> list[nn.Module]:
         layers.append(inner)
 
 
-def tap_shapes(
-    model: nn.Module, inputs: Mapping[str, Tensor], paths: Iterable[str]
-) -> dict[str, tuple[int, ...]]:
+def tap_shapes(model: nn.Module, inputs: Mapping[str, Tensor], paths: Iterable[str]) -> dict[str, tuple[int, ...]]:
     """Shapes of features, without the batch dimension, by one forward that leaves no trace.
 
     It runs in eval mode without gradients, and afterwards modes, buffers and torch's random state are what
@@ -140,7 +139,7 @@ def tap_shapes(
         try:
             bare.eval()
             with taps:
-                bare(**inputs)
+                call(bare, dict(inputs))
         finally:
             for module, training in modes.items():
                 module.training = training
@@ -160,9 +159,7 @@ def _find(model: nn.Module, path: str) -> tuple[nn.Module, int | None]:
         if last.isdecimal() and parent in modules and parent:
             return modules[parent], int(last)
     known = [name for name, _ in inner.named_modules() if name]
-    raise IncompatibleError(
-        f"{type(inner).__name__} has no module '{path}'", where="taps", fix=nearest(path, known)
-    )
+    raise IncompatibleError(f"{type(inner).__name__} has no module '{path}'", where="taps", fix=nearest(path, known))
 
 
 def _tensor_of(output: Any, path: str, position: int | None) -> Tensor:

@@ -17,7 +17,7 @@ from stillhouse.forwarding import accepted_inputs, predict
 from stillhouse.kinds import OutputKind
 from stillhouse.plugins.registry import Component, Registry
 from stillhouse.plugins.specs import ModelSpec, load_target
-from stillhouse.storage import read_json, read_weights, replacing, write_json, write_weights
+from stillhouse.storage import RULES, read_json, read_weights, replacing, write_json, write_text, write_weights
 from stillhouse.teachers import EstimatorTeacher, LiveTeacher, TeacherSource
 from stillhouse.teachers.estimator import estimator_prediction
 from stillhouse.training.loop import predict_split
@@ -74,13 +74,17 @@ class Trained:
         return estimator_prediction(self.model, self.features(batch), self.task.kind, self.task.outputs)
 
     def save(self, folder: Path) -> None:
-        """Write weights (safetensors) or the estimator (skops), then ``model.json``, whose presence says that all is
-        there."""
+        """Write weights (safetensors) or the estimator (skops), the model's rules where it has some, then
+        ``model.json``, whose presence says that all is there."""
         if self.is_network:
             write_weights(folder / "model.safetensors", self.model)
         else:
             with replacing(folder / "estimator.skops") as temporary:
                 skops.io.dump(self.model, temporary)
+        spec = self.component.spec
+        if isinstance(spec, ModelSpec) and spec.rules:
+            explain = load_target(spec.rules, who=self.component.id)
+            write_text(folder / RULES, explain(self.model, self.task))
         write_json(
             folder / "model.json",
             {

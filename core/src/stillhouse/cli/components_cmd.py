@@ -120,10 +120,7 @@ def _print(component: Component) -> None:
     )
     source = f"{component.plugin.source} (plugin {component.plugin.name})"
     rest = [
-        (name, line)
-        for name, value in details.items()
-        if name not in handled
-        for name, line in _lines(name, value)
+        (name, line) for name, value in details.items() if name not in handled for name, line in _lines(name, value)
     ]
     print_fields([("from", source), *rest])
     print_lines("")

@@ -40,9 +40,7 @@ def print_lines(text: str | Text, *, stderr: bool = False) -> None:
     console(stderr=stderr).print(text, soft_wrap=True)
 
 
-def print_table(
-    headers: Sequence[str], rows: Iterable[Sequence[str | Text]], *, wrap: Sequence[str] = ()
-) -> None:
+def print_table(headers: Sequence[str], rows: Iterable[Sequence[str | Text]], *, wrap: Sequence[str] = ()) -> None:
     """A table on stdout; only the columns in ``wrap`` may break lines when the terminal is narrow."""
     table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     for header in headers:

@@ -41,9 +41,7 @@ class Settings:
         if self._manager is None:
             from stillhouse.plugins.manager import Manager
 
-            self._manager = Manager.from_environment(
-                no_plugins=self.no_plugins, disable=self.disable, files=self.files
-            )
+            self._manager = Manager.from_environment(no_plugins=self.no_plugins, disable=self.disable, files=self.files)
             for warning in self._manager.warnings:
                 print_warning(warning)
         return self._manager

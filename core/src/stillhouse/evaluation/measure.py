@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from stillhouse.forwarding import call
 from stillhouse.types import Batch
 
 LEAST_ROUNDS = 20
@@ -77,14 +78,13 @@ def flops(model: Any, inputs: Batch) -> int | None:
     counter = FlopCounterMode(display=False)
     try:
         model.eval()
-        # Fused recurrent and attention kernels are opaque to the counter; without them an LSTM or a
-        # transformer is
+        # Fused recurrent and attention kernels are opaque to the counter; without them an LSTM or a transformer is
         # made of products that it can count.
         torch.backends.mha.set_fastpath_enabled(False)
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # the switch below warns of TF32 on hardware that nobody asked for
             with torch.backends.mkldnn.flags(enabled=False), sdpa_kernel(SDPBackend.MATH), counter:
-                model(**inputs)
+                call(model, inputs)
     finally:
         torch.backends.mha.set_fastpath_enabled(fused_attention)
         model.train(training)
@@ -101,8 +101,7 @@ def latency(
     warmup: int = 10,
     budget: float = 20.0,
 ) -> dict[str, Any]:
-    """Time several models side by side: A B C, then B C A, ..., so that a slow spell of the machine meets all
-    of them.
+    """Time several models side by side: A B C, then B C A, ..., so that a slow spell of the machine meets all.
 
     Args:
         models: functions from a batch to a prediction, by name; modules must be in eval mode.

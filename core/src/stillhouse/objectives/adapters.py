@@ -19,9 +19,7 @@ from stillhouse.objectives.functional import averaged
 Layout = Literal["tokens", "channels"]
 
 
-def make_adapter(
-    student_shape: Sequence[int], teacher_shape: Sequence[int], *, layout: Layout = "tokens"
-) -> nn.Module:
+def make_adapter(student_shape: Sequence[int], teacher_shape: Sequence[int], *, layout: Layout = "tokens") -> nn.Module:
     """A module from ``[B, *student_shape]`` to ``[B, *teacher_shape]``.
 
     ===================  ===================  ====================================================
@@ -71,9 +69,7 @@ def make_adapter(
         return TokensToMap(student, teacher)
     if ranks == (3, 2) and tokens:
         return MapToTokens(student, teacher)
-    raise ValueError(
-        f"no adapter from {student} to {teacher}" + ("" if tokens else f" with layout '{layout}'")
-    )
+    raise ValueError(f"no adapter from {student} to {teacher}" + ("" if tokens else f" with layout '{layout}'"))
 
 
 class Maps(nn.Module):

@@ -149,6 +149,5 @@ class Relational(nn.Module):
 def _require_rows(student: Tensor, teacher: Tensor) -> None:
     if student.dim() < 2 or teacher.dim() < 2 or len(student) != len(teacher):
         raise ValueError(
-            f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} "
-            "must be [B, ...] with the same rows"
+            f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} must be [B, ...] with the same rows"
         )

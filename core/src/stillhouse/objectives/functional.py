@@ -46,8 +46,7 @@ def require_same_shape(student: Tensor, teacher: Tensor, expected: str, rank: in
     """
     if student.shape != teacher.shape or (rank is not None and student.dim() != rank):
         raise ValueError(
-            f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} "
-            f"must both have the shape {expected}"
+            f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} must both have the shape {expected}"
         )
 
 

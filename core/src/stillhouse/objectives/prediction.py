@@ -126,18 +126,14 @@ class TeacherBounded(nn.Module):
         self.margin = margin
 
     @full_precision
-    def forward(
-        self, student: Tensor, teacher: Tensor, *, target: Tensor, mask: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, student: Tensor, teacher: Tensor, *, target: Tensor, mask: Tensor | None = None) -> Tensor:
         """Loss of values ``[B, D]`` against ``target``."""
         require_same_shape(student, teacher, "[B, D]", 2)
         target = target.to(student.dtype)
         if target.dim() == 1 and student.shape[1] == 1:
             target = target.unsqueeze(1)
         if target.shape != student.shape:
-            raise ValueError(
-                f"target {tuple(target.shape)} does not fit values of shape {tuple(student.shape)}"
-            )
+            raise ValueError(f"target {tuple(target.shape)} does not fit values of shape {tuple(student.shape)}")
         error = (student - target).square().mean(1)
         bound = (teacher - target).square().mean(1)
         return masked_mean(torch.where(error + self.margin > bound, error, torch.zeros_like(error)), mask)
@@ -160,9 +156,7 @@ class GaussianKL(nn.Module):
     def __init__(self, *, min_log_variance: float = -20.0, max_log_variance: float = 40.0) -> None:
         super().__init__()
         if not min_log_variance < max_log_variance:
-            raise ValueError(
-                f"min_log_variance {min_log_variance} must lie below max_log_variance {max_log_variance}"
-            )
+            raise ValueError(f"min_log_variance {min_log_variance} must lie below max_log_variance {max_log_variance}")
         self.min_log_variance, self.max_log_variance = min_log_variance, max_log_variance
 
     @full_precision
@@ -293,9 +287,7 @@ class TokenKL(nn.Module):
         if target is None:
             return mask
         if target.shape != student.shape[:2]:
-            raise ValueError(
-                f"target {tuple(target.shape)} does not fit logits of shape {tuple(student.shape)}"
-            )
+            raise ValueError(f"target {tuple(target.shape)} does not fit logits of shape {tuple(student.shape)}")
         valid = (target != self.ignore).to(student.dtype)
         if mask is None:
             return valid
@@ -331,9 +323,7 @@ class DKD(nn.Module):
         self.alpha, self.beta, self.temperature = alpha, beta, temperature
 
     @full_precision
-    def forward(
-        self, student: Tensor, teacher: Tensor, *, target: Tensor, mask: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, student: Tensor, teacher: Tensor, *, target: Tensor, mask: Tensor | None = None) -> Tensor:
         """Loss of logits ``[B, C]`` with the true class ``target`` ``[B]``."""
         require_same_shape(student, teacher, "[B, C]", 2)
         require_positive(temperature=self.temperature)
@@ -357,9 +347,7 @@ class DKD(nn.Module):
 def _true_and_rest(logits: Tensor, ids: Tensor, true: Tensor) -> Tensor:
     """Log-probabilities of (true class, all others), ``[B, 2]``."""
     log = F.log_softmax(logits, dim=1)
-    return torch.cat(
-        (log.gather(1, ids), log.masked_fill(true, -torch.inf).logsumexp(1, keepdim=True)), dim=1
-    )
+    return torch.cat((log.gather(1, ids), log.masked_fill(true, -torch.inf).logsumexp(1, keepdim=True)), dim=1)
 
 
 class DIST(nn.Module):

@@ -77,8 +77,7 @@ def parse_schedule(value: float | Mapping[str, Any] | Schedule) -> Schedule:
         return Schedule(end=float(value))  # type: ignore[arg-type]
     if not isinstance(value, Mapping):
         raise ValueError(
-            f"{value!r} is neither a finite number nor a schedule "
-            "such as {schedule: linear, start: 8, end: 1}"
+            f"{value!r} is neither a finite number nor a schedule such as {{schedule: linear, start: 8, end: 1}}"
         )
     known = [each.name for each in fields(Schedule)]
     for name in value:
@@ -94,9 +93,7 @@ def parse_schedule(value: float | Mapping[str, Any] | Schedule) -> Schedule:
     if missing:
         raise ValueError(f"schedule '{shape}' needs {' and '.join(missing)}")
     if shape == "constant" and set(value) - {"schedule", "end"}:
-        raise ValueError(
-            "schedule 'constant' takes only end; write 'linear' or 'cosine' for a value that moves"
-        )
+        raise ValueError("schedule 'constant' takes only end; write 'linear' or 'cosine' for a value that moves")
     return Schedule(**{**DEFAULTS[shape], **value})
 
 

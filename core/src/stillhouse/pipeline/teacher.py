@@ -25,7 +25,6 @@ from stillhouse.teachers.ensemble import combine
 from stillhouse.trained import Trained, load
 from stillhouse.types import Batch, Outputs, Split, SubsetSplit
 
-
 OVERFIT = 3.0
 """Validation loss over training loss from which a teacher is called overfit."""
 

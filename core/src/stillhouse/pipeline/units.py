@@ -16,7 +16,7 @@ from stillhouse.pipeline.context import RunContext
 from stillhouse.pipeline.stages import finish, why_stale
 from stillhouse.recipe.check import Bound
 from stillhouse.recipe.model import TrainConfig
-from stillhouse.storage import digest, read_json, replacing_folder, write_json, write_text
+from stillhouse.storage import RULES, digest, read_json, replacing_folder, write_json, write_text
 from stillhouse.trained import Trained, build, load
 from stillhouse.training.estimators import fit_hard
 from stillhouse.training.loop import Fit, fit
@@ -110,7 +110,7 @@ def _store() -> Path:
 def _keep(folder: Path, stored: Path, everything: Mapping[str, Any]) -> None:
     try:
         with replacing_folder(stored) as temporary:
-            for name in ("model.json", "model.safetensors", "estimator.skops", "history.jsonl"):
+            for name in ("model.json", "model.safetensors", "estimator.skops", RULES, "history.jsonl"):
                 if (folder / name).exists():
                     shutil.copy2(folder / name, temporary / name)
             finish(temporary, everything)

@@ -64,15 +64,35 @@ if TYPE_CHECKING:
     from stillhouse.plugins.manager import Manager, default_manager, using
     from stillhouse.plugins.records import PluginRecord, Status
     from stillhouse.plugins.registry import Component, Registry
+    from stillhouse.plugins.specs import (
+        DatasetSpec,
+        HeadSpec,
+        MetricSpec,
+        ModelSpec,
+        ObjectiveSpec,
+        RecipeSpec,
+        Spec,
+        StudentSpec,
+        TeacherSpec,
+    )
 
 __all__ = [
     "Component",
+    "DatasetSpec",
     "Deprecated",
+    "HeadSpec",
     "Manager",
+    "MetricSpec",
+    "ModelSpec",
+    "ObjectiveSpec",
     "PluginRecord",
+    "RecipeSpec",
     "Registry",
     "Renamed",
+    "Spec",
     "Status",
+    "StudentSpec",
+    "TeacherSpec",
     "default_manager",
     "using",
 ]
@@ -87,6 +107,15 @@ _HOMES = {
     "using": "manager",
     "PluginRecord": "records",
     "Status": "records",
+    "DatasetSpec": "specs",
+    "HeadSpec": "specs",
+    "MetricSpec": "specs",
+    "ModelSpec": "specs",
+    "ObjectiveSpec": "specs",
+    "RecipeSpec": "specs",
+    "Spec": "specs",
+    "StudentSpec": "specs",
+    "TeacherSpec": "specs",
 }
 
 

@@ -111,7 +111,9 @@ class Report:
 
 def summary(outcomes: Sequence[str], components: int) -> str:
     """``12 checks on 3 components: 11 passed, 1 skipped``."""
-    counts = {outcome: list(outcomes).count(outcome) for outcome in dict.fromkeys(("passed", "failed", "skipped", *outcomes))}
+    counts = {
+        outcome: list(outcomes).count(outcome) for outcome in dict.fromkeys(("passed", "failed", "skipped", *outcomes))
+    }
     told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
     return f"{counted(len(outcomes), 'check')} on {counted(components, 'component')}: {told}"
 

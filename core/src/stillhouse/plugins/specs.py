@@ -184,21 +184,27 @@ class ModelSpec(Spec):
         kinds: output kinds that it can produce; empty means all.
         features: ``"package.module:function"`` from a batch to the 2-D array that an estimator is fitted on;
             without it the inputs are flattened and concatenated.
+        rules: ``"package.module:function"`` from the fitted model and its `Task` to text that explains it: the
+            rules of a tree, the weights of a score. For models that a person can read; the text is kept beside the
+            model as ``rules.txt``, and the report prints the student's.
     """
 
     inputs: tuple[str, ...] = ()
     kinds: tuple[OutputKind, ...] = ()
     features: str = ""
+    rules: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_kinds(self, self.kinds)
-        if self.features and not TARGET.fullmatch(self.features):
-            raise SpecError(
-                f"features '{self.features}' is malformed",
-                where=f"{type(self).__name__}(name={self.name!r})",
-                fix=self._target_example(),
-            )
+        for name in ("features", "rules"):
+            value = getattr(self, name)
+            if value and not TARGET.fullmatch(value):
+                raise SpecError(
+                    f"{name} '{value}' is malformed",
+                    where=f"{type(self).__name__}(name={self.name!r})",
+                    fix=self._target_example(),
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,35 +56,47 @@ def manager_with(request: dict[str, str]) -> Any:
     """A manager with the plugin of the request: an installed one, a file, or none."""
     from stillhouse.plugins.manager import Manager
 
-    if request.get("file"):
+    if request["file"]:
         return Manager(installed=False, files=[request["file"]])
-    return Manager(allow=[request["name"]] if request.get("name") else [])
+    return Manager(allow=[request["name"]] if request["name"] else [])
 
 
 def probe_import(request: dict[str, str]) -> dict[str, Any]:
     """See the module."""
     from stillhouse.plugins import deprecation, loading, specs  # noqa: F401  what any plugin imports is not its own
-    from stillhouse.plugins.manager import Manager
+    from stillhouse.plugins.manager import CORE, Manager
     from stillhouse.plugins.metadata import installed_plugins
 
+    if request["name"] == CORE:
+        return _probe_core()
     with_core = Manager(installed=False)
-    if not request.get("file"):
+    if not request["file"]:
         found = next(each for each in installed_plugins() if each.name == request["name"])
     loaded, before = set(sys.modules), _world()
     names = [component.id for component in with_core.registry.components()]
     start = time.perf_counter()
-    module = (
-        loading.import_file(Path(request["file"])) if request.get("file") else loading.import_entry_point(found)
-    )
+    module = loading.import_file(Path(request["file"])) if request["file"] else loading.import_entry_point(found)
     with_core.add(request["name"], module)
     milliseconds = (time.perf_counter() - start) * 1000
-    heavy = sorted({name.partition(".")[0] for name in set(sys.modules) - loaded} & set(HEAVY))
+    heavy = _heavy(set(sys.modules) - loaded)
     with_core.remove(request["name"])
     after = _world()
     left = [name for name in sorted(before.keys() | after.keys()) if before.get(name) != after.get(name)]
     if names != [component.id for component in with_core.registry.components()]:
         left.append("components in the registry")
     return {"milliseconds": milliseconds, "heavy": heavy, "left": left}
+
+
+def _probe_core() -> dict[str, Any]:
+    from stillhouse.plugins.manager import Manager
+
+    start = time.perf_counter()
+    Manager(installed=False)
+    return {"milliseconds": (time.perf_counter() - start) * 1000, "heavy": _heavy(set(sys.modules)), "left": []}
+
+
+def _heavy(modules: set[str]) -> list[str]:
+    return sorted({name.partition(".")[0] for name in modules} & set(HEAVY))
 
 
 def _world() -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import difflib
 import functools
 import json
 import os
@@ -23,35 +23,34 @@ TIMEOUT = 300
 
 
 def plan_process(record: PluginRecord, module: Any, *, reference: bool = True) -> list[Planned]:
-    """``light-import``, ``unregister`` and ``non-interference``.
+    """``light-import``, ``unregister`` and ``non-interference``; the core itself is only asked for the first.
 
     Args:
         record: the plugin.
         module: its hook implementations.
         reference: plan ``non-interference`` too, which takes seconds.
     """
-    planned = [
-        Planned(id="light-import", verify=lambda: _light(record, module)),
-        Planned(id="unregister", verify=lambda: _unregister(record, module)),
-    ]
-    if reference and record.name != CORE:
-        planned.append(Planned(id="non-interference", verify=lambda: _unchanged(record, module)))
+    planned = [Planned(id="light-import", verify=lambda: _light(record, module))]
+    if record.name != CORE:
+        planned.append(Planned(id="unregister", verify=lambda: _unregister(record, module)))
+        if reference:
+            planned.append(Planned(id="non-interference", verify=lambda: _unchanged(record, module)))
     return planned
 
 
 def _light(record: PluginRecord, module: Any) -> str:
-    found = _imported(_request(record, module))
+    found = _imported(*_request(record, module))
     if found["heavy"]:
         raise PluginError(
             f"importing the plugin imports {', '.join(found['heavy'])}",
             where=record.location,
-            fix="import in the modules that targets name, not in the module of hooks: every command would wait for it",
+            fix="import it in the modules that targets name: every command waits for the module of hooks",
         )
     return f"imported in {found['milliseconds']:.1f} ms"
 
 
 def _unregister(record: PluginRecord, module: Any) -> None:
-    found = _imported(_request(record, module))
+    found = _imported(*_request(record, module))
     if found["left"]:
         raise PluginError(
             f"after the plugin is removed, this is not what it was: {', '.join(found['left'][:5])}",
@@ -60,12 +59,66 @@ def _unregister(record: PluginRecord, module: Any) -> None:
         )
 
 
-def _unchanged(record: PluginRecord, module: Any) -> str:
-    request = _request(record, module)
-    plain, given = {}, {}
-    with contextlib.ExitStack() as stack:
-        running = [stack.enter_context(_reference(each)) for each in ({}, request) if each or not _plain.cache_info().currsize]
-        answers = [_answer(each) for each in running]
-    given = answers[-1]
-    plain = _plain(json.dumps(answers[0])) if len(answers) == 2 else _plain("")
-    return _compare(plain, given)
+def _unchanged(record: PluginRecord, module: Any) -> None:
+    plain, given = _reference("", ""), _reference(*_request(record, module))
+    changed = [name for name in sorted(plain.keys() | given.keys()) if plain.get(name) != given.get(name)]
+    if not changed:
+        return
+    lines = difflib.ndiff(plain["recipe.yaml"].splitlines(), given["recipe.yaml"].splitlines())
+    words = [" ".join(line.split()) for line in lines if line[0] in "+-"][:4]
+    raise PluginError(
+        f"a run of the core that does not name the plugin is another one when it is installed: {', '.join(changed[:3])}"
+        + (f" ({'; '.join(words)})" if words else ""),
+        where=record.location,
+        fix="change no default, class or function of the core; bring a component of your own, and name it in recipes",
+    )
+
+
+def _request(record: PluginRecord, module: Any) -> tuple[str, str]:
+    """Name and file by which another process finds the plugin."""
+    if record.distribution:
+        return record.name, ""
+    if isinstance(module, types.ModuleType) and record.location:
+        return record.name, record.location
+    raise Skipped("another process cannot import it", "check an installed plugin, or a file")
+
+
+@functools.cache
+def _imported(name: str, file: str) -> dict[str, Any]:
+    return _probe("import", name, file)
+
+
+@functools.cache
+def _reference(name: str, file: str) -> dict[str, Any]:
+    return _probe("reference", name, file)
+
+
+def _probe(probe: str, name: str, file: str) -> dict[str, Any]:
+    """What `stillhouse.testing.probe` finds in a fresh process that imports from the same places as this one."""
+    with tempfile.TemporaryDirectory(prefix="stillhouse-") as folder:
+        answer = Path(folder) / "answer.json"
+        request = {"probe": probe, "name": name, "file": file, "folder": f"{folder}/run", "answer": str(answer)}
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("STILLHOUSE_")}
+        environment |= {
+            "PYTHONPATH": os.pathsep.join(each for each in sys.path if each),
+            "STILLHOUSE_CACHE": f"{folder}/store",
+            "OMP_NUM_THREADS": "1",
+        }
+        done = subprocess.run(
+            [sys.executable, "-m", "stillhouse.testing.probe"],
+            input=json.dumps(request),
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            env=environment,
+            check=False,
+        )
+        if done.returncode or not answer.exists():
+            last = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
+            raise PluginError(
+                f"a fresh process with the plugin fails: {last[0]}",
+                where=file or name,
+                fix="make the module of hooks importable on its own, before anything else",
+            )
+        found: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
+        return found

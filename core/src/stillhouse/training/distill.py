@@ -12,6 +12,7 @@ from stillhouse.errors import TrainingError
 from stillhouse.forwarding import predict, to_device
 from stillhouse.taps import Taps
 from stillhouse.teachers import LiveTeacher, TeacherSource
+from stillhouse.training.finite import FiniteGuard
 from stillhouse.training.loss import DistillationLoss, HardLoss, Term
 from stillhouse.types import Batch, Outputs
 
@@ -100,15 +101,11 @@ def distill(
             student.train()
             sums: dict[str, Tensor] = {}
             count = 0
+            guard = FiniteGuard("the loss", epoch, fix="lower lr")
             for batch in batches:
                 batch = to_device(batch, where)
                 total, values = step(student, batch, len(batch[inputs[0]]))
-                if not bool(torch.isfinite(total)):
-                    raise TrainingError(
-                        f"the loss is not finite in epoch {epoch + 1}, step {count + 1}",
-                        where="distill",
-                        fix="look at that batch, or lower lr",
-                    )
+                guard.watch(total, batch)
                 optimizer.zero_grad(set_to_none=True)
                 total.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
@@ -118,6 +115,7 @@ def distill(
                     *((name, pair["raw"]) for name, pair in values.items()),
                 ):
                     sums[name] = sums.get(name, torch.zeros((), device=where)) + value
+            guard.check()
             if not count:
                 raise TrainingError(
                     "there are no batches",

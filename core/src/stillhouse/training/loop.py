@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,9 +18,10 @@ from stillhouse.errors import TrainingError
 from stillhouse.forwarding import predict, to_device
 from stillhouse.progress import Reporter
 from stillhouse.recipe.model import TrainConfig
-from stillhouse.storage import read_checkpoint, write_checkpoint
+from stillhouse.training.finite import FiniteGuard
 from stillhouse.training.optim import make_average, make_optimizer, make_scheduler
 from stillhouse.training.rows import batches, epoch_seed, in_order, step_positions, unlabelled_positions
+from stillhouse.training.state import TrainingState
 from stillhouse.types import Batch, Head, Split
 
 TermValues = dict[str, dict[str, Tensor]]
@@ -94,7 +94,7 @@ def fit(model: nn.Module, step_loss: StepLoss, work: Fit, *, extra: nn.Module | 
     optimizer = make_optimizer(learning, config)
     scheduler = make_scheduler(optimizer, config, steps_per_epoch * config.epochs)
     average = make_average(model, config)
-    state = _State(model, extra, optimizer, scheduler, average)
+    state = TrainingState(model, extra, optimizer, scheduler, average)
     state.resume(work.folder)
     wrapped, prepared = accelerator.prepare(model, optimizer)
     work.reporter.unit(work.label, config.epochs, state.epoch)
@@ -171,7 +171,11 @@ def _run_epoch(
         positions = unlabelled_positions(len(work.unlabelled), steps_per_epoch, per_step, work.seed, epoch)
         extra_rows = batches(work.unlabelled, [step[rank::world] for step in positions], workers=config.workers)
     sums: dict[str, Tensor] = {}
-    guard = _FiniteGuard(work.label, epoch)
+    guard = FiniteGuard(
+        f"the loss of {work.label}",
+        epoch,
+        fix="lower train.*.lr or set train.*.grad_clip. The last good checkpoint is kept",
+    )
     for batch in loader:
         labelled = len(batch["index"])
         given = batch
@@ -225,44 +229,6 @@ def _accumulate(sums: dict[str, Tensor], name: str, value: Tensor) -> None:
     sums[name] = sums[name] + value.detach() if name in sums else value.detach().clone()
 
 
-class _FiniteGuard:
-    """Stops at a loss that is not finite and names the rows; asks the device every 50 steps on an accelerator."""
-
-    def __init__(self, label: str, epoch: int) -> None:
-        self._label, self._epoch = label, epoch
-        self._pending: list[tuple[Tensor, Batch]] = []
-
-    def watch(self, total: Tensor, batch: Batch) -> None:
-        self._pending.append((torch.isfinite(total.detach()), batch))
-        if total.device.type == "cpu" or len(self._pending) >= 50:
-            self.check()
-
-    def check(self) -> None:
-        for finite, batch in self._pending:
-            if not bool(finite):
-                culprits = _not_finite(batch)
-                rows = batch["index"] if culprits is None else culprits
-                shown = ", ".join(map(str, rows[:10].tolist()))
-                of = "of its batch" if culprits is None else "with values that are not finite"
-                raise TrainingError(
-                    f"the loss of {self._label} is not finite in epoch {self._epoch + 1}",
-                    where=f"rows (index) {of}: {shown}{', ...' if len(rows) > 10 else ''}",
-                    fix="look at these rows for NaN or extreme values; else lower train.*.lr or set train.*.grad_clip. "
-                    "The last good checkpoint is kept",
-                )
-        self._pending.clear()
-
-
-def _not_finite(batch: Batch) -> Tensor | None:
-    """Row ids of the rows that hold NaN or infinity; None when there are none."""
-    index = batch["index"].cpu()
-    bad = torch.zeros(len(index), dtype=torch.bool)
-    for entry in batch.values():
-        if entry.is_floating_point() and len(entry) == len(index):
-            bad |= ~torch.isfinite(entry.cpu()).reshape(len(index), -1).all(1)
-    return index[bad] if bool(bad.any()) else None
-
-
 @torch.no_grad()
 def predict_split(
     model: nn.Module, split: Split, inputs: Sequence[str], device: torch.device, batch_size: int = 512
@@ -285,71 +251,3 @@ def validate(
     """The head's metrics of a split."""
     prediction = predict_split(model, split, inputs, device)
     return head.evaluate(prediction, split.columns(["target", "index", *head.row_entries()]))
-
-
-@dataclass
-class _State:
-    """Everything that a resumed training needs."""
-
-    model: nn.Module
-    extra: nn.Module | None
-    optimizer: torch.optim.Optimizer
-    scheduler: torch.optim.lr_scheduler.LRScheduler
-    average: AveragedModel | None
-    epoch: int = 0
-    best_value: float = math.nan
-    best_epoch: int = -1
-    best_weights: dict[str, Tensor] | None = None
-    history: list[dict[str, Any]] = field(default_factory=list)
-
-    def exhausted(self, config: TrainConfig) -> bool:
-        return (
-            config.patience is not None and self.best_epoch >= 0 and self.epoch - 1 - self.best_epoch >= config.patience
-        )
-
-    def finish_epoch(
-        self, chosen: nn.Module, value: float, higher: bool, config: TrainConfig, record: dict[str, Any]
-    ) -> None:
-        better = math.isfinite(value) and (
-            math.isnan(self.best_value)
-            or config.select == "last"
-            or (value > self.best_value if higher else value < self.best_value)
-        )
-        if better:
-            self.best_value, self.best_epoch = value, self.epoch
-            self.best_weights = {name: tensor.detach().cpu().clone() for name, tensor in chosen.state_dict().items()}
-        self.history.append(record)
-        self.epoch += 1
-
-    def save(self, folder: Path) -> None:
-        write_checkpoint(
-            folder / "checkpoint.pt",
-            {
-                "model": self.model.state_dict(),
-                "extra": self.extra.state_dict() if self.extra is not None else {},
-                "optimizer": self.optimizer.state_dict(),
-                "scheduler": {key: value for key, value in self.scheduler.state_dict().items() if key != "lr_lambdas"},
-                "average": self.average.state_dict() if self.average is not None else {},
-                "epoch": self.epoch,
-                "best_value": self.best_value,
-                "best_epoch": self.best_epoch,
-                "best_weights": self.best_weights or {},
-                "history": self.history,
-            },
-        )
-
-    def resume(self, folder: Path | None) -> None:
-        path = folder / "checkpoint.pt" if folder is not None else None
-        if path is None or not path.exists():
-            return
-        state = read_checkpoint(path)
-        self.model.load_state_dict(state["model"])
-        if self.extra is not None:
-            self.extra.load_state_dict(state["extra"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict({**state["scheduler"], "lr_lambdas": [None]})
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
-        self.epoch, self.history = state["epoch"], state["history"]
-        self.best_value, self.best_epoch = state["best_value"], state["best_epoch"]
-        self.best_weights = state["best_weights"] or None

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from stillhouse.errors import RunFolderError
-from stillhouse.storage import read_json, read_tensors
+from stillhouse.storage import RULES, read_json, read_tensors
 from stillhouse.types import Batch
 
 MODELS = ("teacher", "baseline", "student")
@@ -104,11 +104,17 @@ class Run:
             found[name], rows = prediction, entries
         return found, rows
 
+    def rules(self) -> str:
+        """Rules of the student (its first seed), for a model that a person can read; else empty."""
+        return _text(self._model_folder("student") / RULES)
+
     def _prediction_files(self) -> Iterator[tuple[str, Path]]:
         for name in MODELS:
-            seeds = self.summary.get(name, {}).get("seeds")
-            folder = self.folder / name / f"seed-{seeds[0]}" if seeds else self.folder / name
-            yield name, folder / "predictions" / "test.safetensors"
+            yield name, self._model_folder(name) / "predictions" / "test.safetensors"
+
+    def _model_folder(self, name: str) -> Path:
+        seeds = self.summary.get(name, {}).get("seeds")
+        return self.folder / name / f"seed-{seeds[0]}" if seeds else self.folder / name
 
 
 def _model(line: dict[str, Any]) -> tuple[Any, Any]:

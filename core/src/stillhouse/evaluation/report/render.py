@@ -70,6 +70,7 @@ def write_report(run_dir: Path, *, head: Head | None = None) -> Path:
         figures=[_draw(figure, f"f{number}") for number, figure in enumerate(figures)],
         warnings=warnings,
         seeds=_seeds(run.manifest.get("seeds")),
+        rules=run.rules(),
         command=shlex.join(run.manifest.get("command", [])),
         models=MODELS,
     )

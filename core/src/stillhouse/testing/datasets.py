@@ -1,0 +1,140 @@
+"""Checks that make a dataset and look at its rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import torch
+
+from stillhouse.errors import DataError, LeakageError, PluginError
+from stillhouse.pipeline.data import check_splits
+from stillhouse.plugins.checks import Planned, label
+from stillhouse.plugins.registry import Component
+from stillhouse.plugins.specs import DatasetSpec, load_target
+from stillhouse.testing.workbench import Workbench
+from stillhouse.types import DataInfo, Split, Splits
+
+LOOKED_AT = 4
+"""Rows of each split that are compared one by one with the same rows in a batch."""
+
+
+def plan_dataset(bench: Workbench, component: Component) -> Iterator[Planned]:
+    """``data``, ``disjoint``, ``same-seed`` and, where there is one, ``reader``."""
+    where = label(component)
+    spec = component.spec
+    assert isinstance(spec, DatasetSpec)
+    yield Planned(id=f"data[{where}]", verify=lambda: _data(bench, component, spec))
+    yield Planned(id=f"disjoint[{where}]", verify=lambda: _disjoint(bench, component))
+    yield Planned(id=f"same-seed[{where}]", verify=lambda: _same_seed(bench, component))
+    if spec.reader:
+        yield Planned(id=f"reader[{where}]", verify=lambda: _reader(bench, component, spec))
+
+
+def _data(bench: Workbench, component: Component, spec: DatasetSpec) -> str:
+    splits = bench.make(component, bench.usable(component))
+    if not isinstance(splits, Splits):
+        raise PluginError(
+            f"the target returned {type(splits).__name__}, not Splits",
+            where=spec.target,
+            fix="return stillhouse.types.Splits(info=..., train=..., val=..., test=...)",
+        )
+    try:
+        check_splits(splits, name=component.id)
+    except LeakageError:
+        pass  # told by the check 'disjoint'
+    if splits.info.simulated != spec.simulated:
+        raise DataError(
+            f"DataInfo.simulated is {splits.info.simulated}, and the spec says simulated={spec.simulated}",
+            where=spec.target,
+            fix="let both say the same: summaries and reports tell users",
+        )
+    if DataInfo.from_json(json.loads(json.dumps(splits.info.to_json()))) != splits.info:
+        raise DataError(
+            "DataInfo is another one after a trip through JSON, as it is kept in run folders",
+            where=spec.target,
+            fix="put plain values in meta: strings, numbers, booleans, lists, and dicts with string keys",
+        )
+    for name, split in splits.named().items():
+        _rows(splits, split, f"split '{name}' of '{component.id}'")
+    return ", ".join(f"{len(split)} {name}" for name, split in splits.named().items())
+
+
+def _rows(splits: Splits, split: Split, where: str) -> None:
+    positions = sorted({0, len(split) // 3, len(split) // 2, len(split) - 1})[:LOOKED_AT]
+    batch = split.batch(positions)
+    ids = split.index()
+    for at, position in enumerate(positions):
+        row = split.row(position)
+        if set(row) != set(batch):
+            raise DataError(
+                f"a row has the entries {sorted(row)}, a batch has {sorted(batch)}",
+                where=where,
+                fix="let row() and batch() give the same entries",
+            )
+        if int(row["index"]) != int(ids[position]) or int(batch["index"][at]) != int(ids[position]):
+            raise DataError(
+                f"row {position} has the id {int(row['index'])}, and index() says {int(ids[position])}",
+                where=where,
+                fix="let row(), batch() and index() agree",
+            )
+        for name in splits.info.inputs:
+            if not split.stochastic and not torch.equal(row[name], batch[name][at]):
+                raise DataError(
+                    f"input '{name}' of row {position} differs from the same row in a batch",
+                    where=where,
+                    fix="let row() and batch() give the same values, or set stochastic = True for augmentation",
+                )
+            if row[name].is_floating_point() and not bool(torch.isfinite(row[name]).all()):
+                raise DataError(
+                    f"input '{name}' of row {position} holds NaN or infinity",
+                    where=where,
+                    fix="fill or drop missing values when the data are read",
+                )
+
+
+def _disjoint(bench: Workbench, component: Component) -> str:
+    splits = bench.make(component, bench.usable(component))
+    bench.require(component, "data")
+    check_splits(splits, name=component.id)
+    groups = [split for split in splits.named().values() if split.groups is not None]
+    times = splits.train.times is not None and splits.test.times is not None
+    return ", ".join(["row ids", *(["groups"] if len(groups) > 1 else []), *(["times"] if times else [])])
+
+
+def _same_seed(bench: Workbench, component: Component) -> None:
+    options = bench.usable(component)
+    bench.require(component, "data")
+    first, again = bench.make(component, options), bench.make(component, options, again=True)
+    for name, split in first.named().items():
+        other = again.named()[name]
+        if not torch.equal(split.index(), other.index()):
+            what = "row ids"
+        elif split.fingerprint() != other.fingerprint():
+            what = "rows"
+        else:
+            continue
+        raise DataError(
+            f"the {what} of split '{name}' differ when the dataset is made again with the same seed",
+            where=component.spec.target,
+            fix="draw everything random from a generator seeded with context.seed, and sort what folders list",
+        )
+
+
+def _reader(bench: Workbench, component: Component, spec: DatasetSpec) -> None:
+    splits = bench.make(component, bench.usable(component))
+    bench.require(component, "data")
+    reader, declared = splits.reader, load_target(spec.reader, who=component.id)
+    if not isinstance(reader, declared):
+        raise DataError(
+            f"the spec names the reader {declared.__name__}, and Splits.reader is {type(reader).__name__}",
+            where=spec.target,
+            fix="give Splits(reader=...) an object of that class, or correct the spec",
+        )
+    state = json.loads(json.dumps(reader.state()))
+    if json.loads(json.dumps(declared.from_state(state).state())) != state:
+        raise DataError(
+            "a reader made from the state of another has a different state",
+            where=spec.reader,
+            fix="let from_state() restore all that state() gives",
+        )

@@ -1,0 +1,96 @@
+"""All checks of a plugin, in order: those on what it declares, then those that run it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from stillhouse.errors import StillhouseError, nearest
+from stillhouse.plugins.checks import Check, Planned, Report, chosen, plan_declared
+from stillhouse.plugins.manager import Manager
+from stillhouse.plugins.records import PluginRecord, Status
+
+if TYPE_CHECKING:
+    from stillhouse.testing.workbench import Workbench
+
+
+class Plan:
+    """The checks of one plugin.
+
+    Args:
+        manager: where the plugin is.
+        record: the plugin.
+        quick: only what the plugin declares; nothing is made, trained, or started in another process.
+        options: options by component id that stand for the defaults, e.g. of a dataset that needs a path.
+
+    Attributes:
+        record: the plugin.
+        ids: id of every check, in order.
+
+    Raises:
+        StillhouseError: options for a component that the plugin does not have.
+    """
+
+    def __init__(
+        self,
+        manager: Manager,
+        record: PluginRecord,
+        *,
+        quick: bool = False,
+        options: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        self.record = record
+        self._manager, self._options = manager, dict(options or {})
+        for name in self._options:
+            if name not in record.components:
+                raise StillhouseError(
+                    f"options are given for '{name}', which plugin '{record.name}' does not have",
+                    where="options",
+                    fix=nearest(name, record.components),
+                )
+        self._planned = {each.id: each for each in plan_declared(manager, record)}
+        self._bench: Workbench | None = None
+        if not quick and record.status is Status.ACTIVE:
+            from stillhouse.testing.workbench import Workbench
+
+            self._bench = Workbench(manager, record, self._options, self._planned)
+            self._planned |= {each.id: each for each in self._running(self._bench)}
+        self.ids = tuple(self._planned)
+
+    def run(self, check_id: str) -> Check:
+        """Run one check; each runs once, also when others build on it."""
+        return self._bench.run(check_id) if self._bench is not None else self._planned[check_id].run()
+
+    def report(self) -> Report:
+        """Run all checks."""
+        return Report(record=self.record, checks=tuple(self.run(each) for each in self.ids))
+
+    def _running(self, bench: Workbench) -> Iterator[Planned]:
+        from stillhouse.testing.datasets import plan_dataset
+        from stillhouse.testing.judges import plan_head, plan_metric, plan_objective
+        from stillhouse.testing.models import plan_model
+        from stillhouse.testing.process import plan_process
+        from stillhouse.testing.recipes import plan_recipe
+
+        yield from plan_process(self.record, self._manager.implementations(self.record))
+        # In the order in which the checks build on each other.
+        for kind, plan in (
+            ("dataset", plan_dataset),
+            ("head", plan_head),
+            ("teacher", plan_model),
+            ("student", plan_model),
+            ("objective", plan_objective),
+            ("metric", plan_metric),
+            ("recipe", plan_recipe),
+        ):
+            for component in bench.components(kind):
+                yield from plan(bench, component)
+
+
+def check_all(manager: Manager, name: str | None = None, *, quick: bool = False) -> list[Report]:
+    """Check the plugin ``name`` (or the one whose source is at that path), or all that are not disabled.
+
+    Raises:
+        UnknownComponentError: there is no such plugin.
+    """
+    return [Plan(manager, each, quick=quick).report() for each in chosen(manager, name)]

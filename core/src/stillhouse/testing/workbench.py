@@ -1,0 +1,201 @@
+"""What the checks of one plugin work on: its datasets made once, and for each model and head rows that suit it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stillhouse.errors import StillhouseError
+from stillhouse.kinds import OutputKind
+from stillhouse.pipeline.data import data_root
+from stillhouse.plugins.checks import Check, Planned, Skipped, label
+from stillhouse.plugins.manager import Manager
+from stillhouse.plugins.options import options_of, validate_options
+from stillhouse.plugins.records import PluginRecord
+from stillhouse.plugins.registry import Component
+from stillhouse.plugins.specs import DatasetSpec, HeadSpec, ModelSpec
+from stillhouse.recipe.check import ResolvedRecipe, resolve
+from stillhouse.storage import digest
+from stillhouse.testing.isolation import offline
+from stillhouse.types import DataContext, Head, Splits
+
+Options = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Rows and a head for a model; ``own`` when the plugin's own recipe puts the three together."""
+
+    dataset: Component
+    dataset_options: Options
+    head: Component
+    head_options: Options
+    model_options: Options
+    own: bool = False
+
+
+@dataclass
+class Workbench:
+    """The plugin under test.
+
+    Attributes:
+        manager: where its components are.
+        record: the plugin.
+        options: options by component id that stand for the defaults, e.g. of a dataset that needs a path.
+        planned: all checks by id.
+    """
+
+    manager: Manager
+    record: PluginRecord
+    options: Mapping[str, Options] = field(default_factory=dict)
+    planned: dict[str, Planned] = field(default_factory=dict)
+    _splits: dict[str, Splits] = field(default_factory=dict)
+    _outcomes: dict[str, Check] = field(default_factory=dict)
+
+    def run(self, check_id: str) -> Check:
+        """The outcome of a check; each runs once."""
+        if check_id not in self._outcomes:
+            self._outcomes[check_id] = self.planned[check_id].run()
+        return self._outcomes[check_id]
+
+    def require(self, component: Component, *names: str) -> None:
+        """Go on only if these checks of a component hold, so that one fault is told once.
+
+        Raises:
+            Skipped: one failed, or could not run.
+        """
+        for name in names:
+            check_id = f"{name}[{label(component)}]"
+            if check_id not in self.planned:
+                continue
+            found = self.run(check_id)
+            if found.outcome == "failed":
+                raise Skipped(f"pointless while {check_id} fails")
+            if found.outcome == "skipped":
+                raise Skipped(found.problem, found.fix)
+
+    def holds(self, component: Component, *names: str) -> bool:
+        """Whether none of these checks of a component failed or was skipped."""
+        try:
+            self.require(component, *names)
+        except Skipped:
+            return False
+        return True
+
+    def components(self, kind: str) -> list[Component]:
+        """The plugin's own components of one kind."""
+        return [each for each in self.manager.components_of(self.record) if each.kind == kind]
+
+    def component_options(self, component: Component) -> dict[str, Any]:
+        """Options of a component: those given to the workbench, the others at their defaults."""
+        return validate_options(component, self.options.get(component.id, {}))
+
+    def make(self, component: Component, options: Options, *, seed: int = 0, again: bool = False) -> Splits:
+        """A dataset, offline; made once for the same options unless ``again``.
+
+        Raises:
+            Exception: whatever its target raises.
+        """
+        key = digest([component.id, {name: str(value) for name, value in options.items()}, seed])
+        if again:
+            return self._make(component, options, seed)
+        if key not in self._splits:
+            self._splits[key] = self._make(component, options, seed)
+        return self._splits[key]
+
+    def _make(self, component: Component, options: Options, seed: int) -> Splits:
+        plugin, _, name = component.id.partition("/")
+        root = (data_root() / plugin / name).resolve()
+        context = DataContext(root=root, base=Path.cwd(), seed=seed, download=False)
+        with offline():
+            made: Splits = component.load()(context, **options)
+        return made
+
+    def usable(self, dataset: Component) -> dict[str, Any]:
+        """Options with which a dataset can be made here.
+
+        Raises:
+            Skipped: it needs files that are not there, or options that only a user can give.
+        """
+        spec = dataset.spec
+        assert isinstance(spec, DatasetSpec)
+        given = self.options.get(dataset.id, {})
+        self.require(dataset, "target", "shape", "options")
+        hint = f"contract(..., options={{'{dataset.id}': {{...}}}}) can point it to a small sample"
+        required = [each.name for each in options_of(dataset.load()) if each.required and each.name not in given]
+        if required:
+            raise Skipped(f"it needs the option '{required[0]}'", hint)
+        if not spec.offline and not given:
+            raise Skipped("the dataset needs files (its spec says offline=False)", hint)
+        return self.component_options(dataset)
+
+    def resolved(self) -> Iterator[ResolvedRecipe]:
+        """The plugin's recipes that are valid."""
+        for component in self.components("recipe"):
+            try:
+                yield resolve(component.id, self.manager.registry)
+            except StillhouseError:
+                continue  # what is wrong with it is told by the recipe's own check
+
+    def settings(self, component: Component) -> Iterator[Setting]:
+        """Settings for a model or a head: those of the plugin's recipes first, then its own datasets and heads, then
+        the core's, all that fit by their specs and can be made here."""
+        for recipe in self.resolved():
+            for bound in (*recipe.teachers, recipe.student, *recipe.controls, recipe.head):
+                if (bound.component.kind, bound.id) == (component.kind, component.id) and self._is_usable(
+                    recipe.dataset.component
+                ):
+                    yield Setting(
+                        recipe.dataset.component,
+                        recipe.dataset.options,
+                        recipe.head.component,
+                        recipe.head.options,
+                        bound.options,
+                        own=True,
+                    )
+        options = self.component_options(component)
+        registry = self.manager.registry
+        for dataset in (*self.components("dataset"), registry.get("dataset", "core/synthetic")):
+            if not self._is_usable(dataset):
+                continue
+            spec = dataset.spec
+            assert isinstance(spec, DatasetSpec)
+            is_own = dataset in self.components("dataset")
+            for head in [component] if component.kind == "head" else self._heads(component):
+                head_spec = head.spec
+                assert isinstance(head_spec, HeadSpec)
+                if spec.kinds and head_spec.output not in spec.kinds:
+                    continue
+                data_options = self.component_options(dataset)
+                if not is_own:
+                    data_options |= {"kind": str(head_spec.output), "rows": 240}
+                head_options = options if head is component else self.component_options(head)
+                yield Setting(dataset, data_options, head, head_options, options)
+
+    def _heads(self, model: Component) -> list[Component]:
+        spec = model.spec
+        assert isinstance(spec, ModelSpec)
+        core = [each for each in self.manager.registry.components("head") if each.plugin.name == "core"]
+        heads = [each for each in (*self.components("head"), *core) if isinstance(each.spec, HeadSpec)]
+        kinds = spec.kinds or tuple(OutputKind)
+        unique = {each.id: each for each in heads}
+        return [each for each in unique.values() if each.spec.output in kinds]  # type: ignore[attr-defined]
+
+    def _is_usable(self, dataset: Component) -> bool:
+        try:
+            self.usable(dataset)
+        except (Skipped, StillhouseError):
+            return False
+        return self.holds(dataset, "data", "disjoint")
+
+    def head(self, setting: Setting) -> tuple[Splits, Head]:
+        """The rows and the head of a setting.
+
+        Raises:
+            Exception: whatever the two targets raise.
+        """
+        splits = self.make(setting.dataset, setting.dataset_options)
+        head: Head = setting.head.load()(splits.info, **setting.head_options)
+        return splits, head
