@@ -1,0 +1,50 @@
+"""Files of datasets that their publisher lets anybody download: fetched once, checked against a pinned checksum."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from stillhouse.errors import DataError
+
+OFFLINE = "STILLHOUSE_OFFLINE"
+"""Environment variable: when set and not empty, nothing is ever downloaded."""
+
+
+def fetch(path: Path, *, url: str, checksum: str, licence: str) -> Path:
+    """The file at ``path``, downloaded when it is not there.
+
+    Args:
+        path: where the file belongs, under the dataset's folder; what is there already is taken as it is.
+        url: where its publisher keeps it.
+        checksum: ``"md5:..."`` or ``"sha256:..."`` as published or pinned; a download that differs is deleted.
+        licence: what it may be used for; told with the download.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        DataError: the file is missing and could not be downloaded, with the file to put there by hand.
+    """
+    if path.exists():
+        return path
+    by_hand = f"download {url} and put it there"
+    if os.environ.get(OFFLINE):
+        raise DataError(f"the file is missing, and {OFFLINE} forbids downloads", where=str(path), fix=by_hand)
+    import pooch
+    from requests import RequestException
+
+    logger = pooch.get_logger()
+    before = logger.level
+    logger.setLevel("WARNING")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pooch.retrieve(url, known_hash=checksum, fname=path.name, path=path.parent)
+    except (RequestException, OSError, ValueError) as error:
+        cause = str(error).splitlines()[0]
+        raise DataError(
+            f"the file is missing and the download failed: {cause}", where=str(path), fix=f"{by_hand} ({licence})"
+        ) from error
+    finally:
+        logger.setLevel(before)
+    return path
