@@ -117,7 +117,7 @@ def test_plugins_show_and_check_of_the_core(capsys: pytest.CaptureFixture[str]) 
     assert (record["status"], record["warnings"]) == ("active", [])
     assert main(["plugins", "show", "stillhouse"]) == 0
     assert "core/dkd" in capsys.readouterr().out
-    assert main(["plugins", "check", "core", "--json"]) == 0
+    assert main(["plugins", "check", "core", "--quick", "--json"]) == 0
     (report,) = json.loads(capsys.readouterr().out)["plugins"]
     assert report["passed"], [each for each in report["checks"] if each["outcome"] != "passed"]
 

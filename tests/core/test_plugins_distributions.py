@@ -14,6 +14,7 @@ from textwrap import dedent
 import pytest
 
 import stillhouse
+from stillhouse.cli import main
 from stillhouse.errors import PluginError, UnknownComponentError
 from stillhouse.plugins import Manager, PluginRecord, Status, default_manager
 
@@ -244,7 +245,7 @@ def test_every_command_works_among_broken_plugins(crowd: Path, args: tuple[str, 
 
 
 def test_check_says_what_is_wrong_with_each_plugin(crowd: Path) -> None:
-    result = run(crowd, "plugins", "check", "--json", "--disable-plugin", "slow")
+    result = run(crowd, "plugins", "check", "--quick", "--json", "--disable-plugin", "slow")
     assert result.returncode == 1
     reports = {each["name"]: each for each in json.loads(result.stdout)["plugins"]}
     for name, status, distribution, cause, fix in EXPECTED:
@@ -376,7 +377,9 @@ INVALID: list[tuple[str, str, str, str]] = [
 
 
 @pytest.mark.parametrize(("case", "code", "cause", "fix"), INVALID, ids=[each[0] for each in INVALID])
-def test_what_breaks_the_contract_is_invalid(site: Site, case: str, code: str, cause: str, fix: str) -> None:
+def test_what_breaks_the_contract_is_invalid(
+    site: Site, capsys: pytest.CaptureFixture[str], case: str, code: str, cause: str, fix: str
+) -> None:
     site.install("bad", code)
     manager = site.manager()
     (record,) = manager.plugin("bad")
@@ -384,6 +387,12 @@ def test_what_breaks_the_contract_is_invalid(site: Site, case: str, code: str, c
     assert cause in record.error
     assert fix in record.fix
     assert manager.components_of(record) == []
+    assert main(["plugins", "check", "bad"]) == 1  # the same, with who brings it, for whoever asks for a check
+    shown = capsys.readouterr().out
+    assert "bad  stillhouse-bad 1.2" in shown
+    assert "FAILED  loads: invalid: " in shown
+    assert record.error in shown
+    assert record.fix in shown
 
 
 def test_failure_names_the_line_of_the_plugin(site: Site) -> None:

@@ -100,7 +100,7 @@ def test_target_resolves_in_a_spawned_process(file: Path) -> None:
             "raise ValueError('boom')",
             Status.BROKEN,
             "ValueError: boom at file_domain.py:1",
-            "",
+            "correct /",
         ),
         (
             "file_domain.py",
@@ -108,6 +108,13 @@ def test_target_resolves_in_a_spawned_process(file: Path) -> None:
             Status.INVALID,
             "is not a hook",
             "stillhouse_datasets",
+        ),
+        (
+            "file_domain.py",
+            "import package_that_nobody_has",
+            Status.BROKEN,
+            "No module named 'package_that_nobody_has'",
+            "brings the module 'package_that_nobody_has', or correct /",
         ),
         ("My Domain.py", "", Status.INVALID, "cannot name a plugin", "my_domain.py"),
         ("domain.txt", "", Status.INVALID, "cannot name a plugin", "my_domain.py"),
@@ -146,11 +153,14 @@ def test_broken_file_stops_the_command_but_not_the_plugins_commands(
 
 
 def test_check_takes_a_path(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["plugins", "check", str(file), "--json"]) == 0
+    assert main(["plugins", "check", str(file), "--quick", "--json"]) == 0
     (report,) = json.loads(capsys.readouterr().out)["plugins"]
     assert (report["name"], report["passed"]) == ("file_domain", True)
     assert [each["id"] for each in report["checks"]] == [
         "loads",
+        "components",
+        "hooks",
+        "spec[dataset:file_domain/rows]",
         "target[dataset:file_domain/rows]",
         "shape[dataset:file_domain/rows]",
         "options[dataset:file_domain/rows]",
@@ -166,14 +176,14 @@ def test_check_takes_the_source_folder_of_an_editable_install(
     info = site / "stillhouse_file-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(
-        "Metadata-Version: 2.1\nName: stillhouse-file\nVersion: 1.0\nRequires-Dist: stillhouse>=0.1\n"
+        "Metadata-Version: 2.1\nName: stillhouse-file\nVersion: 1.0\nRequires-Dist: stillhouse>=0.1,<0.2\n"
     )
     (info / "entry_points.txt").write_text("[stillhouse.plugins]\nfiled = file_domain\n")
     (info / "direct_url.json").write_text(json.dumps({"url": source.as_uri(), "dir_info": {"editable": True}}))
     (source / "file_domain.py").write_text(CODE)
     monkeypatch.syspath_prepend(str(site))
     monkeypatch.syspath_prepend(str(source))
-    assert main(["plugins", "check", str(source), "--json"]) == 0
+    assert main(["plugins", "check", str(source), "--quick", "--json"]) == 0
     (report,) = json.loads(capsys.readouterr().out)["plugins"]
     assert (report["name"], report["distribution"], report["passed"]) == ("filed", "stillhouse-file", True)
     assert main(["plugins", "check", str(tmp_path / "site")]) == 2
@@ -202,7 +212,7 @@ def test_each_check_fails_alone(
 ) -> None:
     path = tmp_path / "file_domain.py"
     path.write_text(CODE.partition("def rows")[0] + target + "\n")
-    assert main(["plugins", "check", str(path), "--json"]) == 1
+    assert main(["plugins", "check", str(path), "--quick", "--json"]) == 1
     (report,) = json.loads(capsys.readouterr().out)["plugins"]
     failed = [each for each in report["checks"] if each["outcome"] == "failed"]
     assert [each["id"] for each in failed] == [f"{check}[dataset:file_domain/rows]"]
@@ -215,16 +225,18 @@ def test_optional_package_that_is_missing_is_skipped_not_failed(
 ) -> None:
     path = tmp_path / "file_domain.py"
     path.write_text(CODE.replace("tags=", "requires=('package_that_nobody_has',), tags="))
-    assert main(["plugins", "check", str(path), "--json"]) == 0
+    assert main(["plugins", "check", str(path), "--quick", "--json"]) == 0
     (report,) = json.loads(capsys.readouterr().out)["plugins"]
-    assert [each["outcome"] for each in report["checks"]] == ["passed", "skipped"]
+    skipped = {each["id"]: each["problem"] for each in report["checks"] if each["outcome"] == "skipped"}
+    assert "package_that_nobody_has" in skipped["target[dataset:file_domain/rows]"]
+    assert set(skipped) == {f"{check}[dataset:file_domain/rows]" for check in ("target", "shape", "options")}
 
 
 def test_undeclared_package_fails_the_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "file_domain.py"
     path.write_text(CODE.replace("file_domain:rows", "file_domain_lazy:rows"))
     (tmp_path / "file_domain_lazy.py").write_text("import package_that_nobody_has\n")
-    assert main(["plugins", "check", str(path)]) == 1
+    assert main(["plugins", "check", str(path), "--quick"]) == 1
     shown = capsys.readouterr().out
     assert "needs the package 'package_that_nobody_has'" in shown
     assert "add it to the distribution's dependencies" in shown
@@ -247,7 +259,7 @@ def test_recipe_of_a_plugin_must_be_a_yaml_mapping(
         "def stillhouse_recipes():\n"
         "    return [RecipeSpec(name='one', target='file_domain_recipes:one.yaml', summary='One')]\n"
     )
-    assert main(["plugins", "check", str(path)]) == 1
+    assert main(["plugins", "check", str(path), "--quick"]) == 1
     assert problem in capsys.readouterr().out
 
 

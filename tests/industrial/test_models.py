@@ -10,7 +10,7 @@ from stillhouse.kinds import OutputKind
 from stillhouse.types import DataInfo, Task, TensorSpec
 from stillhouse_industrial.features import window_statistics
 from stillhouse_industrial.layers import sinusoids
-from stillhouse_industrial.students import gru, temporal_cnn
+from stillhouse_industrial.students import gru, statistics_mlp, temporal_cnn
 from stillhouse_industrial.teachers import bilstm, gradient_boosting, transformer
 
 MODELS = {
@@ -21,6 +21,7 @@ MODELS = {
     "temporal-cnn-short": (temporal_cnn, {"kernel": 5, "width": 8}),
     "gru": (gru, {}),
     "gru-deep": (gru, {"hidden": 8, "layers": 2}),
+    "statistics-mlp": (statistics_mlp, {}),
 }
 
 
@@ -154,3 +155,19 @@ def test_gradient_boosting_is_seeded_and_learns_from_window_statistics():
     )
     assert np.array_equal(first, again)
     assert np.mean((first - target) ** 2) < 0.3 * target.var()
+
+
+def test_the_network_sees_the_statistics_that_trees_see():
+    model = statistics_mlp(task(window=20, sensors=3)).eval()
+    signal = torch.randn(6, 20, 3)
+    seen = []
+    model.norm.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0]))
+    model(signal=signal)
+    expected = window_statistics({"signal": signal})
+    np.testing.assert_allclose(seen[0].detach().numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_sensor_that_stands_still_gives_finite_gradients():
+    signal = torch.zeros(4, 20, 3, requires_grad=True)
+    statistics_mlp(task(window=20, sensors=3)).eval()(signal=signal).sum().backward()
+    assert torch.isfinite(signal.grad).all()

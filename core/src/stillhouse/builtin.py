@@ -176,6 +176,17 @@ def _feature_objectives() -> Iterable[ObjectiveSpec]:
             adapts=adapts,
             tags=("feature",),
         )
+    yield ObjectiveSpec(
+        name="supervised-contrastive",
+        target="stillhouse.objectives.contrastive:SupervisedContrastive",
+        summary="Answers or features drawn to the teacher's of the same class, and away from other classes",
+        kinds=(MULTICLASS,),
+        refused=NOT_CLASSES
+        | dict.fromkeys((BINARY, MULTILABEL, SEGMENTATION, SEQUENCE), "its target must be one class a row"),
+        extras=("target",),
+        adapts=True,
+        tags=("prediction", "feature"),
+    )
 
 
 @hookimpl

@@ -8,6 +8,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import binary_calibration_error, multiclass_calibration_error
 
 from stillhouse.errors import OptionError
+from stillhouse.heads.checks import judged
 from stillhouse.types import Batch
 
 BINS = 15
@@ -37,12 +38,13 @@ def ece(*, bins: int = BINS) -> Callable[[Tensor, Batch], float]:
         ``[N]``.
 
     Raises:
-        OptionError: bins is below one.
+        OptionError: bins is below one. The metric itself refuses an empty split and figures that are not finite.
     """
     if bins < 1:
         raise OptionError(f"bins is {bins}", where="metric 'ece'", fix="a whole number from 1 upwards; 15 is usual")
 
     def metric(prediction: Tensor, rows: Batch) -> float:
+        judged(prediction, rows, head="ece")
         target = rows["target"].long()
         if prediction.shape[1] == 1:
             return binary_ece(prediction[:, 0].double().sigmoid(), target.reshape(-1), bins)

@@ -40,6 +40,12 @@ def print_lines(text: str | Text, *, stderr: bool = False) -> None:
     console(stderr=stderr).print(text, soft_wrap=True)
 
 
+def print_prose(text: str) -> None:
+    """A sentence on stdout, broken between words in a terminal and in one line elsewhere."""
+    out = console()
+    out.print(text, soft_wrap=not out.is_terminal)
+
+
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[str | Text]], *, wrap: Sequence[str] = ()) -> None:
     """A table on stdout; only the columns in ``wrap`` may break lines when the terminal is narrow."""
     table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stillhouse.cli.output import console, print_json, print_lines
+from stillhouse.cli.output import console, print_json, print_lines, print_prose
 from stillhouse.cli.shared import JsonOption, get_manager
 from stillhouse.errors import RecipeError, RunFolderError
 
@@ -137,7 +137,7 @@ def _print_result(summary: dict[str, Any], report: Path | None) -> None:
         table.add_row(name, _number(control["mean"]), "", "", "", "control, no distillation")
     console().print(table)
     print_lines("")
-    print_lines(verdict["sentence"])
+    print_prose(verdict["sentence"])
     if report is not None:
         print_lines(f"report: {report}")
 

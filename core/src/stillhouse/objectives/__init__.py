@@ -8,6 +8,7 @@ They are functions of tensors and know nothing of names, paths or recipes::
 
 from stillhouse.objectives.adapters import make_adapter
 from stillhouse.objectives.combine import combined_loss
+from stillhouse.objectives.contrastive import SupervisedContrastive
 from stillhouse.objectives.feature import AttentionTransfer, Hints, Relational, SimilarityPreserving
 from stillhouse.objectives.prediction import (
     DIST,
@@ -36,6 +37,7 @@ __all__ = [
     "Schedule",
     "SimilarityPreserving",
     "SoftTargets",
+    "SupervisedContrastive",
     "TeacherBounded",
     "TeacherMSE",
     "TokenKL",

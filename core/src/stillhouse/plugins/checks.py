@@ -81,9 +81,10 @@ class Planned:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """The checks of one plugin."""
+    """The checks of one plugin, and how many components it has."""
 
     record: PluginRecord
+    components: int
     checks: tuple[Check, ...]
 
     @property
@@ -95,7 +96,7 @@ class Report:
     def summary(self) -> str:
         """How many checks ran on how many components."""
         outcomes = [each.outcome for each in self.checks]
-        return summary(outcomes, len(self.record.components))
+        return summary(outcomes, self.components)
 
     def describe(self) -> dict[str, Any]:
         """JSON-ready values."""
@@ -105,6 +106,7 @@ class Report:
             "version": self.record.version,
             "status": str(self.record.status),
             "passed": self.passed,
+            "components": self.components,
             "checks": [vars(each) for each in self.checks],
         }
 

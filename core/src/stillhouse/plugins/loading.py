@@ -52,11 +52,17 @@ def guarded(what: str, source: str) -> Iterator[None]:
     except PluginError as error:
         raise Rejected(Status.INVALID, f"{what} fails: {error.what}", error.fix) from error
     except ModuleNotFoundError as error:
-        fix = f"install what brings the module '{error.name}', or reinstall {source} with its dependencies"
+        otherwise = f"correct {source}" if _is_file(source) else f"reinstall {source} with its dependencies"
+        fix = f"install what brings the module '{error.name}', or {otherwise}"
         raise Rejected(Status.BROKEN, f"{what} fails: {error}{_line(error)}", fix) from error
     except (Exception, SystemExit) as error:
-        fix = f"update or uninstall {source}, and tell its author"
+        fix = f"correct {source}" if _is_file(source) else f"update or uninstall {source}, and tell its author"
         raise Rejected(Status.BROKEN, f"{what} fails: {type(error).__name__}: {error}{_line(error)}", fix) from error
+
+
+def _is_file(source: str) -> bool:
+    """The plugin is a file given with ``--plugin``: its user is its author."""
+    return Path(source).is_absolute()
 
 
 def _line(error: BaseException) -> str:

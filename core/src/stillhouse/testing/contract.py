@@ -62,10 +62,8 @@ def contract(
         outcome: str = found.outcome
         if check in expected:
             outcome = "expected to fail" if found.outcome == "failed" else "failed"
-        components = len(plan.record.components)
-        record_property(
-            PROPERTY, [plan.record.name, components, outcome, found.note if check == "light-import" else ""]
-        )
+        note = found.note if check == "light-import" else ""
+        record_property(PROPERTY, [plan.record.name, plan.components, outcome, note])
         _conclude(found, found.outcome, expected.get(check))
 
     return test_contract

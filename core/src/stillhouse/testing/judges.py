@@ -74,12 +74,17 @@ class _Heads:
         first: Exception | None = None
         for setting in self._bench.settings(self._component):
             try:
-                self._found = self._bench.head(setting)
-                return self._found
+                splits, head = self._bench.head(setting)
+                missing = set(head.row_entries()) - set(splits.test.row(0))
+                if missing and not setting.own:
+                    raise Skipped(f"no dataset that works offline has the entries {sorted(missing)}, which it reads")
             except Exception as error:
                 if setting.own:
                     raise
                 first = first or error
+            else:
+                self._found = splits, head
+                return self._found
         if first is not None:
             raise first
         raise Skipped("no dataset that works offline has targets of its kind", "bring a small embedded dataset")
@@ -352,10 +357,12 @@ def plan_objective(bench: Workbench, component: Component) -> Iterator[Planned]:
 
 
 def _feature_loss(objective: Any, spec: ObjectiveSpec) -> str:
+    _, rows = example(OutputKind.MULTICLASS, rows=FEATURES[0][0])
+    extras = {name: rows[name] for name in spec.extras if name in rows}
     first: Exception | None = None
     for shape in FEATURES:
         try:
-            _objective(objective, shape, {}, spec, f"for features {shape}")
+            _objective(objective, shape, extras, spec, f"for features {shape}")
             return f"features {shape}"
         except PluginError:
             raise
@@ -380,9 +387,10 @@ def _objective(objective: Any, shape: tuple[int, ...], extras: Batch, spec: Obje
         )
     if not spec.extras:
         same = float(objective(teacher.detach().clone(), teacher.detach()))
-        if same > float(loss):
+        other = float(loss.detach())
+        if same > other:
             raise PluginError(
-                f"{what} the loss of a student that equals the teacher is {same:.4g}, of another {float(loss):.4g}",
+                f"{what} the loss of a student that equals the teacher is {same:.4g}, of another {other:.4g}",
                 where=spec.target,
                 fix="a distillation loss is smallest where student and teacher agree",
             )

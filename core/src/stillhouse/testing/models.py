@@ -155,6 +155,7 @@ class _Models:
         ready = self.ready()
         if not ready.trained.is_network:
             raise Skipped("an estimator has no gradients")
+        self._bench.require(ready.setting.head, "loss")
         ready = replace(ready, trained=ready.rebuilt())
         model: nn.Module = ready.trained.model
         self._backward(ready)
@@ -182,7 +183,7 @@ class _Models:
         torch.manual_seed(0)
         with offline():
             prediction = predict(model, ready.batch, ready.trained.inputs)
-        ready.head.hard_loss(prediction, ready.batch).backward()
+        torch.autograd.backward(ready.head.hard_loss(prediction, ready.batch))
 
     def _step(self, ready: Ready) -> None:
         learning = [each for each in ready.trained.model.parameters() if each.requires_grad]
@@ -203,6 +204,7 @@ class _Models:
 
     def state(self) -> None:
         ready = self.ready()
+        self._bench.require(ready.setting.head, "loss")
         if ready.trained.is_network:  # a step, so that there is something that building it again does not restore
             ready = replace(ready, trained=ready.rebuilt())
             self._step(ready)

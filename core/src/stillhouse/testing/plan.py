@@ -25,6 +25,7 @@ class Plan:
 
     Attributes:
         record: the plugin.
+        components: how many components it has.
         ids: id of every check, in order.
 
     Raises:
@@ -40,6 +41,7 @@ class Plan:
         options: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self.record = record
+        self.components = len(manager.components_of(record))
         self._manager, self._options = manager, dict(options or {})
         for name in self._options:
             if name not in record.components:
@@ -63,7 +65,7 @@ class Plan:
 
     def report(self) -> Report:
         """Run all checks."""
-        return Report(record=self.record, checks=tuple(self.run(each) for each in self.ids))
+        return Report(record=self.record, components=self.components, checks=tuple(self.run(each) for each in self.ids))
 
     def _running(self, bench: Workbench) -> Iterator[Planned]:
         from stillhouse.testing.datasets import plan_dataset

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import types
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +23,22 @@ TIMEOUT = 300
 """Seconds after which a process is given up."""
 
 
-def plan_process(record: PluginRecord, module: Any, *, reference: bool = True) -> list[Planned]:
+def plan_process(record: PluginRecord, module: Any) -> list[Planned]:
     """``light-import``, ``unregister`` and ``non-interference``; the core itself is only asked for the first.
 
     Args:
         record: the plugin.
         module: its hook implementations.
-        reference: plan ``non-interference`` too, which takes seconds.
     """
-    planned = [Planned(id="light-import", verify=lambda: _light(record, module))]
+    imported = functools.cache(lambda: _probe("import", *_request(record, module)))  # two checks look at it
+    planned = [Planned(id="light-import", verify=lambda: _light(record, imported()))]
     if record.name != CORE:
-        planned.append(Planned(id="unregister", verify=lambda: _unregister(record, module)))
-        if reference:
-            planned.append(Planned(id="non-interference", verify=lambda: _unchanged(record, module)))
+        planned.append(Planned(id="unregister", verify=lambda: _unregister(record, imported())))
+        planned.append(Planned(id="non-interference", verify=lambda: _unchanged(record, module)))
     return planned
 
 
-def _light(record: PluginRecord, module: Any) -> str:
-    found = _imported(*_request(record, module))
+def _light(record: PluginRecord, found: Mapping[str, Any]) -> str:
     if found["heavy"]:
         raise PluginError(
             f"importing the plugin imports {', '.join(found['heavy'])}",
@@ -49,8 +48,7 @@ def _light(record: PluginRecord, module: Any) -> str:
     return f"imported in {found['milliseconds']:.1f} ms"
 
 
-def _unregister(record: PluginRecord, module: Any) -> None:
-    found = _imported(*_request(record, module))
+def _unregister(record: PluginRecord, found: Mapping[str, Any]) -> None:
     if found["left"]:
         raise PluginError(
             f"after the plugin is removed, this is not what it was: {', '.join(found['left'][:5])}",
@@ -60,7 +58,7 @@ def _unregister(record: PluginRecord, module: Any) -> None:
 
 
 def _unchanged(record: PluginRecord, module: Any) -> None:
-    plain, given = _reference("", ""), _reference(*_request(record, module))
+    plain, given = _plain(), _probe("reference", *_request(record, module))
     changed = [name for name in sorted(plain.keys() | given.keys()) if plain.get(name) != given.get(name)]
     if not changed:
         return
@@ -84,13 +82,9 @@ def _request(record: PluginRecord, module: Any) -> tuple[str, str]:
 
 
 @functools.cache
-def _imported(name: str, file: str) -> dict[str, Any]:
-    return _probe("import", name, file)
-
-
-@functools.cache
-def _reference(name: str, file: str) -> dict[str, Any]:
-    return _probe("reference", name, file)
+def _plain() -> dict[str, Any]:
+    """The run without any plugin, made once."""
+    return _probe("reference", "", "")
 
 
 def _probe(probe: str, name: str, file: str) -> dict[str, Any]:

@@ -22,6 +22,8 @@ from stillhouse.testing.isolation import offline
 from stillhouse.types import DataContext, Head, Splits
 
 Options = Mapping[str, Any]
+SYNTHETIC = "core/synthetic"
+"""The dataset that has rows for every output kind."""
 
 
 @dataclass(frozen=True)
@@ -157,19 +159,19 @@ class Workbench:
                     )
         options = self.component_options(component)
         registry = self.manager.registry
-        for dataset in (*self.components("dataset"), registry.get("dataset", "core/synthetic")):
+        own = [each for each in self.components("dataset") if each.id != SYNTHETIC]
+        for dataset in (*own, registry.get("dataset", SYNTHETIC)):
             if not self._is_usable(dataset):
                 continue
             spec = dataset.spec
             assert isinstance(spec, DatasetSpec)
-            is_own = dataset in self.components("dataset")
             for head in [component] if component.kind == "head" else self._heads(component):
                 head_spec = head.spec
                 assert isinstance(head_spec, HeadSpec)
                 if spec.kinds and head_spec.output not in spec.kinds:
                     continue
                 data_options = self.component_options(dataset)
-                if not is_own:
+                if dataset.id == SYNTHETIC:
                     data_options |= {"kind": str(head_spec.output), "rows": 240}
                 head_options = options if head is component else self.component_options(head)
                 yield Setting(dataset, data_options, head, head_options, options)

@@ -1,4 +1,4 @@
-"""Head for remaining useful life."""
+"""Heads: remaining useful life, and which fault a process has."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from stillhouse.errors import DataError, nearest
+from stillhouse.heads import Multiclass
+from stillhouse.heads.checks import judged
 from stillhouse.kinds import OutputKind
 from stillhouse.types import Batch, DataInfo, Head, ReportFigure
 from stillhouse_industrial import figures
@@ -75,6 +78,7 @@ class RUL(Head):
 
     def evaluate(self, prediction: Tensor, rows: Batch) -> dict[str, float]:
         """See the class."""
+        judged(prediction, rows, head="rul")
         target = rows["target"].double().numpy()
         error = self.clip(prediction) - target
         found = {
@@ -100,3 +104,59 @@ class RUL(Head):
             figures.predicted_against_true(values, target, self.unit),
             figures.error_by_true(values, target, self.unit),
         ]
+
+
+class Faults(Multiclass):
+    """Which fault a process has, if any: one class of several, one of which is normal operation.
+
+    Metrics: ``balanced_accuracy`` (primary; mean recall of the classes that occur: the fault diagnosis rate averaged
+        over classes), ``detection_rate`` (mean over faults of the share of their rows that are not called normal),
+        ``false_alarm_rate`` (share of normal rows that are called a fault; left out without normal rows), and those of
+        `stillhouse.heads.Multiclass`. ``accuracy`` follows the class that has most rows.
+
+    Args:
+        data: the dataset, with its class names.
+        normal: name of the class of normal operation; by default what the dataset says (``meta["normal"]``).
+        class_weights: "balanced" weighs each class by rows / (classes * rows of the class); none when left out.
+        label_smoothing: probability mass spread evenly over all classes in the hard loss.
+
+    Raises:
+        DataError: no class is of that name, or as for `stillhouse.heads.Multiclass`.
+    """
+
+    primary = "balanced_accuracy"
+
+    def __init__(
+        self,
+        data: DataInfo,
+        *,
+        normal: str | None = None,
+        class_weights: Literal["balanced"] | None = None,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__(data, class_weights=class_weights, label_smoothing=label_smoothing)
+        name = normal if normal is not None else data.meta.get("normal", self.classes[0])
+        if name not in self.classes:
+            raise DataError(
+                f"normal operation is to be the class '{name}', which the dataset does not have",
+                where="head 'faults', option normal",
+                fix=nearest(name, self.classes),
+            )
+        self.normal = self.classes.index(name)
+
+    def evaluate(self, prediction: Tensor, rows: Batch) -> dict[str, float]:
+        """See the class."""
+        found = super().evaluate(prediction, rows)
+        target, choice = rows["target"].long(), prediction.argmax(dim=1)
+        recalls, detected = [], []
+        for label in torch.unique(target).tolist():
+            mine = choice[target == label]
+            recalls.append(float((mine == label).double().mean()))
+            if label != self.normal:
+                detected.append(float((mine != self.normal).double().mean()))
+        ours = {"balanced_accuracy": float(np.mean(recalls))}
+        if detected:
+            ours["detection_rate"] = float(np.mean(detected))
+        if bool((target == self.normal).any()):
+            ours["false_alarm_rate"] = float((choice[target == self.normal] != self.normal).double().mean())
+        return {**ours, **found}

@@ -14,7 +14,7 @@ class TargetUnits(nn.Module):
     """From a standardised value to the target's unit: ``mean + std * value``, of the training targets.
 
     A network then learns values near 0 and 1 while everyone outside sees cycles; its output begins at the
-    mean.
+    mean. Of classes, whose mean is 0 and spread 1 by definition of `DataInfo`, it changes nothing.
     """
 
     def __init__(self, info: DataInfo) -> None:

@@ -1,4 +1,4 @@
-"""Teachers for remaining useful life: a BiLSTM with attention, a transformer encoder, gradient boosting."""
+"""Teachers for windows of signals: a BiLSTM with attention, a transformer encoder, ensembles of trees."""
 
 from __future__ import annotations
 
@@ -7,11 +7,17 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from stillhouse.kinds import OutputKind
 from stillhouse.types import Task
 from stillhouse_industrial.layers import TargetUnits, sinusoids
 
 if TYPE_CHECKING:
-    from sklearn.ensemble import HistGradientBoostingRegressor
+    from sklearn.ensemble import (
+        ExtraTreesClassifier,
+        ExtraTreesRegressor,
+        HistGradientBoostingClassifier,
+        HistGradientBoostingRegressor,
+    )
 
 
 class AttentionPool(nn.Module):
@@ -47,7 +53,7 @@ class BiLSTM(nn.Module):
         self.units = TargetUnits(task.info)
 
     def forward(self, signal: Tensor) -> Tensor:
-        """Predictions ``[B, D]`` in the target's unit for ``signal`` ``[B, T, S]``."""
+        """Predictions ``[B, D]``, values in the target's unit or logits, for ``signal`` ``[B, T, S]``."""
         states, _ = self.lstm(signal)
         pooled = torch.cat([self.pool(states), states[:, -1]], dim=-1)
         return self.units(self.output(self.hidden(self.dropout(pooled))))
@@ -69,7 +75,7 @@ class Transformer(nn.Module):
         self.units = TargetUnits(task.info)
 
     def forward(self, signal: Tensor) -> Tensor:
-        """Predictions ``[B, D]`` in the target's unit for ``signal`` ``[B, T, S]``."""
+        """Predictions ``[B, D]``, values in the target's unit or logits, for ``signal`` ``[B, T, S]``."""
         return self.units(self.output(self.pool(self.encoder(self.embed(signal) + self.positions))))
 
 
@@ -107,21 +113,22 @@ def gradient_boosting(
     min_rows: int = 40,
     l2: float = 1.0,
     feature_share: float = 0.1,
-) -> HistGradientBoostingRegressor:
+) -> HistGradientBoostingRegressor | HistGradientBoostingClassifier:
     """Histogram gradient boosting (scikit-learn) on the window statistics of `features.window_statistics`.
 
     Args:
-        task: gives the seed.
-        iterations: trees.
+        task: gives the seed, and whether values or classes are wanted.
+        iterations: trees, or trees of each class.
         learning_rate: share of each tree's correction that is kept.
         leaves: largest number of leaves of a tree.
         min_rows: fewest training rows in a leaf.
         l2: L2 penalty of leaf values.
         feature_share: share of the features that each split may choose from.
     """
-    from sklearn.ensemble import HistGradientBoostingRegressor
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-    return HistGradientBoostingRegressor(
+    kind = HistGradientBoostingClassifier if task.kind is OutputKind.MULTICLASS else HistGradientBoostingRegressor
+    return kind(
         max_iter=iterations,
         learning_rate=learning_rate,
         max_leaf_nodes=leaves,
@@ -131,3 +138,20 @@ def gradient_boosting(
         early_stopping=False,
         random_state=task.seed,
     )
+
+
+def extra_trees(
+    task: Task, *, trees: int = 200, min_rows: int = 2, feature_share: float = 0.2
+) -> ExtraTreesClassifier | ExtraTreesRegressor:
+    """Extremely randomised trees (scikit-learn) on the window statistics of `features.window_statistics`.
+
+    Args:
+        task: gives the seed, and whether values or classes are wanted.
+        trees: trees.
+        min_rows: fewest training rows in a leaf.
+        feature_share: share of the features that each split may choose from.
+    """
+    from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
+
+    kind = ExtraTreesClassifier if task.kind is OutputKind.MULTICLASS else ExtraTreesRegressor
+    return kind(n_estimators=trees, min_samples_leaf=min_rows, max_features=feature_share, random_state=task.seed)

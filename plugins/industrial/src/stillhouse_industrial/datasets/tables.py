@@ -1,4 +1,4 @@
-"""Reading histories from C-MAPSS text files, CSV and Parquet; every error names the file and the row."""
+"""Reading histories from C-MAPSS and Tennessee Eastman text files, CSV and Parquet; every error names file and row."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ SETTINGS = tuple(f"setting_{number}" for number in range(1, 4))
 SENSORS = tuple(f"sensor_{number}" for number in range(1, 22))
 COLUMNS = ("unit", "cycle", *SETTINGS, *SENSORS)
 """Names that we give to the 26 columns of a C-MAPSS file."""
+
+TEP_VARIABLES = (*(f"xmeas_{number}" for number in range(1, 42)), *(f"xmv_{number}" for number in range(1, 12)))
+"""The 41 measured and 11 manipulated variables of the Tennessee Eastman process, in the order of its files."""
 
 
 def read_cmapss(path: Path) -> pd.DataFrame:
@@ -91,6 +94,32 @@ def read_table(path: Path) -> pd.DataFrame:
     if table.empty:
         raise DataError("the file has no rows", where=str(path), fix="bring a file with at least one row")
     return table
+
+
+def read_tep(path: Path) -> np.ndarray:
+    """One ``.dat`` file of the Tennessee Eastman process, ``[samples, 52]``; ``d00.dat`` is stored transposed.
+
+    Raises:
+        DataError: the file is missing, neither side has 52 values, or a value is not a finite number.
+    """
+    if not path.is_file():
+        raise DataError("the file does not exist", where=str(path), fix="correct the path")
+    widest = max((len(line.split()) for line in path.read_text(encoding="latin-1").splitlines()), default=0)
+    raw = _read_blanks(path, max(widest, 1))
+    again = "get the file again from where it is published"
+    short = np.flatnonzero(raw.notna().sum(axis=1).to_numpy() != widest)
+    if len(short):
+        found = int(raw.iloc[short[0]].notna().sum())
+        raise DataError(f"row {short[0] + 1} has {found} values, not {widest}", where=str(path), fix=again)
+    if len(TEP_VARIABLES) not in raw.shape:
+        raise DataError(
+            f"the file has {raw.shape[0]} rows and {raw.shape[1]} columns, and neither is {len(TEP_VARIABLES)}",
+            where=str(path),
+            fix=again,
+        )
+    raw.columns = pd.Index([f"column {number + 1}" for number in range(raw.shape[1])])
+    values: np.ndarray = numbers(raw, list(raw.columns), where=str(path), first_row=1).to_numpy()
+    return values if raw.shape[1] == len(TEP_VARIABLES) else values.T
 
 
 def require_columns(table: pd.DataFrame, names: Sequence[str], where: str) -> None:

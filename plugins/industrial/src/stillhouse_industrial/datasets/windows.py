@@ -23,15 +23,14 @@ CONSTANT = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unit:
-    """History of one unit.
+class History:
+    """Signals of one unit or run over time.
 
     Args:
-        name: id, unique in the dataset, e.g. ``"train-17"``; windows of one unit share it as group id.
+        name: id, unique in the dataset, e.g. ``"train-17"``; windows of one history share it as group id.
         times: cycle (or time) of each row ``[T]``, increasing.
         signals: sensor values ``[T, S]``.
         settings: operating settings ``[T, C]``; ``C`` may be 0.
-        rul: remaining useful life of each row ``[T]``, not capped; zeros when it is unknown.
         first_row: stable number of the first row, so that ``first_row + t`` identifies each row of the
             dataset.
     """
@@ -40,11 +39,21 @@ class Unit:
     times: np.ndarray
     signals: np.ndarray
     settings: np.ndarray
-    rul: np.ndarray
     first_row: int
 
     def __len__(self) -> int:
         return len(self.times)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit(History):
+    """History of one unit that fails.
+
+    Args:
+        rul: remaining useful life of each row ``[T]``, not capped; zeros when it is unknown.
+    """
+
+    rul: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -64,7 +73,7 @@ class Scaler:
     std: np.ndarray
 
     @classmethod
-    def fit(cls, units: Sequence[Unit], *, conditions: int = 1, seed: int = 0) -> Self:
+    def fit(cls, units: Sequence[History], *, conditions: int = 1, seed: int = 0) -> Self:
         """Fit on the rows of ``units`` (training units, and no others).
 
         The settings are clustered by k-means into ``conditions``; C-MAPSS FD002 and FD004 have six.
@@ -103,7 +112,7 @@ class Scaler:
         nearest: np.ndarray = (gaps**2).sum(axis=-1).argmin(axis=1)
         return nearest
 
-    def __call__(self, unit: Unit) -> np.ndarray:
+    def __call__(self, unit: History) -> np.ndarray:
         """Standardised signals ``[T, S]``, float32."""
         at = self.condition(unit.settings)
         scaled: np.ndarray = ((unit.signals - self.mean[at]) / self.std[at]).astype(np.float32)
@@ -121,7 +130,7 @@ class Scaler:
         return cls(np.asarray(state["centres"], dtype=np.float64).reshape(conditions, -1), **arrays)
 
 
-def varying(units: Sequence[Unit], scaler: Scaler) -> np.ndarray:
+def varying(units: Sequence[History], scaler: Scaler) -> np.ndarray:
     """Columns ``[S]`` (bool) that vary inside at least one operating condition of ``units``."""
     at = np.concatenate([scaler.condition(unit.settings) for unit in units])
     signals = np.concatenate([unit.signals for unit in units])
@@ -194,7 +203,7 @@ def check_options(window: int, stride: int, cuts: int, cap: float | None, first:
             raise DataError(f"{name} must be positive, not {value}", fix=f"set dataset.{name} to at least 1")
 
 
-def refuse_short(units: Sequence[Unit], window: int, where: str) -> None:
+def refuse_short(units: Sequence[History], window: int, where: str) -> None:
     """Refuse units shorter than the window.
 
     Raises:

@@ -1,0 +1,129 @@
+"""One's own process: a table of runs, with the fault of each sample or run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from stillhouse.errors import DataError
+from stillhouse.types import DataContext, Splits
+from stillhouse_industrial.datasets import tables
+from stillhouse_industrial.datasets.runs import Run, build_runs, check_window, run_of
+
+
+def process_runs(
+    context: DataContext,
+    *,
+    path: str,
+    run: str = "run",
+    label: str = "fault",
+    normal: str = "normal",
+    variables: tuple[str, ...] | None = None,
+    window: int = 20,
+    stride: int = 1,
+    val_fraction: float = 0.2,
+    test_fraction: float = 0.2,
+) -> Splits:
+    """Windows of one's own labelled runs. Every run stands in one split only.
+
+    The rows of a run are in order of time. Runs are held out apart for each fault (that of a run's last labelled
+    sample), so that each occurs in every split. Rows without a label belong to runs that nobody has diagnosed: a run
+    without any label is unlabelled, and only soft losses see it.
+
+    Args:
+        context: the folder that ``path`` is relative to, and the seed of the split.
+        path: the ``.csv`` or ``.parquet`` file.
+        run: column with the run's id.
+        label: column with the name of the fault that is there, or ``normal``; empty where nobody knows.
+        normal: what the label of normal operation is.
+        variables: columns of the signals; by default all other numeric columns.
+        window: samples that a model sees.
+        stride: samples between neighbouring windows.
+        val_fraction: share of the runs of each fault held out for validation.
+        test_fraction: share of the runs of each fault held out for testing.
+
+    Raises:
+        DataError: the file cannot be used, a run is partly labelled, or a fault has fewer than three runs.
+    """
+    check_window(window, stride)
+    if min(val_fraction, test_fraction) <= 0 or val_fraction + test_fraction >= 1:
+        raise DataError(
+            f"val_fraction {val_fraction} and test_fraction {test_fraction} leave no split of runs",
+            fix="both above 0 and their sum below 1, e.g. 0.2 each",
+        )
+    source = context.base / Path(path)
+    raw, where = tables.read_table(source), str(source)
+    first = 2 if source.suffix.lower() == ".csv" else 1
+    tables.require_columns(raw, [run, label, *(variables or ())], where)
+    names = list(variables or _numeric(raw, {run, label}))
+    if not names:
+        raise DataError("there is no numeric column for the signals", where=where, fix="name them in dataset.variables")
+    signals = tables.numbers(raw, names, where=where, first_row=first).to_numpy()
+    ids = tables.ids(raw, run, where=where, first_row=first).astype(str)
+    known = raw[label].notna().to_numpy()
+    classes = [normal, *sorted(set(raw[label][known].astype(str)) - {normal})]
+    if not (raw[label].astype(str) == normal).any():
+        raise DataError(
+            f"no row has the label '{normal}'",
+            where=f"{where}, column '{label}'",
+            fix="set dataset.normal to the label of normal operation",
+        )
+    codes = raw[label].astype(str).map({name: code for code, name in enumerate(classes)}).fillna(-1).to_numpy(np.int64)
+    labelled: list[Run] = []
+    unlabelled: list[Run] = []
+    row = 0
+    for name, positions in raw.groupby(ids, sort=False).indices.items():
+        rows = np.sort(positions)
+        gaps = np.flatnonzero(~known[rows])
+        if 0 < len(gaps) < len(rows):
+            raise DataError(
+                f"row {rows[gaps[0]] + first}: run '{name}' is labelled in part",
+                where=where,
+                fix=f"fill the column '{label}' for the whole run, or leave it empty throughout",
+            )
+        made = run_of(str(name), signals[rows], codes[rows], row)
+        (unlabelled if len(gaps) else labelled).append(made)
+        row += len(rows)
+    train, val, test = _hold_out(labelled, classes, val_fraction, test_fraction, context.seed, where)
+    return build_runs(
+        train,
+        val,
+        test,
+        unlabelled,
+        classes=classes,
+        variables=names,
+        window=window,
+        stride=stride,
+        test_stride=stride,
+        description=f"{source.name}: windows of {window} samples, {len(classes) - 1} faults",
+    )
+
+
+def _numeric(table: pd.DataFrame, taken: set[str]) -> list[str]:
+    return [str(name) for name in table.columns if name not in taken and pd.api.types.is_numeric_dtype(table[name])]
+
+
+def _hold_out(
+    runs: Sequence[Run], classes: Sequence[str], val: float, test: float, seed: int, where: str
+) -> tuple[list[Run], list[Run], list[Run]]:
+    random = np.random.default_rng(seed)
+    parts: tuple[list[Run], list[Run], list[Run]] = ([], [], [])
+    for code, name in enumerate(classes):
+        mine = [each for each in runs if int(each.labels[-1]) == code]
+        if not mine and code == 0:
+            continue  # normal operation may be there only in front of faults
+        if len(mine) < 3:
+            raise DataError(
+                f"'{name}' has {len(mine)} run(s), and training, validation and test each need one",
+                where=where,
+                fix="bring more runs of it, or remove them",
+            )
+        order = random.permutation(len(mine))
+        tests, vals = max(1, round(test * len(mine))), max(1, round(val * len(mine)))
+        ends = (len(mine) - tests - vals, len(mine) - tests, len(mine))
+        for part, begin, end in zip(parts, (0, *ends), ends, strict=False):
+            part.extend(mine[position] for position in order[begin:end])
+    return parts
