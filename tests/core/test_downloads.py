@@ -37,17 +37,17 @@ def url(tmp_path: Path) -> Iterator[str]:
 
 def test_a_missing_file_is_fetched_once(url: str, tmp_path: Path) -> None:
     path = tmp_path / "data" / "rows.csv"
-    assert fetch(path, url=url, checksum=CHECKSUM, licence="CC0") == path
+    assert fetch(path, url=url, checksum=CHECKSUM, licence="CC0", allowed=True) == path
     assert path.read_bytes() == CONTENT
     path.write_bytes(b"changed by its owner")
-    fetch(path, url=url, checksum=CHECKSUM, licence="CC0")
+    fetch(path, url=url, checksum=CHECKSUM, licence="CC0", allowed=True)
     assert path.read_bytes() == b"changed by its owner"
 
 
 def test_another_content_is_refused_and_leaves_nothing(url: str, tmp_path: Path) -> None:
     path = tmp_path / "data" / "rows.csv"
     with pytest.raises(DataError, match="download failed") as caught:
-        fetch(path, url=url, checksum=f"sha256:{'0' * 64}", licence="CC0")
+        fetch(path, url=url, checksum=f"sha256:{'0' * 64}", licence="CC0", allowed=True)
     assert url in str(caught.value)
     assert str(path) in str(caught.value)
     assert list(path.parent.iterdir()) == []
@@ -56,11 +56,11 @@ def test_another_content_is_refused_and_leaves_nothing(url: str, tmp_path: Path)
 def test_no_connection_says_what_to_put_where(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     with pytest.raises(DataError, match="download failed") as caught:
-        fetch(path, url="http://127.0.0.1:9/rows.csv", checksum=CHECKSUM, licence="CC BY 4.0")
+        fetch(path, url="http://127.0.0.1:9/rows.csv", checksum=CHECKSUM, licence="CC BY 4.0", allowed=True)
     assert "http://127.0.0.1:9/rows.csv and put it there (CC BY 4.0)" in str(caught.value)
 
 
-def test_offline_means_no_download(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STILLHOUSE_OFFLINE", "1")
-    with pytest.raises(DataError, match="STILLHOUSE_OFFLINE forbids"):
-        fetch(tmp_path / "rows.csv", url=url, checksum=CHECKSUM, licence="CC0")
+def test_what_is_not_allowed_is_not_downloaded(url: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nothing may be downloaded"):
+        fetch(tmp_path / "rows.csv", url=url, checksum=CHECKSUM, licence="CC0", allowed=False)
+    assert not (tmp_path / "rows.csv").exists()

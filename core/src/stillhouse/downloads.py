@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from stillhouse.errors import DataError
 
-OFFLINE = "STILLHOUSE_OFFLINE"
-"""Environment variable: when set and not empty, nothing is ever downloaded."""
 
-
-def fetch(path: Path, *, url: str, checksum: str, licence: str) -> Path:
+def fetch(path: Path, *, url: str, checksum: str, licence: str, allowed: bool) -> Path:
     """The file at ``path``, downloaded when it is not there.
 
     Args:
         path: where the file belongs, under the dataset's folder; what is there already is taken as it is.
         url: where its publisher keeps it.
         checksum: ``"md5:..."`` or ``"sha256:..."`` as published or pinned; a download that differs is deleted.
-        licence: what it may be used for; told with the download.
+        licence: what it may be used for; told where it has to be downloaded by hand.
+        allowed: downloading is allowed: `stillhouse.types.DataContext.download`.
 
     Returns:
         ``path``.
@@ -28,9 +25,9 @@ def fetch(path: Path, *, url: str, checksum: str, licence: str) -> Path:
     """
     if path.exists():
         return path
-    by_hand = f"download {url} and put it there"
-    if os.environ.get(OFFLINE):
-        raise DataError(f"the file is missing, and {OFFLINE} forbids downloads", where=str(path), fix=by_hand)
+    by_hand = f"download {url} and put it there ({licence})"
+    if not allowed:
+        raise DataError("the file is missing, and nothing may be downloaded", where=str(path), fix=by_hand)
     import pooch
     from requests import RequestException
 
@@ -43,7 +40,7 @@ def fetch(path: Path, *, url: str, checksum: str, licence: str) -> Path:
     except (RequestException, OSError, ValueError) as error:
         cause = str(error).splitlines()[0]
         raise DataError(
-            f"the file is missing and the download failed: {cause}", where=str(path), fix=f"{by_hand} ({licence})"
+            f"the file is missing and the download failed: {cause}", where=str(path), fix=by_hand
         ) from error
     finally:
         logger.setLevel(before)
