@@ -19,7 +19,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stillhouse.testing.contract import contract
+    from stillhouse.testing.items import contract
     from stillhouse.testing.tiny import run_tiny
 
 __all__ = ["contract", "run_tiny"]
@@ -29,6 +29,7 @@ def __getattr__(name: str) -> Any:
     if name in __all__:
         import importlib
 
-        home = {"contract": "contract", "run_tiny": "tiny"}[name]
+        # No module here is called like one of these functions: importing it would put it in the function's place.
+        home = {"contract": "items", "run_tiny": "tiny"}[name]
         return getattr(importlib.import_module(f"stillhouse.testing.{home}"), name)
     raise AttributeError(f"module 'stillhouse.testing' has no attribute '{name}'")

@@ -47,7 +47,7 @@ def stillhouse_plugins() -> Plugins:
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """One line per plugin: how many checks ran on how many components, and what came of them."""
     from stillhouse.plugins.checks import summary
-    from stillhouse.testing.contract import PROPERTY
+    from stillhouse.testing.items import PROPERTY
 
     found: dict[str, list[Any]] = {}
     for reports in terminalreporter.stats.values():

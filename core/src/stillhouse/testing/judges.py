@@ -1,4 +1,4 @@
-"""Checks of what judges a prediction: heads, extra metrics, and objectives."""
+"""Checks of heads, and what a prediction is that is judged: perfect, wrong, or at the edge."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from stillhouse.errors import IncompatibleError, PluginError, StillhouseError
-from stillhouse.kinds import SEGMENTATION_IGNORE, SEQUENCE_IGNORE, OutputKind
+from stillhouse.kinds import SEGMENTATION_IGNORE, OutputKind
 from stillhouse.plugins.checks import Planned, Skipped, label
 from stillhouse.plugins.registry import Component
-from stillhouse.plugins.specs import HeadSpec, MetricSpec, ObjectiveSpec
+from stillhouse.plugins.specs import HeadSpec
 from stillhouse.testing.models import expected_shape
 from stillhouse.testing.rows import few
 from stillhouse.testing.workbench import Workbench
@@ -21,7 +21,6 @@ from stillhouse.types import Batch, Head, Splits
 
 ROWS = 2000
 """Rows of the test split that metrics are computed on."""
-CLASSES = 3
 
 
 def plan_head(bench: Workbench, component: Component) -> Iterator[Planned]:
@@ -112,7 +111,7 @@ class _Heads:
             shape = expected_shape(head.kind, head.outputs, batch["target"])
             prediction = torch.randn(shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
             loss = head.hard_loss(prediction, batch)
-            _scalar(loss, f"hard_loss of {count} rows", spec.target)
+            check_scalar(loss, f"hard_loss of {count} rows", spec.target)
             if not loss.requires_grad:
                 raise PluginError(
                     "no gradient flows from hard_loss to the prediction",
@@ -177,7 +176,12 @@ class _Heads:
         return ", ".join(columns)
 
 
-def _scalar(loss: Tensor, what: str, where: str) -> None:
+def check_scalar(loss: Tensor, what: str, where: str) -> None:
+    """A loss is a finite scalar.
+
+    Raises:
+        PluginError: it is not.
+    """
     if not isinstance(loss, Tensor) or loss.ndim != 0 or not bool(torch.isfinite(loss)):
         shown = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) and loss.ndim else repr(loss)
         raise PluginError(
@@ -263,134 +267,3 @@ def _one_value(rows: Batch, kind: OutputKind) -> tuple[Tensor, Batch] | None:
         return kept, these | {"target": target[:1].expand_as(these["target"])}
     kept = torch.nonzero(same).flatten()
     return kept, {name: entry[kept] for name, entry in rows.items()}
-
-
-def example(kind: OutputKind, rows: int = 24) -> tuple[int, Batch]:
-    """Width of the prediction and a batch of made-up targets of one kind, every class among them."""
-    generator = torch.Generator().manual_seed(3)
-    shapes = {
-        OutputKind.MULTICLASS: (rows,),
-        OutputKind.BINARY: (rows,),
-        OutputKind.MULTILABEL: (rows, CLASSES),
-        OutputKind.REGRESSION: (rows,),
-        OutputKind.GAUSSIAN: (rows,),
-        OutputKind.SEGMENTATION: (rows, 6, 6),
-        OutputKind.SEQUENCE: (rows, 5),
-    }
-    shape = shapes[kind]
-    if kind in (OutputKind.REGRESSION, OutputKind.GAUSSIAN):
-        target = torch.randn(shape, generator=generator)
-    elif kind in (OutputKind.BINARY, OutputKind.MULTILABEL):
-        target = torch.randint(0, 2, shape, generator=generator).float()
-    else:
-        target = torch.randint(0, CLASSES, shape, generator=generator)
-    if kind is OutputKind.SEQUENCE:
-        target[0, -1] = SEQUENCE_IGNORE
-    outputs = {OutputKind.BINARY: 1, OutputKind.REGRESSION: 1, OutputKind.GAUSSIAN: 2}.get(kind, CLASSES)
-    return outputs, {"target": target, "index": torch.arange(rows)}
-
-
-def plan_metric(bench: Workbench, component: Component) -> Iterator[Planned]:
-    """``metrics`` and ``edges``."""
-    where, spec = label(component), component.spec
-    assert isinstance(spec, MetricSpec)
-
-    def metric() -> Callable[[Tensor, Batch], float]:
-        bench.require(component, "target", "shape", "options")
-        made: Callable[[Tensor, Batch], float] = component.load()(**bench.component_options(component))
-        return made
-
-    def known() -> str:
-        measure, told = metric(), []
-        for kind in map(OutputKind, spec.kinds):
-            outputs, rows = example(kind)
-            good, bad = (float(measure(make(kind, outputs, rows["target"]), dict(rows))) for make in (perfect, wrong))
-            if not (math.isfinite(good) and math.isfinite(bad)):
-                raise PluginError(
-                    f"of a {kind} prediction it gave {good} when perfect and {bad} when wrong",
-                    where=spec.target,
-                    fix="return a finite number, or leave the kind out of MetricSpec.kinds",
-                )
-            if (good <= bad) if spec.higher_is_better else (good >= bad):
-                raise PluginError(
-                    f"of a perfect {kind} prediction it is {good:.4g}, and of a wrong one {bad:.4g}",
-                    where=spec.target,
-                    fix="correct the metric, or higher_is_better",
-                )
-            told.append(str(kind))
-        return ", ".join(told)
-
-    def edges() -> None:
-        bench.require(component, "metrics")
-        measure = metric()
-        for kind in map(OutputKind, spec.kinds):
-            outputs, rows = example(kind)
-            guess = perfect(kind, outputs, rows["target"])
-            edge_cases(measure, guess, rows, kind=kind, who="the metric", where=spec.target)
-
-    yield Planned(id=f"metrics[{where}]", verify=known)
-    yield Planned(id=f"edges[{where}]", verify=edges)
-
-
-FEATURES = ((6, 8, 5, 5), (6, 7, 8), (6, 8))
-"""Shapes of features: maps, tokens, vectors; an objective has to take one of them."""
-
-
-def plan_objective(bench: Workbench, component: Component) -> Iterator[Planned]:
-    """``loss``."""
-    where, spec = label(component), component.spec
-    assert isinstance(spec, ObjectiveSpec)
-
-    def loss() -> str:
-        bench.require(component, "target", "shape", "options")
-        objective = component.load()(**bench.component_options(component))
-        if spec.level == "feature":
-            return _feature_loss(objective, spec)
-        for kind in map(OutputKind, spec.kinds):
-            outputs, rows = example(kind, rows=6)
-            shape = expected_shape(kind, outputs, rows["target"])
-            extras = {name: rows[name] for name in spec.extras if name in rows}
-            _objective(objective, shape, extras, spec, f"for {kind} predictions")
-        return ", ".join(map(str, spec.kinds))
-
-    yield Planned(id=f"loss[{where}]", verify=loss)
-
-
-def _feature_loss(objective: Any, spec: ObjectiveSpec) -> str:
-    _, rows = example(OutputKind.MULTICLASS, rows=FEATURES[0][0])
-    extras = {name: rows[name] for name in spec.extras if name in rows}
-    first: Exception | None = None
-    for shape in FEATURES:
-        try:
-            _objective(objective, shape, extras, spec, f"for features {shape}")
-            return f"features {shape}"
-        except PluginError:
-            raise
-        except Exception as error:
-            first = first or error
-    assert first is not None
-    raise first
-
-
-def _objective(objective: Any, shape: tuple[int, ...], extras: Batch, spec: ObjectiveSpec, what: str) -> None:
-    generator = torch.Generator().manual_seed(1)
-    student = torch.randn(shape, generator=generator).requires_grad_()
-    teacher = torch.randn(shape, generator=generator).requires_grad_()
-    loss = objective(student, teacher, **extras)
-    _scalar(loss, f"the loss {what}", spec.target)
-    (gradient,) = torch.autograd.grad(loss, student, allow_unused=True) if loss.requires_grad else (None,)
-    if gradient is None or not bool(torch.isfinite(gradient).all()) or not bool(gradient.any()):
-        raise PluginError(
-            f"{what} no finite gradient reaches the student",
-            where=spec.target,
-            fix="compute the loss from the student's tensor with differentiable operations",
-        )
-    if not spec.extras:
-        same = float(objective(teacher.detach().clone(), teacher.detach()))
-        other = float(loss.detach())
-        if same > other:
-            raise PluginError(
-                f"{what} the loss of a student that equals the teacher is {same:.4g}, of another {other:.4g}",
-                where=spec.target,
-                fix="a distillation loss is smallest where student and teacher agree",
-            )

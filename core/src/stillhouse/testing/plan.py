@@ -69,7 +69,8 @@ class Plan:
 
     def _running(self, bench: Workbench) -> Iterator[Planned]:
         from stillhouse.testing.datasets import plan_dataset
-        from stillhouse.testing.judges import plan_head, plan_metric, plan_objective
+        from stillhouse.testing.judges import plan_head
+        from stillhouse.testing.measures import plan_metric, plan_objective
         from stillhouse.testing.models import plan_model
         from stillhouse.testing.process import plan_process
         from stillhouse.testing.recipes import plan_recipe

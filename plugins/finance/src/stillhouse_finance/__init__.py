@@ -1,0 +1,1 @@
+"""Knowledge distillation for finance: card fraud, tabular risk, volatility."""

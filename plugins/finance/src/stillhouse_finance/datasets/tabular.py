@@ -1,0 +1,286 @@
+"""Any table with a target column: CSV or Parquet, numeric and categorical columns, split by time, by group or at
+random."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+
+from stillhouse.errors import DataError
+from stillhouse.types import DataContext, DataInfo, Splits, TensorSpec, TensorSplit
+from stillhouse_finance.datasets import tables
+from stillhouse_finance.datasets.encoding import Encoder, as_levels
+
+Kind = Literal["binary", "multiclass", "regression"]
+PARTS = ("train", "val", "test")
+
+
+def tabular(
+    context: DataContext,
+    *,
+    path: str = "table.csv",
+    target: str = "target",
+    kind: Kind = "binary",
+    classes: tuple[str, ...] | None = None,
+    numeric: tuple[str, ...] | None = None,
+    categorical: tuple[str, ...] | None = None,
+    ignore: tuple[str, ...] = (),
+    time: str | None = None,
+    group: str | None = None,
+    val_fraction: float = 0.2,
+    test_fraction: float = 0.2,
+    levels: int = 20,
+    unit: str = "",
+) -> Splits:
+    """Your own table. Scaling and levels are fitted on training rows only.
+
+    Args:
+        context: the folder that ``path`` is relative to, and the seed of the split.
+        path: the ``.csv`` or ``.parquet`` file.
+        target: column to predict.
+        kind: what the target is; the head must suit it.
+        classes: all labels that may occur, as text; of two, the second is the event ("yes"). By default those of the
+            file, in order, where 0 and 1 or false and true are no and yes.
+        numeric: numeric columns; by default all others that hold numbers.
+        categorical: columns of levels; by default all others that hold text or true and false.
+        ignore: columns that no model may see, such as ids, or what is known only afterwards.
+        time: column with a date or number; earlier rows train, later ones validate, the last ones test.
+        group: column with the unit, customer or account; each is in one split only.
+        val_fraction: share of the rows (of the groups) for validation.
+        test_fraction: share of the rows (of the groups) for testing.
+        levels: most frequent levels of a categorical column that get a feature of their own.
+        unit: unit of a numeric target.
+
+    Raises:
+        DataError: the file cannot be used, a label is outside ``classes``, or a split is empty or lacks a class.
+    """
+    if val_fraction <= 0 or test_fraction <= 0 or val_fraction + test_fraction >= 1 or levels < 1:
+        raise DataError(
+            f"val_fraction {val_fraction}, test_fraction {test_fraction} and levels {levels} give no usable rows",
+            where="dataset options",
+            fix="fractions above 0 with a sum below 1, e.g. 0.2 each, and at least one level",
+        )
+    if time and group:
+        raise DataError("rows are split by time or by group, not by both", where="dataset options", fix="leave one out")
+    source = context.base / Path(path)
+    raw, first, where = tables.read_table(source), tables.first_row(source), str(source)
+    named = [
+        target,
+        *(numeric or ()),
+        *(categorical or ()),
+        *ignore,
+        *([time] if time else []),
+        *([group] if group else []),
+    ]
+    tables.require_columns(raw, named, where)
+    numbers, texts = _features(raw, numeric, categorical, {target, *ignore, time, group}, where)
+    goal, labels = _target(raw[target], kind, classes, where=where, first=first)
+    order, parts = _split(
+        raw, goal, kind, time, group, val_fraction, test_fraction, context.seed, where=where, first=first
+    )
+    for name in PARTS:
+        _refuse_part(goal[parts[name]], name, labels, where)
+    train = raw.iloc[parts["train"]]
+    encoder = Encoder.fit(
+        {name: tables.numbers(raw[name], where=where, first=first, gaps=True)[parts["train"]] for name in numbers},
+        {name: as_levels(train[name]) for name in texts},
+        levels,
+    )
+    x, y = torch.from_numpy(encoder.read(raw, where=where, first=first)), _tensor(goal, kind)
+    groups = None if group is None else as_levels(raw[group]).to_numpy()
+
+    def rows(name: str) -> TensorSplit:
+        at = parts[name]
+        return TensorSplit(
+            {"x": x[at], "target": y[at], "index": torch.from_numpy(at)},
+            groups=None if groups is None else groups[at].tolist(),
+            times=None if order is None else order[at].tolist(),
+        )
+
+    known = goal[parts["train"]]
+    info = DataInfo(
+        inputs={"x": TensorSpec((x.shape[1],))},
+        classes=labels,
+        class_counts=None if labels is None else tuple(int((known == code).sum()) for code in range(len(labels))),
+        target_mean=float(known.mean()) if labels is None else 0.0,
+        target_std=float(known.std()) or 1.0 if labels is None else 1.0,
+        unit=unit,
+        description=f"{source.name}: {len(raw)} rows of {len(numbers)} numeric and {len(texts)} categorical columns",
+        meta=encoder.meta(),
+    )
+    return Splits(
+        info=info, train=rows("train"), val=rows("val"), test=rows("test"), reader=TableReader(encoder=encoder)
+    )
+
+
+def _features(
+    raw: pd.DataFrame,
+    numeric: tuple[str, ...] | None,
+    categorical: tuple[str, ...] | None,
+    taken: set[str | None],
+    where: str,
+) -> tuple[list[str], list[str]]:
+    """Names of the numeric and of the categorical columns; dates are neither."""
+    both = set(numeric or ()) & set(categorical or ()) | (set(numeric or ()) | set(categorical or ())) & taken
+    if both:
+        raise DataError(f"column '{min(map(str, both))}' has two roles", where=where, fix="name it once")
+    free = [name for name in raw.columns if name not in taken | set(numeric or ()) | set(categorical or ())]
+    kinds = pd.api.types
+    numbers, texts = list(numeric or ()), list(categorical or ())
+    if numeric is None:
+        numbers = [each for each in free if kinds.is_numeric_dtype(raw[each]) and not kinds.is_bool_dtype(raw[each])]
+    if categorical is None:
+        words = [name for name in free if name not in numbers and not kinds.is_datetime64_any_dtype(raw[name])]
+        texts = [each for each in words if not kinds.is_numeric_dtype(raw[each]) or kinds.is_bool_dtype(raw[each])]
+        for name in texts:
+            if raw[name].nunique() > max(20, len(raw) // 2):
+                raise DataError(
+                    f"column '{name}' has {raw[name].nunique()} different values in {len(raw)} rows",
+                    where=where,
+                    fix=f"put it into ignore when it is an id, or name it in categorical or numeric: ignore: [{name}]",
+                )
+    if not numbers and not texts:
+        raise DataError("no column is left for the features", where=where, fix="name them in numeric and categorical")
+    return numbers, texts
+
+
+def _target(
+    column: pd.Series, kind: Kind, classes: tuple[str, ...] | None, *, where: str, first: int
+) -> tuple[np.ndarray, tuple[str, ...] | None]:
+    """The target as values or class codes ``[N]``, and the classes."""
+    place = {"where": where, "first": first}
+    if kind == "regression":
+        return tables.numbers(column, **place), None
+    fix = "correct the label, or remove the row"
+    tables.refuse(column.isna().to_numpy(), column, "a label", fix=fix, **place)
+    text = as_levels(column)
+    found = sorted(text.unique())
+    labels = tuple(classes) if classes else tuple(found)
+    if not classes and all(word.lstrip("-").isdigit() for word in found):
+        labels = tuple(sorted(found, key=int))
+    codes = pd.Index(dict.fromkeys(labels)).get_indexer(text).astype(np.int64)
+    tables.refuse(codes < 0, column, f"one of the declared classes {list(labels)}", fix=fix, **place)
+    if len(labels) < 2 or (kind == "binary" and len(labels) != 2):
+        raise DataError(
+            f"column '{column.name}' has {len(labels)} labels ({', '.join(labels[:5])}), and kind is {kind}",
+            where=where,
+            fix="choose the kind that fits: binary has two labels, multiclass at least two, regression numbers",
+        )
+    if (
+        kind == "binary"
+        and not classes
+        and tuple(map(str.lower, labels)) not in (("0", "1"), ("false", "true"), ("no", "yes"))
+    ):
+        raise DataError(
+            f"which of '{labels[0]}' and '{labels[1]}' in column '{column.name}' is the event to find?",
+            where=where,
+            fix=f"name it second: classes: ['{labels[0]}', '{labels[1]}']",
+        )
+    return codes, labels
+
+
+def _split(
+    raw: pd.DataFrame,
+    goal: np.ndarray,
+    kind: Kind,
+    time: str | None,
+    group: str | None,
+    val_fraction: float,
+    test_fraction: float,
+    seed: int,
+    *,
+    where: str,
+    first: int,
+) -> tuple[np.ndarray | None, dict[str, np.ndarray]]:
+    """What orders the rows in time ``[N]``, when they are split by it, and the row numbers of each split."""
+    everything = np.arange(len(raw))
+    if time is not None:
+        column = raw[time]
+        number = pd.api.types.is_numeric_dtype(column)
+        order = (
+            tables.numbers(column, where=where, first=first)
+            if number
+            else tables.moments(column, where=where, first=first)
+        )
+        ranked = np.sort(order)
+        # A moment is never divided: rows of the same time are on the same side.
+        test_from = ranked[round(len(raw) * (1 - test_fraction))] if round(len(raw) * test_fraction) else np.inf
+        val_from = ranked[round(len(raw) * (1 - test_fraction - val_fraction))]
+        masks = (order < val_from, (order >= val_from) & (order < test_from), order >= test_from)
+        return order, dict(zip(PARTS, map(np.flatnonzero, masks), strict=True))
+    random = np.random.default_rng(seed)
+    if group is not None:
+        tables.ids(raw[group], where=where, first=first)
+        of_row = as_levels(raw[group]).to_numpy()
+        names = random.permutation(np.unique(of_row))
+        cuts = np.cumsum([round(len(names) * (1 - val_fraction - test_fraction)), round(len(names) * val_fraction)])
+        chosen = np.split(names, cuts)
+        return None, {part: everything[np.isin(of_row, units)] for part, units in zip(PARTS, chosen, strict=True)}
+    try:
+        stratify = None if kind == "regression" else goal
+        rest, test = train_test_split(everything, test_size=test_fraction, random_state=seed, stratify=stratify)
+        train, val = train_test_split(
+            rest,
+            test_size=val_fraction / (1 - test_fraction),
+            random_state=seed,
+            stratify=None if stratify is None else goal[rest],
+        )
+    except ValueError as error:
+        raise DataError(
+            f"the rows cannot be split with every class in each part: {error}",
+            where=where,
+            fix="bring more rows of the rare classes",
+        ) from error
+    return None, {"train": np.sort(train), "val": np.sort(val), "test": np.sort(test)}
+
+
+def _refuse_part(goal: np.ndarray, name: str, labels: tuple[str, ...] | None, where: str) -> None:
+    fix = "bring more rows, or change val_fraction, test_fraction, time or group"
+    if not len(goal):
+        raise DataError(f"split '{name}' is empty", where=where, fix=fix)
+    missing = [] if labels is None else [label for code, label in enumerate(labels) if not (goal == code).any()]
+    if missing and (name == "train" or len(labels or ()) == 2):
+        raise DataError(f"split '{name}' has no row of class '{missing[0]}'", where=where, fix=fix)
+
+
+def _tensor(goal: np.ndarray, kind: Kind) -> Tensor:
+    values = torch.from_numpy(goal)
+    return values if kind == "multiclass" else values.float()
+
+
+class TableReader:
+    """Rows of a new file with the same feature columns; a `stillhouse.types.Reader`.
+
+    Args:
+        encoder: fitted on training rows.
+    """
+
+    def __init__(self, *, encoder: Encoder) -> None:
+        self.encoder = encoder
+
+    def state(self) -> dict[str, Any]:
+        """JSON-ready state."""
+        return {"encoder": self.encoder.state()}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        """Inverse of `state`."""
+        return cls(encoder=Encoder.from_state(state["encoder"]))
+
+    def read(self, path: Path) -> tuple[TensorSplit, dict[str, list[Any]]]:
+        """All rows, each with its ``row`` in the file.
+
+        Raises:
+            DataError: the file cannot be read, lacks a column, or has a bad value.
+        """
+        path = Path(path)
+        first = tables.first_row(path)
+        values = self.encoder.read(tables.read_table(path), where=str(path), first=first)
+        return TensorSplit({"x": torch.from_numpy(values)}), {"row": list(range(first, first + len(values)))}

@@ -1,0 +1,98 @@
+"""Students for tables: a small network, logistic regression, and a tree that a person can read."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from stillhouse.errors import OptionError
+from stillhouse.kinds import OutputKind
+from stillhouse.types import Estimator, Task
+from stillhouse.units import output_layer
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU}
+
+
+class MLP(nn.Module):
+    """Multi-layer perceptron over the columns; see `mlp`."""
+
+    def __init__(self, task: Task, *, hidden: tuple[int, ...], activation: str, dropout: float) -> None:
+        super().__init__()
+        width = task.inputs["x"].shape[0]
+        layers: list[nn.Module] = []
+        for size in hidden:
+            layers += [nn.Linear(width, size), ACTIVATIONS[activation](), *([nn.Dropout(dropout)] if dropout else [])]
+            width = size
+        self.backbone = nn.Sequential(*layers)
+        self.output = output_layer(task.kind, width, task.outputs, task.info)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Predictions ``[B, outputs]`` for ``x`` ``[B, F]``."""
+        return self.output(self.backbone(x))
+
+
+def mlp(
+    task: Task,
+    *,
+    hidden: tuple[int, ...] = (64, 32),
+    activation: Literal["relu", "silu"] = "relu",
+    dropout: float = 0.0,
+) -> nn.Module:
+    """A multi-layer perceptron: about 3,100 parameters at the default widths for 15 columns.
+
+    Args:
+        task: inputs, and width and kind of the prediction.
+        hidden: widths of the hidden layers.
+        activation: between the layers: rectified linear, or its smooth relative.
+        dropout: share of hidden units dropped while training.
+
+    Raises:
+        OptionError: a width is below one, or dropout is outside [0, 1).
+    """
+    if any(size < 1 for size in hidden) or not 0 <= dropout < 1:
+        raise OptionError(
+            f"hidden {list(hidden)} with dropout {dropout} is no network",
+            where="model 'mlp'",
+            fix="widths from 1 upwards and a dropout from 0 to below 1",
+        )
+    return MLP(task, hidden=hidden, activation=activation, dropout=dropout)
+
+
+def logistic(task: Task, *, penalty: float = 1.0, class_weights: Literal["balanced"] | None = None) -> Estimator:
+    """Logistic regression (scikit-learn), which learns from soft targets as weighted rows.
+
+    Args:
+        task: gives the seed.
+        penalty: strength of the L2 penalty on the coefficients.
+        class_weights: "balanced" weighs classes by the inverse of their frequency.
+
+    Raises:
+        OptionError: penalty is not positive.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    if penalty <= 0:
+        raise OptionError(f"penalty is {penalty}", where="model 'logistic'", fix="a number above 0, e.g. 1.0")
+    model: Estimator = LogisticRegression(
+        C=1 / penalty, class_weight=class_weights, max_iter=1000, random_state=task.seed
+    )
+    return model
+
+
+def decision_tree(task: Task, *, depth: int = 5, min_leaf: int = 20) -> Estimator:
+    """One decision tree (scikit-learn) that a person can read; its rules are kept as ``rules.txt`` beside it.
+
+    For two classes it is a regression tree on the probability, whose splits are those of the Gini index: from labels it
+    learns frequencies, from a teacher the teacher's probabilities.
+
+    Args:
+        task: gives the kind of the prediction and the seed.
+        depth: greatest depth.
+        min_leaf: fewest training rows in a leaf.
+    """
+    from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+
+    make: Any = DecisionTreeClassifier if task.kind is OutputKind.MULTICLASS else DecisionTreeRegressor
+    tree: Estimator = make(max_depth=depth, min_samples_leaf=min_leaf, random_state=task.seed)
+    return tree

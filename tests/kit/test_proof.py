@@ -1,0 +1,353 @@
+"""The kit is proven: for every check a plugin that is good but for one thing fails that check, and no other."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stillhouse.scaffold import KINDS
+from stillhouse.testing.plan import Plan
+
+PAGE = Path(__file__).parents[2] / "docs" / "plugins" / "contract.md"
+PACKAGE = "stillhouse_proof"
+SOURCE = f"src/{PACKAGE}"
+PLUGIN, DATASETS, TEACHERS, STUDENTS, HEADS, OBJECTIVES, METRICS, RECIPE = (
+    f"{SOURCE}/{name}"
+    for name in (
+        "plugin.py",
+        "datasets.py",
+        "teachers.py",
+        "students.py",
+        "heads.py",
+        "objectives.py",
+        "metrics.py",
+        "recipes/example.yaml",
+    )
+)
+PROCESS = ("light-import", "unregister", "non-interference")
+"""Checks that start processes; they are run where they are what is to be proven, and once for the good plugin."""
+SLOW = ("non-interference",)
+
+# A reader whose state is what its class is made of.
+READER = """
+from stillhouse.types import TensorSplit
+
+
+class Rows:
+    def __init__(self, names):
+        self.names = names
+
+    def state(self):
+        return {"names": self.names}
+
+    @classmethod
+    def from_state(cls, state):
+        return cls(state["names"])
+
+    def read(self, path):
+        raise NotImplementedError
+"""
+WITH_READER = {
+    f"{SOURCE}/reader.py": [("", READER)],
+    PLUGIN: [("simulated=True,", f'simulated=True,\n        reader="{PACKAGE}.reader:Rows",')],
+    DATASETS: [
+        ("        train=splits", "        reader=Rows(['x']),\n        train=splits"),
+        ("\nCLASSES = (", f"\nfrom {PACKAGE}.reader import Rows\n\nCLASSES = ("),
+    ],
+}
+WITHOUT_METRIC = ("metrics: [proof/top-k]\n", "")
+
+# As a plugin that changes the core behind its back would do it: a default, when the module is imported.
+MEDDLING = """
+import importlib
+
+_genuine = importlib.import_module
+
+
+def _import_module(name, package=None):
+    module = _genuine(name, package)
+    if name == "stillhouse.models":
+        module.mlp.__kwdefaults__["dropout"] = 0.5
+    return module
+
+
+importlib.import_module = _import_module
+"""
+
+
+def after_imports(code: str) -> tuple[str, str]:
+    return "\n\n\n@hookimpl\ndef stillhouse_datasets", f"\n{code}\n\n@hookimpl\ndef stillhouse_datasets"
+
+
+@dataclass(frozen=True)
+class Bad:
+    """One fault.
+
+    Args:
+        fails: the only check that may fail.
+        says: part of what it says.
+        changes: texts to replace, by file.
+        reinstall: write the metadata again from what was changed.
+    """
+
+    fails: str
+    says: str
+    changes: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    reinstall: bool = False
+
+
+CASES = [
+    Bad("loads", "'stillhouse_head' is not a hook", {PLUGIN: [("stillhouse_heads()", "stillhouse_head()")]}),
+    Bad("metadata", "the version is 0.2.0", {"pyproject.toml": [('"0.1.0"', '"0.2.0"')]}),
+    Bad(
+        "metadata",
+        "not installed as a dependency: numpy>=1",
+        {"pyproject.toml": [('    "torch>=2.4",', '    "torch>=2.4",\n    "numpy>=1",')]},
+    ),
+    Bad("requirement", "has no upper bound", {"pyproject.toml": [("stillhouse>=0.1,<0.2", "stillhouse>=0.1")]}, True),
+    Bad("requirement", "pins one version", {"pyproject.toml": [(">=0.1,<0.2", "==0.1.0")]}, True),
+    Bad("requirement", "does not say", {"pyproject.toml": [('    "stillhouse>=0.1,<0.2",\n', "")]}, True),
+    Bad(
+        "hooks",
+        "other specs when they are called again: top-k",
+        {
+            PLUGIN: [
+                ("from collections.abc import Iterable", "import itertools\nfrom collections.abc import Iterable"),
+                after_imports("COUNT = itertools.count()\n"),
+                ('summary="Share of rows', 'summary=f"{next(COUNT)} Share of rows'),
+            ]
+        },
+    ),
+    Bad(
+        "spec[dataset:proof/example]",
+        "cannot be written as JSON",
+        {PLUGIN: [('licence="simulated, no rights reserved"', "licence=frozenset()")]},
+    ),
+    Bad(
+        "target[metric:proof/top-k]",
+        "has no 'top_j'",
+        {PLUGIN: [("metrics:top_k", "metrics:top_j")], RECIPE: [WITHOUT_METRIC]},
+    ),
+    Bad(
+        "shape[metric:proof/top-k]",
+        "1 positional parameter, and a metric is given 0",
+        {METRICS: [("def top_k(*, k", "def top_k(k")], RECIPE: [WITHOUT_METRIC]},
+    ),
+    Bad(
+        "shape[metric:proof/top-k]",
+        "takes **keywords",
+        {METRICS: [("def top_k(*, k: int = 2)", "def top_k(*, k: int = 2, **more)")], RECIPE: [WITHOUT_METRIC]},
+    ),
+    Bad("shape[recipe:proof/example]", "is not YAML", {RECIPE: [("seeds: [0, 1, 2]", "seeds: [0, 1, 2")]}),
+    Bad("options[metric:proof/top-k]", "has no type", {METRICS: [("k: int = 2", "k=2")]}),
+    Bad("options[metric:proof/top-k]", "has no help", {METRICS: [("        k: how", "        j: how")]}),
+    Bad(
+        "data[dataset:proof/example]",
+        "its info declares float32 (13,)",
+        {DATASETS: [("TensorSpec((FEATURES,))", "TensorSpec((FEATURES + 1,))")]},
+    ),
+    Bad(
+        "data[dataset:proof/example]",
+        "DataInfo.simulated is False",
+        {DATASETS: [("            simulated=True,\n", "")]},
+    ),
+    Bad(
+        "disjoint[dataset:proof/example]",
+        "stands in 'train' and in 'val'",
+        {DATASETS: [('"index": where}', '"index": where - start}')]},
+    ),
+    Bad(
+        "disjoint[dataset:proof/example]",
+        "group 'u0' of",
+        {DATASETS: [('"index": where})', '"index": where}, groups=[f"u{i % 50}" for i in range(size)])')]},
+    ),
+    Bad(
+        "same-seed[dataset:proof/example]",
+        "differ when the dataset is made again",
+        {DATASETS: [("manual_seed(context.seed)", "manual_seed(int(torch.randint(1 << 40, ())))")]},
+    ),
+    Bad(
+        "reader[dataset:proof/example]",
+        "a different state",
+        WITH_READER | {f"{SOURCE}/reader.py": [("", READER.replace('state["names"])', '[*state["names"], "y"])'))]},
+    ),
+    Bad(
+        "loss[head:proof/classes]",
+        "no gradient flows from hard_loss",
+        {
+            HEADS: [
+                (
+                    "    def evaluate",
+                    "    def hard_loss(self, prediction, batch):\n"
+                    "        return super().hard_loss(prediction, batch).detach()\n\n    def evaluate",
+                )
+            ]
+        },
+    ),
+    Bad(
+        "loss[head:proof/classes]",
+        "its spec says multiclass, macro_f1",
+        {PLUGIN: [('primary="accuracy"', 'primary="macro_f1"')]},
+    ),
+    Bad(
+        "metrics[head:proof/classes]",
+        "'accuracy' of a perfect prediction is 0, and of a wrong one 1",
+        {HEADS: [('found | {"worst', 'found | {"accuracy": 1 - found["accuracy"], "worst')]},
+    ),
+    Bad(
+        "edges[head:proof/classes]",
+        "of a prediction with NaN gave",
+        {HEADS: [("super().evaluate(prediction, rows)", "super().evaluate(prediction.nan_to_num(), rows)")]},
+    ),
+    Bad(
+        "decode[head:proof/classes]",
+        "are not plain values",
+        {
+            HEADS: [
+                (
+                    "    def evaluate",
+                    "    def decode(self, prediction):\n"
+                    '        return {"label": list(prediction.argmax(dim=1))}\n\n    def evaluate',
+                )
+            ]
+        },
+    ),
+    Bad(
+        "forward[teacher:proof/wide]",
+        "has shape (6, 4), the head needs (6, 3)",
+        {TEACHERS: [("nn.Linear(width, task.outputs)", "nn.Linear(width, task.outputs + 1)")]},
+    ),
+    Bad(
+        "gradients[student:proof/small]",
+        "no gradient reaches 2 of 6 trainable parameters: unused.weight",
+        {STUDENTS: [("        self.output =", "        self.unused = nn.Linear(2, 2)\n        self.output =")]},
+    ),
+    Bad(
+        "same-weights[student:proof/small]",
+        "the weights differ when the model is built again",
+        {
+            STUDENTS: [
+                (
+                    "task.outputs)\n",
+                    "task.outputs)\n        nn.init.normal_(self.output.weight, generator=FRESH)\n",
+                ),
+                ("\n\nclass Small", "\nFRESH = torch.Generator()\n\n\nclass Small"),
+            ]
+        },
+    ),
+    Bad(
+        "state[student:proof/small]",
+        "predicts something else after it was saved and loaded",
+        {
+            STUDENTS: [
+                ("        self.hidden =", "        self.seen = 0\n        self.hidden ="),
+                (
+                    "        return self.output(torch.relu(self.hidden(x)))",
+                    "        self.seen += self.training\n"
+                    "        return self.output(torch.relu(self.hidden(x))) + self.seen",
+                ),
+            ]
+        },
+    ),
+    Bad(
+        "loss[objective:proof/hellinger]",
+        "no finite gradient reaches the student",
+        {OBJECTIVES: [("in (student, teacher)", "in (student.detach(), teacher)")]},
+    ),
+    Bad(
+        "loss[objective:proof/hellinger]",
+        "of a student that equals the teacher is 1",
+        {OBJECTIVES: [("(1 - overlap).mean()", "overlap.mean()")]},
+    ),
+    Bad(
+        "metrics[metric:proof/top-k]",
+        "of a perfect multiclass prediction it is 0",
+        {METRICS: [("return float(", "return 1 - float(")]},
+    ),
+    Bad(
+        "edges[metric:proof/top-k]",
+        "of a prediction with NaN gave",
+        {METRICS: [('        judged(prediction, rows, head="top-k")', "        assert len(prediction)")]},
+    ),
+    Bad(
+        "valid[recipe:proof/example]",
+        "no head 'proof/clases'",
+        {RECIPE: [("proof/classes", "proof/clases")]},
+    ),
+    Bad(
+        "valid[recipe:proof/example]",
+        "its spec says 'proof/other'",
+        {PLUGIN: [('dataset="proof/example"', 'dataset="proof/other"')]},
+    ),
+    Bad(
+        "trains[recipe:proof/example]",
+        "nowhere",
+        {RECIPE: [("teacher: proof/wide", "teacher: {use: proof/wide, checkpoint: nowhere}")]},
+    ),
+    Bad("light-import", "imports PIL", {PLUGIN: [after_imports("import PIL\n")]}),
+    Bad("unregister", "the state of the random module", {PLUGIN: [after_imports("import random\n\nrandom.seed(0)\n")]}),
+    Bad("non-interference", "dropout: 0.5", {PLUGIN: [after_imports(MEDDLING)]}),
+]
+
+
+def names_of(ids: list[str] | tuple[str, ...]) -> set[str]:
+    return {each.partition("[")[0] for each in ids}
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib, "import_module", importlib.import_module)  # one of the cases changes it
+
+
+def marked(case: Bad) -> object:
+    return pytest.param(case, marks=[pytest.mark.slow] if case.fails in SLOW else [], id=f"{case.fails}: {case.says}")
+
+
+@pytest.mark.parametrize("case", [marked(each) for each in CASES])
+def test_fault_fails_its_check_and_no_other(case: Bad, distribution: Any) -> None:
+    for file, pairs in case.changes.items():
+        distribution.change(file, *pairs)
+    if case.reinstall:
+        distribution.write_metadata()
+    manager, record = distribution.load()
+    plan = Plan(manager, record)
+    # What costs seconds and cannot be touched by the fault is left to the good plugin below.
+    declared = Plan(manager, record, quick=True).ids
+    started = PROCESS if case.fails in SLOW else [each for each in PROCESS if each not in SLOW]
+    ids = [*declared, *started] if case.fails in PROCESS else [each for each in plan.ids if each not in PROCESS]
+    found = {each: plan.run(each) for each in ids}
+    failed = {each: check for each, check in found.items() if check.outcome == "failed"}
+    assert list(failed) == [case.fails], {each: check.problem for each, check in failed.items()}
+    check = failed[case.fails]
+    assert case.says in check.problem
+    assert check.fix
+
+
+def test_plugin_without_components_fails_that_check_only(distribution: Any) -> None:
+    (distribution.source / PLUGIN).write_text('"""Nothing."""\n')
+    manager, record = distribution.load()
+    plan = Plan(manager, record, quick=True)
+    failed = [each.id for each in plan.report().checks if each.outcome == "failed"]
+    assert failed == ["components"]
+
+
+def test_good_plugin_fails_nothing_and_each_check_has_a_bad_one(distribution: Any) -> None:
+    for file, pairs in WITH_READER.items():
+        distribution.change(file, *pairs)
+    manager, record = distribution.load()
+    assert {each.kind for each in manager.components_of(record)} == set(KINDS)
+    plan = Plan(manager, record)
+    found = [plan.run(each) for each in plan.ids if each not in SLOW]
+    assert {each.outcome for each in found} == {"passed"}, [each for each in found if each.outcome != "passed"]
+    assert names_of(plan.ids) == names_of([each.fails for each in CASES]) | {"components"}
+
+
+def test_every_check_is_explained_and_none_that_is_not_there() -> None:
+    rows = re.findall(r"^\| (`.*?) \|", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    explained = {name for row in rows for name in re.findall(r"`([a-z-]+)(?:\[\.\.\.\])?`", row)}
+    assert explained - {"expected-failures"} == names_of([each.fails for each in CASES]) | {"components"}
