@@ -26,7 +26,7 @@ lint: $(BIN)/.installed
 	$(BIN)/lint-imports
 
 docs: $(BIN)/.installed
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(BIN)/.installed
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -55,8 +55,10 @@ def test_every_error_has_an_anchor_a_docstring_and_a_test(error: type[Stillhouse
 
 @pytest.mark.parametrize("hook", list(hookspecs.HOOKS))
 def test_every_hook_has_documentation_and_a_test(hook: str) -> None:
-    text = sections("hooks.md")[hook]
+    text = (REFERENCE / "hooks" / f"{hook}.md").read_text(encoding="utf-8")
+    assert text.startswith(f"# {hook}\n")
     assert hookspecs.HOOKS[hook].__name__ in text
+    assert f"({hook}.md)" in (REFERENCE / "hooks" / "index.md").read_text(encoding="utf-8")
     assert inspect.getdoc(getattr(hookspecs, hook))
     assert re.search(rf"\b{hook}\b", text_of_tests())
 
@@ -78,7 +80,7 @@ def test_every_command_and_option_has_documentation_and_every_command_a_test(nam
 
 def test_reference_names_nothing_that_does_not_exist() -> None:
     assert set(sections("errors.md")) == {each.__name__ for each in ERRORS}
-    assert set(sections("hooks.md")) == set(hookspecs.HOOKS)
+    assert {page.stem for page in (REFERENCE / "hooks").glob("*.md")} == {"index", *hookspecs.HOOKS}
     assert set(sections("cli.md")) == {"Global options"} | {" ".join(("stillhouse", *name)) for name in COMMANDS}
 
 
