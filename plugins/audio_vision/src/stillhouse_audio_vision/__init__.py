@@ -1,0 +1,1 @@
+"""Knowledge distillation for audio and vision: tagging, classification, cross-modal."""

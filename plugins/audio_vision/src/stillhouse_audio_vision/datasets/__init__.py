@@ -1,0 +1,1 @@
+"""Datasets of sound and images."""

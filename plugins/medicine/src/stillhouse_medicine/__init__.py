@@ -1,0 +1,1 @@
+"""Knowledge distillation for medicine: visual question answering, image classification and segmentation."""

@@ -1,0 +1,1 @@
+"""Datasets of the field, each a function from a context and options to splits."""

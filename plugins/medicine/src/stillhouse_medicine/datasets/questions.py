@@ -1,0 +1,190 @@
+"""From questions about images to splits: answers of the training rows become the classes."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stillhouse.errors import DataError
+from stillhouse.types import DataInfo, Splits, TensorSpec
+from stillhouse_medicine.augment import NONE, Augment
+from stillhouse_medicine.images import ImageSplit
+from stillhouse_medicine.text import Tokens, Vocabulary
+
+FIRST_PAIRING = 1_000_000_000
+"""Row ids of pairings begin here, beyond those of real rows."""
+NOT_IN_VOCABULARY = "(no answer of the vocabulary)"
+"""Last class of every VQA dataset: the target of rows whose answer training does not teach. It is never right."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """One question about one image.
+
+    Args:
+        image: name of the image.
+        text: the question.
+        answer: its answer, normalised by `normalise`.
+        closed: answered by yes, no or a choice that the question names.
+        index: stable number of the row.
+        group: what must not stand in two splits: the image, or the patient.
+    """
+
+    image: str
+    text: str
+    answer: str
+    closed: bool
+    index: int
+    group: str
+
+
+def normalise(answer: object) -> str:
+    """An answer in lower case, without blanks around it, a full stop at its end, or runs of blanks inside it."""
+    return re.sub(r"\s+", " ", str(answer)).strip().rstrip(".").strip().lower()
+
+
+def by_group(
+    questions: Sequence[Question], *, val_fraction: float, test_fraction: float, seed: int
+) -> dict[str, list[Question]]:
+    """Questions split so that no group stands in two splits; fractions are of the groups.
+
+    Raises:
+        DataError: there are too few groups, or a fraction is not between 0 and 1.
+    """
+    names = sorted({question.group for question in questions})
+    counts = {"val": val_fraction, "test": test_fraction}
+    for name, fraction in counts.items():
+        if not 0 <= fraction < 1:
+            raise DataError(f"{name}_fraction is {fraction}", fix="a number from 0 to below 1")
+    sizes = {name: max(1, round(fraction * len(names))) if fraction else 0 for name, fraction in counts.items()}
+    if sum(sizes.values()) >= len(names):
+        raise DataError(
+            f"{len(names)} image(s) or group(s) cannot be split into train, validation and test",
+            fix="bring more, or lower val_fraction and test_fraction",
+        )
+    shuffled = [names[at] for at in np.random.default_rng(seed).permutation(len(names))]
+    test, val = set(shuffled[: sizes["test"]]), set(shuffled[sizes["test"] : sizes["test"] + sizes["val"]])
+    found: dict[str, list[Question]] = {"train": [], "val": [], "test": []}
+    for question in questions:
+        found["test" if question.group in test else "val" if question.group in val else "train"].append(question)
+    return found
+
+
+def build(
+    split: Mapping[str, Sequence[Question]],
+    pictures: Tensor,
+    names: Sequence[str],
+    *,
+    length: int,
+    min_answers: int,
+    tokens: Tokens | None,
+    augment: Augment,
+    grouped: Collection[str],
+    description: str,
+    where: str,
+    simulated: bool = False,
+    pairings: int = 0,
+    seed: int = 0,
+    meta: Mapping[str, Any] | None = None,
+) -> tuple[Splits, Vocabulary]:
+    """Splits with the inputs ``image`` ``[C, H, W]`` and ``question`` ``[length]`` (word numbers), with ``tokens``
+    ``[length]`` beside them when a tokenizer is given; ``target`` is the answer's class, ``closed`` (bool) its type.
+
+    Args:
+        split: questions by split name.
+        pictures: ``[M, C, H, W]``, uint8.
+        names: name of each picture.
+        length: words (and tokens) of a question that are kept.
+        min_answers: training rows that an answer needs to become a class.
+        tokens: tokenizer of a pre-trained text encoder.
+        augment: random changes of training images.
+        grouped: split names whose groups must not overlap.
+        description: for the report.
+        where: the file, for errors.
+        simulated: the rows come from a simulator.
+        pairings: other training images of which each training question is asked again, without an answer.
+        seed: of the pairings.
+        meta: more for `DataInfo.meta`.
+
+    Raises:
+        DataError: a split is empty, no two answers are frequent enough, or ``pairings`` is negative.
+    """
+    if pairings < 0:
+        raise DataError(f"pairings is {pairings}", where="dataset.pairings", fix="0 or more")
+    for name, rows in split.items():
+        if not rows:
+            raise DataError(f"split '{name}' is empty", where=where, fix="check the split options and the files")
+    counts = Counter(question.answer for question in split["train"])
+    answers = sorted((a for a in counts if counts[a] >= min_answers), key=lambda answer: (-counts[answer], answer))
+    if len(answers) < 2:
+        raise DataError(
+            f"{len(answers)} answer(s) occur at least {min_answers} time(s) in training rows; two are needed",
+            where=where,
+            fix="bring more rows, or lower dataset.min_answers",
+        )
+    classes = (*answers, NOT_IN_VOCABULARY)
+    number = {answer: at for at, answer in enumerate(answers)}
+    place = {name: at for at, name in enumerate(names)}
+    vocabulary = Vocabulary.build((question.text for question in split["train"]), length=length)
+    parts: dict[str, ImageSplit] = {}
+    for name, rows in split.items():
+        texts = [question.text for question in rows]
+        columns = {
+            "question": vocabulary.encode(texts),
+            "target": torch.tensor([number.get(question.answer, len(answers)) for question in rows]),
+            "closed": torch.tensor([question.closed for question in rows]),
+            "index": torch.tensor([question.index for question in rows], dtype=torch.int64),
+        }
+        if tokens is not None:
+            columns["tokens"] = tokens.encode(texts)
+        parts[name] = ImageSplit(
+            pictures,
+            columns,
+            picture=torch.tensor([place[question.image] for question in rows]),
+            augment=augment if name == "train" else NONE,
+            groups=[question.group for question in rows] if name in grouped else None,
+        )
+    target = parts["train"].columns(["target"])["target"]
+    inputs = {"image": TensorSpec(tuple(pictures.shape[1:])), "question": TensorSpec((length,), "int64")}
+    if tokens is not None:
+        inputs["tokens"] = TensorSpec((length,), "int64")
+    info = DataInfo(
+        inputs=inputs,
+        classes=classes,
+        class_counts=tuple(torch.bincount(target, minlength=len(classes)).tolist()),
+        description=description,
+        simulated=simulated,
+        meta={
+            "task": "vqa",
+            "outside": len(answers),
+            "words": vocabulary.size,
+            **({"tokens": {"name": tokens.name, "pad": tokens.pad()}} if tokens is not None else {}),
+            **(meta or {}),
+        },
+    )
+    unlabelled = None
+    if pairings:
+        asked = parts["train"].columns([name for name in ("question", "tokens", "closed") if name in columns])
+        shown = torch.tensor([place[question.image] for question in split["train"]])
+        unlabelled = _paired(asked, shown, pictures, pairings, augment, seed)
+    splits = Splits(info=info, train=parts["train"], val=parts["val"], test=parts["test"], unlabelled=unlabelled)
+    return splits, vocabulary
+
+
+def _paired(
+    questions: Mapping[str, Tensor], shown: Tensor, pictures: Tensor, pairings: int, augment: Augment, seed: int
+) -> ImageSplit:
+    """Training questions asked of other training images: rows without an answer, on which only the teacher speaks (as
+    the augmented sets of Buciluă et al. 2006, "Model compression")."""
+    count = pairings * len(shown)
+    drawn = torch.from_numpy(np.random.default_rng(seed).choice(torch.unique(shown).numpy(), size=count))
+    columns = {name: torch.cat([column] * pairings) for name, column in questions.items()}
+    columns["index"] = torch.arange(FIRST_PAIRING, FIRST_PAIRING + count)
+    return ImageSplit(pictures, columns, picture=drawn, augment=augment)

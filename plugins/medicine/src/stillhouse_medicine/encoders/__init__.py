@@ -1,0 +1,1 @@
+"""Encoders of images and of questions: from scratch, of torchvision, or pre-trained."""

@@ -1,0 +1,84 @@
+"""A question whose features an image scales and shifts (FiLM, Perez et al. 2018)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from stillhouse.types import Task
+from stillhouse_medicine.encoders.frozen import Frozen
+from stillhouse_medicine.layers import padding_of
+
+
+class Components(nn.Module):
+    """What a frozen encoder says of an image as a few numbers: ``[B, P, W] -> [B, components]``.
+
+    These are the principal components of the mean over positions, standardised; they are fitted on the first batch that
+    is seen in training, and stay as they are. A few hundred images cannot teach more than a coarse view of an image:
+    from all of its features a model learns the images by heart.
+    """
+
+    def __init__(self, width: int, components: int) -> None:
+        super().__init__()
+        self.width = components
+        self.mean: Tensor
+        self.directions: Tensor
+        self.fitted: Tensor
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("directions", torch.zeros(width, components))
+        self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
+
+    def forward(self, states: Tensor) -> Tensor:
+        """See the class."""
+        pooled = states.mean(dim=1)
+        if self.training and not self.fitted:
+            self._fit(pooled.detach())
+        return (pooled - self.mean) @ self.directions
+
+    def _fit(self, pooled: Tensor) -> None:
+        distinct = torch.unique(pooled, dim=0)
+        spread = distinct.std(dim=0, correction=0)
+        scale = 1 / (spread + 1e-3 * spread.max()).clamp_min(1e-12)
+        self.mean.copy_(distinct.mean(dim=0))
+        standard = (distinct - self.mean) * scale
+        _, values, rows = torch.linalg.svd(standard, full_matrices=False)
+        count = min(self.width, len(rows))
+        deviation = (values[:count] / len(distinct) ** 0.5).clamp_min(1e-6)
+        self.directions[:, :count] = scale[:, None] * rows[:count].T / deviation
+        self.fitted.fill_(True)
+
+
+class VQAFiLM(nn.Module):
+    """Frozen encoders, and between them one linear scale and shift; see `teachers.vqa_film`.
+
+    Modules to tap: ``image_features`` (``[B, components]``), ``question_features`` and ``fused`` (``[B, width]``).
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        image: nn.Module,
+        text: nn.Module,
+        *,
+        components: int,
+        width: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.image, self.text = Frozen(image), Frozen(text)
+        self.pad = int(text.pad)
+        self.image_features = Components(int(image.width), components)
+        self.standardise = nn.BatchNorm1d(int(text.width), affine=False)
+        self.question_features = nn.Sequential(nn.Dropout(0.4 * dropout), nn.Linear(int(text.width), width), nn.ReLU())
+        self.scale, self.shift = nn.Linear(components, width), nn.Linear(components, width)
+        self.fused = nn.Identity()
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(width, task.outputs)
+
+    def forward(self, image: Tensor, tokens: Tensor) -> Tensor:
+        """Logits ``[B, A + 1]`` for images ``[B, C, H, W]`` and tokens ``[B, L]``."""
+        present = (~padding_of(tokens, self.pad)).unsqueeze(-1)
+        words = (self.text(tokens) * present).sum(dim=1) / present.sum(dim=1)
+        asked = self.question_features(self.standardise(words))
+        seen = self.image_features(self.image(image))
+        return self.output(self.dropout(self.fused(asked * (1 + self.scale(seen).tanh()) + self.shift(seen))))

@@ -1,0 +1,125 @@
+"""Students: small networks for the bedside, and a control that never sees the image."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from stillhouse.errors import IncompatibleError
+from stillhouse.types import Task
+from stillhouse_medicine.classifiers import ImageClassifier
+from stillhouse_medicine.layers import Centre, Conv, Separable, WordEncoder
+from stillhouse_medicine.unet import UNet
+
+
+def small_body(channels: int, width: int, stages: int) -> nn.Sequential:
+    """A 3x3 convolution of stride 2, then ``stages`` separable ones that halve the sides and double the width."""
+    layers: list[nn.Module] = [Centre(), Conv(channels, width, 2)]
+    layers += [Separable(width * 2**stage, width * 2 ** (stage + 1), 2) for stage in range(stages)]
+    return nn.Sequential(*layers)
+
+
+class VQASmall(nn.Module):
+    """A small CNN and word convolutions, multiplied and mixed; see `vqa_small`.
+
+    Modules to tap: ``image_features``, ``question_features`` and ``fused``, each ``[B, width]``.
+    """
+
+    def __init__(self, task: Task, *, channels: int, words: int, width: int, dropout: float) -> None:
+        super().__init__()
+        shape = task.inputs["image"].shape
+        self.image = small_body(shape[0], channels, 3)
+        # Images above 64 pixels are pooled to about 4 x 4 places, so that the projection stays small.
+        pool = max(1, min(shape[1:]) // 64)
+        if pool > 1:
+            self.image.append(nn.AvgPool2d(pool))
+        with torch.no_grad():
+            self.image.eval()
+            places = self.image(torch.zeros(1, *shape)).flatten(1).shape[1]
+            self.image.train()
+        # Flattened, not averaged: where something is, left or right, is half of the answers.
+        self.project_image = nn.Sequential(nn.Flatten(), nn.Dropout(dropout), nn.Linear(places, width))
+        self.image_features = nn.LayerNorm(width)
+        self.text = WordEncoder(_words(task), words, dropout)
+        self.project_text = nn.Linear(2 * words, width)
+        self.question_features = nn.LayerNorm(width)
+        self.mix = nn.Sequential(nn.Dropout(dropout), nn.Linear(3 * width, width), nn.ReLU())
+        self.fused = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(width, task.outputs)
+
+    def forward(self, image: Tensor, question: Tensor) -> Tensor:
+        """Logits ``[B, A + 1]`` for images ``[B, C, H, W]`` and word numbers ``[B, L]``."""
+        seen = self.image_features(self.project_image(self.image(image)))
+        asked = self.question_features(self.project_text(self.text(question)))
+        return self.output(self.dropout(self.fused(self.mix(torch.cat([seen, asked, seen * asked], dim=1)))))
+
+
+class QuestionOnly(nn.Module):
+    """Word convolutions and a classifier over the answers; see `question_only`."""
+
+    def __init__(self, task: Task, *, words: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.text = WordEncoder(_words(task), words, dropout)
+        self.mix = nn.Sequential(nn.Linear(2 * words, width), nn.ReLU(), nn.LayerNorm(width), nn.Dropout(dropout))
+        self.output = nn.Linear(width, task.outputs)
+
+    def forward(self, question: Tensor) -> Tensor:
+        """Logits ``[B, A + 1]`` for word numbers ``[B, L]``."""
+        return self.output(self.mix(self.text(question)))
+
+
+def _words(task: Task) -> int:
+    if "words" not in task.info.meta:
+        raise IncompatibleError("the dataset has no questions", where="student", fix="choose a VQA dataset")
+    return int(task.info.meta["words"])
+
+
+def vqa_small(task: Task, *, channels: int = 12, words: int = 48, width: int = 96, dropout: float = 0.2) -> nn.Module:
+    """A small VQA model: separable convolutions on the image, word vectors and their convolutions, a mix of both.
+
+    Args:
+        task: inputs and answers.
+        channels: of the first convolution; doubled by each of the three that follow.
+        words: width of the word vectors.
+        width: features of image, question and both.
+        dropout: share of activations dropped while training.
+    """
+    return VQASmall(task, channels=channels, words=words, width=width, dropout=dropout)
+
+
+def question_only(task: Task, *, words: int = 48, width: int = 96, dropout: float = 0.2) -> nn.Module:
+    """A control that answers from the question alone: what a VQA model gains over it comes from the image.
+
+    Args:
+        task: inputs and answers.
+        words: width of the word vectors.
+        width: features of the question.
+        dropout: share of activations dropped while training.
+    """
+    return QuestionOnly(task, words=words, width=width, dropout=dropout)
+
+
+def cnn(task: Task, *, width: int = 12, stages: int = 2, dropout: float = 0.0) -> nn.Module:
+    """A small CNN of separable convolutions: a few thousand parameters.
+
+    Args:
+        task: inputs and width of the prediction.
+        width: channels of the first convolution; doubled by each stage.
+        stages: separable convolutions of stride 2 after the first.
+        dropout: share of the pooled features dropped while training.
+    """
+    body = small_body(task.inputs["image"].shape[0], width, stages)
+    return ImageClassifier(task, body, width * 2**stages, dropout)
+
+
+def unet(task: Task, *, width: int = 8, depth: int = 2, separable: bool = True) -> nn.Module:
+    """A small U-Net of separable convolutions.
+
+    Args:
+        task: inputs and number of classes.
+        width: channels at full resolution; doubled at each lower one.
+        depth: how often the resolution is halved; the image's sides must allow it.
+        separable: depthwise separable convolutions; without, about eight times the parameters.
+    """
+    return UNet(task, width=width, depth=depth, separable=separable)
