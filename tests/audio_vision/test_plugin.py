@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 
@@ -13,6 +14,7 @@ from stillhouse.plugins.manager import Manager
 from stillhouse.plugins.options import describe_options
 from stillhouse.plugins.registry import Registry
 from stillhouse.recipe import resolve
+from stillhouse_audio_vision.datasets.sounds import fixed, read_sound
 
 RECIPES = (
     "tagging-demo",
@@ -77,13 +79,17 @@ def test_the_student_of_a_run_tags_new_files_and_is_exported(finished, files, tm
     assert told["file"] == ["new.wav"]
     assert told["seconds"] == [1.5]
     assert 0 <= told["p_hum"][0] <= 1
-    pytest.importorskip("onnxruntime")
+    onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     path = stillhouse.export(finished, out=tmp_path / "student.onnx")
     described = json.loads((tmp_path / "student.onnx.json").read_text(encoding="utf-8"))
     assert path.stat().st_size > 1000
     assert described["inputs"] == {"waveform": {"shape": ["batch", 8000], "dtype": "float32"}}
     assert described["output"]["classes"][0] == "bell"
+    waveform = fixed(read_sound(tmp_path / "new.wav", 8000), 8000)
+    logits = onnxruntime.InferenceSession(str(path)).run(None, {"waveform": waveform[None]})[0][0]
+    hum = described["output"]["classes"].index("hum")
+    assert 1 / (1 + np.exp(-logits[hum])) == pytest.approx(told["p_hum"][0], abs=1e-3)
 
 
 def test_a_cross_modal_run_lets_the_student_hear_what_the_teacher_sees(tmp_path):

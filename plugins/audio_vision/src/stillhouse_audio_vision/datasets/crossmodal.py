@@ -25,8 +25,8 @@ def digits_crossmodal(
     val_speakers: tuple[str, ...] = ("nicolas",),
     test_speakers: tuple[str, ...] = ("theo", "yweweler"),
     seconds: float = 1.0,
-    mels: int = 40,
-    hop_ms: float = 12.5,
+    mels: int = 32,
+    hop_ms: float = 16.0,
     augment: dict[str, float] | None = None,
 ) -> Splits:
     """Each row pairs a recording with an image of the same digit: inputs ``image`` and ``waveform``.

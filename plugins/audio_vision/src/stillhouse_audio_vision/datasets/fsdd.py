@@ -31,8 +31,8 @@ def fsdd(
     val_speakers: tuple[str, ...] = ("nicolas",),
     mixtures: int = 0,
     seconds: float = 1.0,
-    mels: int = 40,
-    hop_ms: float = 12.5,
+    mels: int = 32,
+    hop_ms: float = 16.0,
     input: Literal["waveform", "spectrogram"] = "waveform",
     augment: dict[str, float] | None = None,
 ) -> Splits:
