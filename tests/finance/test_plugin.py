@@ -16,6 +16,7 @@ from stillhouse.plugins.options import describe_options
 from stillhouse.plugins.registry import Registry
 from stillhouse.recipe import resolve
 from stillhouse.testing import run_tiny
+from stillhouse.testing.plan import Plan
 
 RECIPES = ("fraud-demo", "fraud-handbook", "fraud-rules", "tabular", "vix")
 QUICK = ["evaluate.latency_samples=5", "evaluate.throughput_batch=8"]
@@ -122,6 +123,26 @@ def test_recipes_of_the_handbook_run_on_its_layout(make, name, tmp_path, monkeyp
     summary = run_tiny(f"finance/{name}", **days, **trees)
     assert summary["dataset"]["rows"]["train"] == 64
     assert summary["teacher"]["component"] == "finance/gradient-boosting + finance/random-forest"
+
+
+def test_the_contract_holds_for_the_datasets_that_need_files(make, tmp_path):
+    make.days().to_csv(tmp_path / "days.csv", index=False)
+    make.loans().drop(columns="opened").to_csv(tmp_path / "loans.csv", index=False)
+    options = {
+        "finance/volatility": {
+            "path": str(tmp_path / "days.csv"),
+            "val_start": "2016-09-01",
+            "test_start": "2017-02-01",
+        },
+        "finance/tabular": {"path": str(tmp_path / "loans.csv"), "target": "defaulted", "ignore": ("id",)},
+    }
+    manager = Manager.from_environment()
+    record = next(each for each in manager.records if each.name == "finance")
+    plan = Plan(manager, record, options=options)
+    named = ("finance/volatility", "finance/tabular", "finance/quantile-boosting", "finance/vix")
+    checks = [plan.run(each) for each in plan.ids if any(f":{name}]" in each for name in named)]
+    assert len(checks) > 20
+    assert [(each.id, each.problem) for each in checks if each.outcome != "passed"] == []
 
 
 def test_real_files_train_in_seconds(data_folder):

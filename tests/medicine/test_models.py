@@ -22,6 +22,7 @@ VQA = {
         teachers.vqa_coattention,
         {"image_encoder": "torchvision:squeezenet1_1", "width": 16, "layers": 1, "text_layers": 1},
     ),
+    "vqa-film": (teachers.vqa_film, {"image_width": 4, "width": 16}),
     "vqa-small": (students.vqa_small, {"channels": 4, "words": 8, "width": 16}),
     "question-only": (students.question_only, {"words": 8, "width": 16}),
 }
@@ -74,7 +75,7 @@ def test_teacher_and_student_offer_the_same_levels_to_compare(name, tasks):
     assert {level: tuple(feature.shape) for level, feature in seen.items()} == dict.fromkeys(levels, (4, 16))
 
 
-@pytest.mark.parametrize("name", ["vqa-coattention", "vqa-small", "question-only"])
+@pytest.mark.parametrize("name", ["vqa-coattention", "vqa-film", "vqa-small", "question-only"])
 def test_padding_of_a_question_counts_for_nothing(name, tasks):
     model, batch, _ = made(name, tasks)
     model.eval()
@@ -148,7 +149,7 @@ def test_students_export_to_onnx_with_equal_predictions(name, tasks, tmp_path):
 
 
 def test_vqa_models_refuse_data_without_questions(tasks):
-    for make in (students.vqa_small, students.question_only, teachers.vqa_coattention):
+    for make in (students.vqa_small, students.question_only, teachers.vqa_coattention, teachers.vqa_film):
         with pytest.raises(IncompatibleError, match="no questions"):
             make(tasks.image())
 

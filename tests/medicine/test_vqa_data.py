@@ -328,6 +328,11 @@ def test_pairings_ask_training_questions_of_other_training_images_without_an_ans
         vqa_rad(context(root), pairings=-1, **SMALL)
     augmented = vqa_rad(context(root), pairings=1, augment={"shift": 0.1}, **SMALL)
     assert augmented.unlabelled.stochastic
+    once = [vqa_rad(context(root), pairings=2, pairing_augment={"noise": 0.2}, **SMALL).unlabelled for _ in range(2)]
+    assert not once[0].stochastic
+    assert once[0].fingerprint() == once[1].fingerprint()
+    shown, still = once[0].batch(range(8))["image"], extra.batch(range(8))["image"]
+    assert 0.03 < float((shown - still).abs().mean()) < 0.4
 
 
 def test_organ_questions_are_added_to_training_images_only(files, context, tmp_path):

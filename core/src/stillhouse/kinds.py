@@ -14,6 +14,8 @@ gaussian                  ``[B, 2 * D]``: means,  ``[B]`` (``D = 1``) or ``[B, D
 segmentation              logits ``[B, C, H, W]`` class ``[B, H, W]`` int64, 255 is ignored    pixel-kl
 sequence                  logits ``[B, T, V]``    token ``[B, T]`` int64, -100 is ignored      token-kl
 ========================  ======================  ===========================================  ================
+
+A regression head may predict several values, such as quantiles, of one target ``[B]``.
 """
 
 from __future__ import annotations

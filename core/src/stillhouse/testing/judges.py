@@ -37,7 +37,10 @@ def perfect(kind: OutputKind, outputs: int, target: Tensor) -> Tensor:
     """The prediction that a target asks for."""
     if kind in (OutputKind.REGRESSION, OutputKind.GAUSSIAN):
         values = target.reshape(len(target), -1).float()
-        return torch.cat([values, torch.full_like(values, -4.0)], dim=1) if kind is OutputKind.GAUSSIAN else values
+        if kind is OutputKind.GAUSSIAN:
+            return torch.cat([values, torch.full_like(values, -4.0)], dim=1)
+        # Several values of one target are its quantiles, and of what is certain all are the same.
+        return values.expand(-1, outputs) if values.shape[1] == 1 else values
     if kind in (OutputKind.BINARY, OutputKind.MULTILABEL):
         return 12.0 * (2 * target.reshape(len(target), -1).float() - 1)
     if target.is_floating_point():  # a distribution over classes

@@ -48,8 +48,21 @@ class Components(nn.Module):
         self.fitted.fill_(True)
 
 
+class Learnt(nn.Module):
+    """What an encoder that learns says of an image as a few standardised numbers; shapes as `Components`."""
+
+    def __init__(self, width: int, components: int) -> None:
+        super().__init__()
+        self.reduce = nn.Sequential(nn.Linear(width, components, bias=False), nn.BatchNorm1d(components, affine=False))
+
+    def forward(self, states: Tensor) -> Tensor:
+        """See the class."""
+        found: Tensor = self.reduce(states.mean(dim=1))
+        return found
+
+
 class VQAFiLM(nn.Module):
-    """Frozen encoders, and between them one linear scale and shift; see `teachers.vqa_film`.
+    """Two encoders, and between them one linear scale and shift; see `teachers.vqa_film`.
 
     Modules to tap: ``image_features`` (``[B, components]``), ``question_features`` and ``fused`` (``[B, width]``).
     """
@@ -60,14 +73,17 @@ class VQAFiLM(nn.Module):
         image: nn.Module,
         text: nn.Module,
         *,
+        pretrained_text: bool,
+        freeze: bool,
         components: int,
         width: int,
         dropout: float,
     ) -> None:
         super().__init__()
-        self.image, self.text = Frozen(image), Frozen(text)
-        self.pad = int(text.pad)
-        self.image_features = Components(int(image.width), components)
+        self.image = Frozen(image) if freeze else image
+        self.text = Frozen(text) if pretrained_text else text
+        self.pad, self.pretrained_text = int(text.pad), pretrained_text
+        self.image_features = (Components if freeze else Learnt)(int(image.width), components)
         self.standardise = nn.BatchNorm1d(int(text.width), affine=False)
         self.question_features = nn.Sequential(nn.Dropout(0.4 * dropout), nn.Linear(int(text.width), width), nn.ReLU())
         self.scale, self.shift = nn.Linear(components, width), nn.Linear(components, width)
@@ -75,10 +91,13 @@ class VQAFiLM(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(width, task.outputs)
 
-    def forward(self, image: Tensor, tokens: Tensor) -> Tensor:
-        """Logits ``[B, A + 1]`` for images ``[B, C, H, W]`` and tokens ``[B, L]``."""
-        present = (~padding_of(tokens, self.pad)).unsqueeze(-1)
-        words = (self.text(tokens) * present).sum(dim=1) / present.sum(dim=1)
+    def forward(self, image: Tensor, question: Tensor | None = None, tokens: Tensor | None = None) -> Tensor:
+        """Logits ``[B, A + 1]`` for images ``[B, C, H, W]`` and word numbers ``[B, L]``, or the tokens of a pre-trained
+        text encoder."""
+        numbers = tokens if self.pretrained_text else question
+        assert numbers is not None
+        present = (~padding_of(numbers, self.pad)).unsqueeze(-1)
+        words = (self.text(numbers) * present).sum(dim=1) / present.sum(dim=1)
         asked = self.question_features(self.standardise(words))
         seen = self.image_features(self.image(image))
         return self.output(self.dropout(self.fused(asked * (1 + self.scale(seen).tanh()) + self.shift(seen))))

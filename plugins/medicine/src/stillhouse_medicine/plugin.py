@@ -113,8 +113,7 @@ def stillhouse_teachers() -> Iterable[TeacherSpec]:
     yield TeacherSpec(
         name="vqa-film",
         target="stillhouse_medicine.teachers:vqa_film",
-        summary="Frozen pre-trained encoders, the image scaling and shifting the question: for few images",
-        inputs=("image", "tokens"),
+        summary="A few numbers of the image scale and shift the question (FiLM): for few hundred images",
         kinds=(MULTICLASS,),
         tags=("vqa",),
     )

@@ -16,16 +16,19 @@ from stillhouse_medicine.film import VQAFiLM
 from stillhouse_medicine.layers import residual_stages
 from stillhouse_medicine.unet import UNet
 
+SCRATCH = "scratch"
+"""Name of encoders that are trained with the model around them."""
+
 
 def vqa_coattention(
     task: Task,
     *,
-    image_encoder: str = "scratch",
+    image_encoder: str = SCRATCH,
     image_weights: str | None = None,
     image_size: int | None = None,
     image_width: int = 24,
     image_blocks: int = 1,
-    text_encoder: str = "scratch",
+    text_encoder: str = SCRATCH,
     text_layers: int = 2,
     width: int = 128,
     attention_heads: int = 4,
@@ -57,7 +60,6 @@ def vqa_coattention(
     Raises:
         IncompatibleError: the dataset gives no tokens for the text encoder.
     """
-    meta = task.info.meta
     image = make_image_encoder(
         image_encoder,
         task.inputs["image"],
@@ -66,14 +68,6 @@ def vqa_coattention(
         weights=image_weights,
         size=image_size,
     )
-    pretrained_text = text_encoder != "scratch"
-    text: nn.Module
-    if pretrained_text:
-        text = _text(task, text_encoder)
-    else:
-        if "words" not in meta:
-            raise IncompatibleError("the dataset has no questions", where="teacher", fix="choose a VQA dataset")
-        text = ScratchText(meta["words"], task.inputs["question"].shape[0], width, text_layers, dropout)
     with torch.no_grad():
         image.eval()
         positions = image(torch.zeros(1, *task.inputs["image"].shape)).shape[1]
@@ -81,63 +75,77 @@ def vqa_coattention(
     return VQACoAttention(
         task,
         image,
-        text,
-        pretrained_text=pretrained_text,
+        _text(task, text_encoder, width, text_layers, dropout),
+        pretrained_text=text_encoder != SCRATCH,
         width=width,
         attention_heads=attention_heads,
         layers=layers,
         dropout=dropout,
         positions=positions,
-        freeze=freeze and image_encoder != "scratch" and _has_weights(image_encoder, image_weights),
-        freeze_text=freeze and pretrained_text,
+        freeze=freeze and _has_weights(image_encoder, image_weights),
+        freeze_text=freeze and text_encoder != SCRATCH,
     )
 
 
 def vqa_film(
     task: Task,
     *,
-    text_encoder: str,
-    image_encoder: str = "efficientnet-lite0",
+    image_encoder: str = SCRATCH,
     image_weights: str | None = None,
     image_size: int | None = None,
+    image_width: int = 24,
+    text_encoder: str = SCRATCH,
+    text_layers: int = 1,
     components: int = 3,
     width: int = 256,
     dropout: float = 0.5,
 ) -> nn.Module:
-    """A VQA teacher for data sets of a few hundred images: frozen pre-trained encoders, and a question whose features a
-    few principal components of the image scale and shift (FiLM, Perez et al. 2018).
+    """A VQA teacher for data sets of a few hundred images: a few numbers say what an image shows, and scale and shift
+    the features of the question (FiLM, Perez et al. 2018). Pre-trained encoders are frozen, and the numbers are then
+    principal components of what the image encoder says.
 
     Args:
         task: inputs and answers.
-        text_encoder: folder, hub id or "package:folder" of a Hugging Face text encoder; the dataset needs the same
-            name as its tokenizer.
-        image_encoder: "efficientnet-lite0", "torchvision:resnet18" and the like with image_weights, or the folder or
-            hub id of a Hugging Face vision model.
+        image_encoder: "scratch", "efficientnet-lite0", "torchvision:resnet18" and the like, or the folder or hub id of
+            a Hugging Face vision model.
         image_weights: for torchvision: a file of weights, or "DEFAULT" to download torchvision's own.
         image_size: side that images are resized to for the image encoder; by default the dataset's.
-        components: principal components of what the image encoder says that are kept.
+        image_width: channels of the first stage of "scratch".
+        text_encoder: "scratch", or the folder, hub id or "package:folder" of a Hugging Face text encoder; the dataset
+            then needs the same name as its tokenizer.
+        text_layers: layers of "scratch".
+        components: numbers that say what an image shows.
         width: features of a question.
         dropout: share of these features dropped while training.
 
     Raises:
         IncompatibleError: the dataset gives no tokens for the text encoder.
-        OptionError: the image encoder has no weights to begin with, or there are no components.
+        OptionError: there are no components.
     """
-    if image_encoder == "scratch" or not _has_weights(image_encoder, image_weights) or components < 1:
-        raise OptionError(
-            f"the image encoder '{image_encoder}' with {components} component(s)",
-            where="teacher.image_encoder",
-            fix="a pre-trained image encoder (image_weights for torchvision), and at least 1 component",
-        )
-    text = _text(task, text_encoder)
+    if components < 1:
+        raise OptionError(f"components is {components}", where="teacher.components", fix="at least 1")
     image = make_image_encoder(
-        image_encoder, task.inputs["image"], width=0, blocks=0, weights=image_weights, size=image_size
+        image_encoder, task.inputs["image"], width=image_width, blocks=1, weights=image_weights, size=image_size
     )
-    return VQAFiLM(task, image, text, components=components, width=width, dropout=dropout)
+    return VQAFiLM(
+        task,
+        image,
+        _text(task, text_encoder, width // 2, text_layers, 0.4 * dropout),
+        pretrained_text=text_encoder != SCRATCH,
+        freeze=_has_weights(image_encoder, image_weights),
+        components=components,
+        width=width,
+        dropout=dropout,
+    )
 
 
-def _text(task: Task, name: str) -> nn.Module:
-    tokens = task.info.meta.get("tokens", {})
+def _text(task: Task, name: str, width: int, layers: int, dropout: float) -> nn.Module:
+    meta = task.info.meta
+    if name == SCRATCH:
+        if "words" not in meta:
+            raise IncompatibleError("the dataset has no questions", where="teacher", fix="choose a VQA dataset")
+        return ScratchText(meta["words"], task.inputs["question"].shape[0], width, layers, dropout)
+    tokens = meta.get("tokens", {})
     if tokens.get("name") != name:
         raise IncompatibleError(
             f"the dataset's tokenizer is '{tokens.get('name', 'none')}', the text encoder '{name}'",
@@ -148,7 +156,7 @@ def _text(task: Task, name: str) -> nn.Module:
 
 
 def _has_weights(name: str, weights: str | None) -> bool:
-    return not name.startswith("torchvision:") or weights is not None
+    return name != SCRATCH and (not name.startswith("torchvision:") or weights is not None)
 
 
 def resnet(task: Task, *, width: int = 32, blocks: int = 2, stages: int = 3, dropout: float = 0.2) -> nn.Module:

@@ -91,6 +91,7 @@ def build(
     where: str,
     simulated: bool = False,
     pairings: int = 0,
+    pairing_augment: Augment = NONE,
     seed: int = 0,
     meta: Mapping[str, Any] | None = None,
 ) -> tuple[Splits, Vocabulary]:
@@ -110,6 +111,7 @@ def build(
         where: the file, for errors.
         simulated: the rows come from a simulator.
         pairings: other training images of which each training question is asked again, without an answer.
+        pairing_augment: changes of the images of pairings, drawn once, so that what a teacher says of them can be kept.
         seed: of the pairings.
         meta: more for `DataInfo.meta`.
 
@@ -173,13 +175,19 @@ def build(
     if pairings:
         asked = parts["train"].columns([name for name in ("question", "tokens", "closed") if name in columns])
         shown = torch.tensor([place[question.image] for question in split["train"]])
-        unlabelled = _paired(asked, shown, pictures, pairings, augment, seed)
+        unlabelled = _paired(asked, shown, pictures, pairings, augment, pairing_augment, seed)
     splits = Splits(info=info, train=parts["train"], val=parts["val"], test=parts["test"], unlabelled=unlabelled)
     return splits, vocabulary
 
 
 def _paired(
-    questions: Mapping[str, Tensor], shown: Tensor, pictures: Tensor, pairings: int, augment: Augment, seed: int
+    questions: Mapping[str, Tensor],
+    shown: Tensor,
+    pictures: Tensor,
+    pairings: int,
+    augment: Augment,
+    once: Augment,
+    seed: int,
 ) -> ImageSplit:
     """Training questions asked of other training images: rows without an answer, on which only the teacher speaks (as
     the augmented sets of Buciluă et al. 2006, "Model compression")."""
@@ -187,4 +195,9 @@ def _paired(
     drawn = torch.from_numpy(np.random.default_rng(seed).choice(torch.unique(shown).numpy(), size=count))
     columns = {name: torch.cat([column] * pairings) for name, column in questions.items()}
     columns["index"] = torch.arange(FIRST_PAIRING, FIRST_PAIRING + count)
-    return ImageSplit(pictures, columns, picture=drawn, augment=augment)
+    if not once.active:
+        return ImageSplit(pictures, columns, picture=drawn, augment=augment)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        changed = [once(pictures[part].float() / 255)[0] for part in drawn.split(256)]
+    return ImageSplit((torch.cat(changed) * 255).round().byte(), columns, augment=augment)
