@@ -159,9 +159,9 @@ def stillhouse_heads() -> Iterable[HeadSpec]:
 def stillhouse_recipes() -> Iterable[RecipeSpec]:
     """Complete runs."""
     for name, dataset, summary, offline, minutes in (
-        ("tagging-demo", "scenes-sim", "Tagging of simulated sound scenes in about a minute, offline", True, 1.0),
-        ("fsdd-speakers", "fsdd", "Spoken digits of speakers that were never heard", False, 6.0),
-        ("fsdd-mixtures", "fsdd", "Tagging of two overlapping digits of speakers that were never heard", False, 8.0),
+        ("tagging-demo", "scenes-sim", "Tagging of simulated sound scenes in about two minutes, offline", True, 2.0),
+        ("fsdd-speakers", "fsdd", "Spoken digits of speakers that were never heard", False, 10.0),
+        ("fsdd-mixtures", "fsdd", "Tagging of two overlapping digits of speakers that were never heard", False, 5.0),
         ("esc10", "esc50", "Environmental sounds in ten classes, official folds", False, 20.0),
         ("esc50", "esc50", "Environmental sounds in 50 classes, official folds", False, 120.0),
         ("digits", "digits", "Handwritten digits of 8 x 8 pixels, real and offline", True, 2.0),
@@ -171,7 +171,7 @@ def stillhouse_recipes() -> Iterable[RecipeSpec]:
             "digits-crossmodal",
             "A teacher that sees digits, a student that hears them, few labels and many pairs",
             True,
-            3.0,
+            4.0,
         ),
     ):
         yield RecipeSpec(
