@@ -20,12 +20,14 @@ from torch import Tensor, nn
 
 import stillhouse
 from stillhouse import hookimpl
+from stillhouse.deploy import open_run
 from stillhouse.errors import DataError, IncompatibleError, LeakageError, RunFolderError, StillhouseError
 from stillhouse.kinds import OutputKind
 from stillhouse.pipeline.data import check_splits, check_targets, duplicated_rows
 from stillhouse.plugins.manager import using
 from stillhouse.plugins.specs import DatasetSpec, StudentSpec
 from stillhouse.progress import Silent
+from stillhouse.trained import load
 from stillhouse.types import DataInfo, Splits, TensorSpec, TensorSplit
 
 
@@ -277,6 +279,38 @@ def test_a_teacher_from_a_checkpoint_is_used_as_it_is(tmp_path: Path) -> None:
     values["head"], values["dataset"]["kind"] = "core/binary", "binary"
     with pytest.raises(IncompatibleError, match="needs 1 binary"):
         stillhouse.run(values, out=tmp_path / "three")
+
+
+ASKED: list[bool] = []
+"""Whether each `Starting` was told to fetch the weights it starts from."""
+
+
+class Starting(nn.Module):
+    def __init__(self, task: Any) -> None:
+        super().__init__()
+        ASKED.append(task.pretrained)
+        self.net = nn.Linear(task.inputs["x"].shape[0], task.outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+def starting_students() -> Any:
+    return [StudentSpec(name="starting", target=f"{__name__}:Starting", summary="Tells whether it is pre-trained")]
+
+
+def test_a_model_that_gets_saved_weights_need_not_fetch_those_it_starts_from(tmp_path: Path) -> None:
+    ASKED.clear()
+    module = types.SimpleNamespace(stillhouse_students=hookimpl(starting_students))
+    with using(module, name="net") as manager:
+        stillhouse.run(recipe(student="net/starting"), out=tmp_path / "run", manager=manager, stop_after="student")
+        assert ASKED
+        assert all(ASKED)
+        ASKED.clear()
+        _, data, _, registry = open_run(tmp_path / "run", manager)
+        folder = tmp_path / "run" / "student" / "seed-0"
+        load(folder, registry, data)
+    assert ASKED == [False]
 
 
 def test_features_are_distilled_through_adapters_that_stay_out_of_the_student(tmp_path: Path) -> None:

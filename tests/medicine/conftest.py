@@ -186,6 +186,6 @@ def context(tmp_path: Path) -> Callable[..., DataContext]:
     """Contexts whose root and base are a folder of the test."""
 
     def make(root: Path | None = None, *, seed: int = 0) -> DataContext:
-        return DataContext(root=root or tmp_path, base=tmp_path, seed=seed)
+        return DataContext(root=root or tmp_path, base=tmp_path, seed=seed, download=False)
 
     return make

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 import warnings
 from collections import Counter
+from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -50,6 +54,27 @@ def test_a_file_of_an_official_name_is_checked_and_a_changed_one_accepted_with_a
         official = medmnist(context())
     assert official.info.meta["checksum"] == "official"
     assert sizes(official) == [24, 8, 10]
+
+
+def test_a_missing_official_file_is_downloaded_where_that_is_allowed(files, context, tmp_path, monkeypatch):
+    published = tmp_path / "published" / "files"
+    published.mkdir(parents=True)
+    np.savez(published / "pneumoniamnist.npz", **files.medmnist())
+    digest = hashlib.md5((published / "pneumoniamnist.npz").read_bytes()).hexdigest()
+    known = {"pneumoniamnist": {**official_sets()["pneumoniamnist"], "md5": {"28": digest}}}
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(published.parent)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(module, "official_sets", lambda: known)
+    monkeypatch.setattr(module, "ARCHIVE", f"http://127.0.0.1:{server.server_port}")
+    try:
+        with pytest.raises(DataError, match="nothing may be downloaded"):
+            medmnist(context())
+        splits = medmnist(replace(context(), download=True))
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert splits.info.meta["checksum"] == "official"
+    assert (tmp_path / "pneumoniamnist.npz").is_file()
 
 
 def test_rows_hold_the_pixels_and_labels_of_the_file(files, context, tmp_path):

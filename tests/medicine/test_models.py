@@ -24,6 +24,7 @@ VQA = {
     ),
     "vqa-film": (teachers.vqa_film, {"image_width": 4, "width": 16}),
     "vqa-small": (students.vqa_small, {"channels": 4, "words": 8, "width": 16}),
+    "vqa-small-film": (students.vqa_small_film, {"channels": 4, "words": 8, "width": 16, "components": 16}),
     "question-only": (students.question_only, {"words": 8, "width": 16}),
 }
 IMAGE = {
@@ -65,7 +66,7 @@ def test_each_model_predicts_learns_and_does_not_mix_rows(name, tasks):
     torch.testing.assert_close(whole[1:2], alone, atol=1e-4, rtol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["vqa-coattention", "vqa-small"])
+@pytest.mark.parametrize("name", ["vqa-coattention", "vqa-small", "vqa-small-film"])
 def test_teacher_and_student_offer_the_same_levels_to_compare(name, tasks):
     model, batch, _ = made(name, tasks)
     levels = ("image_features", "question_features", "fused")
@@ -75,7 +76,7 @@ def test_teacher_and_student_offer_the_same_levels_to_compare(name, tasks):
     assert {level: tuple(feature.shape) for level, feature in seen.items()} == dict.fromkeys(levels, (4, 16))
 
 
-@pytest.mark.parametrize("name", ["vqa-coattention", "vqa-film", "vqa-small", "question-only"])
+@pytest.mark.parametrize("name", ["vqa-coattention", "vqa-film", "vqa-small", "vqa-small-film", "question-only"])
 def test_padding_of_a_question_counts_for_nothing(name, tasks):
     model, batch, _ = made(name, tasks)
     model.eval()
@@ -125,7 +126,7 @@ def test_students_are_a_small_part_of_their_teachers(tasks):
     assert parameters(teachers.unet(seg)) > 20 * parameters(students.unet(seg))
 
 
-@pytest.mark.parametrize("name", ["vqa-small", "cnn"])
+@pytest.mark.parametrize("name", ["vqa-small", "vqa-small-film", "cnn"])
 def test_students_export_to_onnx_with_equal_predictions(name, tasks, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,8 +17,10 @@ from stillhouse.types import Task
 from stillhouse_medicine.datasets.vqa_rad import vqa_rad
 from stillhouse_medicine.encoders.frozen import Frozen
 from stillhouse_medicine.encoders.images import HuggingFaceImage
+from stillhouse_medicine.encoders.questions import word_vectors
 from stillhouse_medicine.film import Components
 from stillhouse_medicine.heads import VQA
+from stillhouse_medicine.students import vqa_small_film
 from stillhouse_medicine.teachers import vqa_coattention, vqa_film
 from stillhouse_medicine.text import Tokens, Vocabulary, locate_pretrained
 
@@ -223,3 +228,68 @@ def test_the_teacher_for_few_images_refuses_what_does_not_fit(tasks):
         vqa_film(tasks.vqa(), components=0)
     with pytest.raises(IncompatibleError, match="tokenizer is 'none'"):
         vqa_film(tasks.vqa(), text_encoder="x")
+    with pytest.raises(OptionError, match="components is 0"):
+        vqa_small_film(tasks.vqa(), components=0)
+
+
+def test_word_vectors_are_the_principal_components_of_what_an_encoder_says_of_words(saved, tmp_path):
+    from sklearn.decomposition import PCA
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = saved.bert(tmp_path / "bert")
+    words = ["is", "there", "a", "fracture", "mass", "where", "lesion", "how"]
+    found = word_vectors(str(folder), words, width=4)
+    tokenizer, encoder = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+    with torch.no_grad():
+        said = [encoder(**tokenizer(word, return_tensors="pt")).last_hidden_state.mean(dim=1)[0] for word in words]
+    expected = PCA(4).fit_transform(torch.stack(said).double().numpy())
+    expected = torch.from_numpy(expected / expected.std(ddof=1)).float()
+    assert found.shape == (8, 4)
+    torch.testing.assert_close(found.abs(), expected.abs(), atol=1e-3, rtol=1e-3)
+    assert torch.equal(word_vectors(str(folder), words, width=40)[:, 8:], torch.zeros(8, 32))
+
+
+def test_a_student_starts_from_word_vectors_and_needs_no_encoder_once_it_is_saved(saved, files, context, tmp_path):
+    text, image = str(saved.bert(tmp_path / "bert")), str(saved.vit(tmp_path / "vit"))
+    splits = vqa_rad(context(files.rad_research(tmp_path / "rad")), size=16, length=8)
+    task = Task(info=splits.info, kind=OutputKind.MULTICLASS, outputs=len(splits.info.classes))
+    options = {"image_encoder": image, "words": 6, "width": 16, "word_vectors": text}
+    student = vqa_small_film(task, **options)
+    expected = word_vectors(text, splits.info.meta["vocabulary"], 6)
+    assert torch.equal(student.text.embedding.weight[2:], expected)
+    assert torch.equal(student.text.embedding.weight[0], torch.zeros(6))
+    batch = splits.train.batch(range(8))
+    student(image=batch["image"], question=batch["question"])  # the components of the image are fitted
+    student.eval()
+    shutil.rmtree(text)
+    with pytest.raises(DataError, match="cannot be loaded"):
+        vqa_small_film(task, **options)
+    again = vqa_small_film(replace(task, pretrained=False), **options).eval()
+    again.load_state_dict(student.state_dict())
+    with torch.no_grad():
+        given = {"image": batch["image"], "question": batch["question"]}
+        torch.testing.assert_close(again(**given), student(**given))
+
+
+def test_a_student_with_a_frozen_encoder_exports_to_onnx(saved, files, context, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    splits = vqa_rad(context(files.rad_research(tmp_path / "rad")), size=64, length=8)
+    task = Task(info=splits.info, kind=OutputKind.MULTICLASS, outputs=len(splits.info.classes))
+    student = vqa_small_film(task, image_encoder=str(saved.resnet(tmp_path / "resnet")), words=6, width=16)
+    batch = splits.train.batch(range(8))
+    given = {"image": batch["image"], "question": batch["question"]}
+    student(**given)
+    student.eval()
+    path = tmp_path / "student.onnx"
+    torch.onnx.export(
+        student,
+        (),
+        str(path),
+        kwargs={name: rows[:2] for name, rows in given.items()},
+        dynamo=True,
+        dynamic_shapes={name: {0: torch.export.Dim.DYNAMIC} for name in given},
+        verbose=False,
+    )
+    found = onnxruntime.InferenceSession(str(path)).run(None, {name: rows.numpy() for name, rows in given.items()})[0]
+    np.testing.assert_allclose(found, student(**given).detach().numpy(), atol=1e-4)

@@ -134,7 +134,10 @@ def load(folder: Path, registry: Registry, info: DataInfo) -> Trained:
     """
     meta = read_json(folder / "model.json")
     component = registry.get(meta["kind"], meta["component"])
-    task = Task(info=info, kind=OutputKind(meta["output"]["kind"]), outputs=meta["output"]["width"], seed=meta["seed"])
+    output = meta["output"]
+    task = Task(
+        info=info, kind=OutputKind(output["kind"]), outputs=output["width"], seed=meta["seed"], pretrained=False
+    )
     trained = build(component, meta["options"], task)
     if meta["form"] == "network":
         read_weights(folder / "model.safetensors", trained.model)

@@ -235,12 +235,21 @@ class DataContext:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What the framework gives to a model: the inputs, and the width and kind of the prediction it must return."""
+    """What the framework gives to a model: the inputs, and the width and kind of the prediction it must return.
+
+    Args:
+        info: the dataset's shapes and statistics.
+        kind: of the prediction.
+        outputs: width of the prediction (classes, labels, values).
+        seed: of the weights.
+        pretrained: False when saved weights follow at once, so that a model need not fetch those it starts from.
+    """
 
     info: DataInfo
     kind: OutputKind
     outputs: int
     seed: int = 0
+    pretrained: bool = True
 
     @property
     def inputs(self) -> dict[str, TensorSpec]:

@@ -42,8 +42,9 @@ class Components(nn.Module):
         self.mean.copy_(distinct.mean(dim=0))
         standard = (distinct - self.mean) * scale
         _, values, rows = torch.linalg.svd(standard, full_matrices=False)
-        count = min(self.width, len(rows))
-        deviation = (values[:count] / len(distinct) ** 0.5).clamp_min(1e-6)
+        # Directions along which the images do not differ would be noise, made large.
+        count = min(self.width, int((values > 1e-3 * values.max()).sum()))
+        deviation = values[:count] / len(distinct) ** 0.5
         self.directions[:, :count] = scale[:, None] * rows[:count].T / deviation
         self.fitted.fill_(True)
 
@@ -59,6 +60,19 @@ class Learnt(nn.Module):
         """See the class."""
         found: Tensor = self.reduce(states.mean(dim=1))
         return found
+
+
+class Modulate(nn.Module):
+    """Features of a question ``[B, width]``, scaled and shifted by a few numbers of an image ``[B, components]``."""
+
+    def __init__(self, components: int, width: int) -> None:
+        super().__init__()
+        self.scale, self.shift = nn.Linear(components, width), nn.Linear(components, width)
+
+    def forward(self, asked: Tensor, seen: Tensor) -> Tensor:
+        """See the class."""
+        modulated: Tensor = asked * (1 + self.scale(seen).tanh()) + self.shift(seen)
+        return modulated
 
 
 class VQAFiLM(nn.Module):
@@ -86,8 +100,7 @@ class VQAFiLM(nn.Module):
         self.image_features = (Components if freeze else Learnt)(int(image.width), components)
         self.standardise = nn.BatchNorm1d(int(text.width), affine=False)
         self.question_features = nn.Sequential(nn.Dropout(0.4 * dropout), nn.Linear(int(text.width), width), nn.ReLU())
-        self.scale, self.shift = nn.Linear(components, width), nn.Linear(components, width)
-        self.fused = nn.Identity()
+        self.fused = Modulate(components, width)
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(width, task.outputs)
 
@@ -100,4 +113,4 @@ class VQAFiLM(nn.Module):
         words = (self.text(numbers) * present).sum(dim=1) / present.sum(dim=1)
         asked = self.question_features(self.standardise(words))
         seen = self.image_features(self.image(image))
-        return self.output(self.dropout(self.fused(asked * (1 + self.scale(seen).tanh()) + self.shift(seen))))
+        return self.output(self.dropout(self.fused(asked, seen)))

@@ -78,6 +78,11 @@ class WordEncoder(nn.Module):
         self.one = nn.Conv1d(width, width, 1)
         self.three = nn.Conv1d(width, width, 3, padding=1)
 
+    def start_from(self, vectors: Tensor) -> None:
+        """Take ``vectors`` ``[words - 2, width]`` as those of the words that are known; they learn on."""
+        with torch.no_grad():
+            self.embedding.weight[2:] = vectors
+
     def forward(self, question: Tensor) -> Tensor:
         """See the class."""
         present = (question != 0).unsqueeze(1)

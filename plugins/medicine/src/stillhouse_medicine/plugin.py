@@ -155,6 +155,14 @@ def stillhouse_students() -> Iterable[StudentSpec]:
         tags=("vqa",),
     )
     yield StudentSpec(
+        name="vqa-small-film",
+        target="stillhouse_medicine.students:vqa_small_film",
+        summary="A few numbers of a small CNN scale and shift the question (FiLM): for few hundred images",
+        inputs=("image", "question"),
+        kinds=(MULTICLASS,),
+        tags=("vqa",),
+    )
+    yield StudentSpec(
         name="question-only",
         target="stillhouse_medicine.students:question_only",
         summary="Control that answers from the question alone: shows how much the image matters",

@@ -5,9 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from stillhouse.errors import IncompatibleError
+from stillhouse.errors import IncompatibleError, OptionError
 from stillhouse.types import Task
 from stillhouse_medicine.classifiers import ImageClassifier
+from stillhouse_medicine.encoders.frozen import Frozen
+from stillhouse_medicine.encoders.images import SCRATCH, has_weights
+from stillhouse_medicine.encoders.images import image_encoder as make_image_encoder
+from stillhouse_medicine.encoders.questions import word_vectors as pretrained_word_vectors
+from stillhouse_medicine.film import Components, Learnt, Modulate
 from stillhouse_medicine.layers import Centre, Conv, Separable, WordEncoder
 from stillhouse_medicine.unet import UNet
 
@@ -55,6 +60,43 @@ class VQASmall(nn.Module):
         return self.output(self.dropout(self.fused(self.mix(torch.cat([seen, asked, seen * asked], dim=1)))))
 
 
+class VQASmallFiLM(nn.Module):
+    """Words whose features a few numbers of the image scale and shift; see `vqa_small_film`.
+
+    Modules to tap: ``image_features`` (``[B, components]``), ``question_features`` and ``fused`` (``[B, width]``).
+    """
+
+    def __init__(
+        self, task: Task, image: nn.Module, *, frozen: bool, words: int, width: int, components: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.image = Frozen(image) if frozen else image
+        self.image_features = (Components if frozen else Learnt)(int(image.width), components)
+        self.text = WordEncoder(_words(task), words, dropout)
+        self.question_features = nn.Sequential(nn.Linear(2 * words, width), nn.ReLU(), nn.LayerNorm(width))
+        self.fused = Modulate(components, width)
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(width, task.outputs)
+
+    def forward(self, image: Tensor, question: Tensor) -> Tensor:
+        """Logits ``[B, A + 1]`` for images ``[B, C, H, W]`` and word numbers ``[B, L]``."""
+        seen = self.image_features(self.image(image))
+        return self.output(self.dropout(self.fused(self.question_features(self.text(question)), seen)))
+
+
+class _SmallImage(nn.Module):
+    """The image part of `VQASmallFiLM` from scratch: ``[B, C, H, W] -> [B, P, width]``."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.body = small_body(channels, width, 3)
+        self.width = 8 * width
+
+    def forward(self, image: Tensor) -> Tensor:
+        """See the class."""
+        return self.body(image).flatten(2).transpose(1, 2)
+
+
 class QuestionOnly(nn.Module):
     """Word convolutions and a classifier over the answers; see `question_only`."""
 
@@ -86,6 +128,56 @@ def vqa_small(task: Task, *, channels: int = 12, words: int = 48, width: int = 9
         dropout: share of activations dropped while training.
     """
     return VQASmall(task, channels=channels, words=words, width=width, dropout=dropout)
+
+
+def vqa_small_film(
+    task: Task,
+    *,
+    image_encoder: str = SCRATCH,
+    image_weights: str | None = None,
+    image_size: int | None = None,
+    channels: int = 12,
+    words: int = 48,
+    word_vectors: str | None = None,
+    width: int = 96,
+    components: int = 3,
+    dropout: float = 0.3,
+) -> nn.Module:
+    """A small VQA model for data sets of a few hundred images: a few numbers say what an image shows, and scale and
+    shift the features of the question (FiLM, Perez et al. 2018), which come from word vectors.
+
+    Args:
+        task: inputs and answers.
+        image_encoder: "scratch" (separable convolutions), or a pre-trained encoder that stays frozen, named as in
+            `medicine/vqa-film`; the numbers are then principal components of what it says.
+        image_weights: for torchvision: a file of weights, or "DEFAULT" to download torchvision's own.
+        image_size: side that images are resized to for a pre-trained encoder; by default the dataset's.
+        channels: of the first convolution of "scratch"; doubled by each of the three that follow.
+        words: width of the word vectors.
+        word_vectors: folder, hub id or "package:folder" of a text encoder from which the word vectors start. It is
+            not needed any more once the student is trained.
+        width: features of the question.
+        components: numbers that say what an image shows; as many as the teacher's, so that a hint can teach them.
+        dropout: share of activations dropped while training.
+
+    Raises:
+        OptionError: there are no components, or the encoder does not exist.
+        DataError: pre-trained weights cannot be had.
+        IncompatibleError: the dataset has no questions.
+    """
+    if components < 1:
+        raise OptionError(f"components is {components}", where="student.components", fix="at least 1")
+    spec = task.inputs["image"]
+    image = (
+        _SmallImage(spec.shape[0], channels)
+        if image_encoder == SCRATCH
+        else make_image_encoder(image_encoder, spec, width=channels, blocks=1, weights=image_weights, size=image_size)
+    )
+    frozen = has_weights(image_encoder, image_weights)
+    model = VQASmallFiLM(task, image, frozen=frozen, words=words, width=width, components=components, dropout=dropout)
+    if word_vectors is not None and task.pretrained:
+        model.text.start_from(pretrained_word_vectors(word_vectors, task.info.meta["vocabulary"], words))
+    return model
 
 
 def question_only(task: Task, *, words: int = 48, width: int = 96, dropout: float = 0.2) -> nn.Module:

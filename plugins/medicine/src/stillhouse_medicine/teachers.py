@@ -9,15 +9,12 @@ from stillhouse.errors import IncompatibleError, OptionError
 from stillhouse.types import Task
 from stillhouse_medicine.classifiers import ImageClassifier, TorchvisionClassifier
 from stillhouse_medicine.coattention import VQACoAttention
-from stillhouse_medicine.encoders.images import TorchvisionImage, torchvision_body
+from stillhouse_medicine.encoders.images import SCRATCH, TorchvisionImage, has_weights, torchvision_body
 from stillhouse_medicine.encoders.images import image_encoder as make_image_encoder
 from stillhouse_medicine.encoders.questions import HuggingFaceText, ScratchText
 from stillhouse_medicine.film import VQAFiLM
 from stillhouse_medicine.layers import residual_stages
 from stillhouse_medicine.unet import UNet
-
-SCRATCH = "scratch"
-"""Name of encoders that are trained with the model around them."""
 
 
 def vqa_coattention(
@@ -82,7 +79,7 @@ def vqa_coattention(
         layers=layers,
         dropout=dropout,
         positions=positions,
-        freeze=freeze and _has_weights(image_encoder, image_weights),
+        freeze=freeze and has_weights(image_encoder, image_weights),
         freeze_text=freeze and text_encoder != SCRATCH,
     )
 
@@ -132,7 +129,7 @@ def vqa_film(
         image,
         _text(task, text_encoder, width // 2, text_layers, 0.4 * dropout),
         pretrained_text=text_encoder != SCRATCH,
-        freeze=_has_weights(image_encoder, image_weights),
+        freeze=has_weights(image_encoder, image_weights),
         components=components,
         width=width,
         dropout=dropout,
@@ -153,10 +150,6 @@ def _text(task: Task, name: str, width: int, layers: int, dropout: float) -> nn.
             fix=f"set dataset.tokenizer to '{name}'",
         )
     return HuggingFaceText(name, tokens["pad"])
-
-
-def _has_weights(name: str, weights: str | None) -> bool:
-    return name != SCRATCH and (not name.startswith("torchvision:") or weights is not None)
 
 
 def resnet(task: Task, *, width: int = 32, blocks: int = 2, stages: int = 3, dropout: float = 0.2) -> nn.Module:

@@ -102,8 +102,10 @@ def pretrained(loader: Any, name: str, what: str) -> Any:
         MissingDependencyError: see `locate_pretrained`.
     """
     from safetensors import SafetensorError
+    from transformers.utils import logging
 
     located = locate_pretrained(name)
+    logging.disable_progress_bar()  # weights load in a moment, and the bar would tear those of the run
     options = {} if "Tokenizer" in loader.__name__ else {"use_safetensors": True}
     try:
         return loader.from_pretrained(located, **options)

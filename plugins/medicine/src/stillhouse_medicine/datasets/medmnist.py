@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from stillhouse.downloads import fetch
 from stillhouse.errors import DataError, nearest
 from stillhouse.types import DataContext, Splits
 from stillhouse_medicine.augment import augmentation
@@ -23,7 +24,10 @@ from stillhouse_medicine.datasets.reader import ImageReader
 
 PARTS = ("train", "val", "test")
 HOMEPAGE = "https://medmnist.com"
-PUBLISHED = f"they are published at https://zenodo.org/records/10519652 (see {HOMEPAGE})"
+ARCHIVE = "https://zenodo.org/records/10519652"
+PUBLISHED = f"they are published at {ARCHIVE} (see {HOMEPAGE})"
+SMALL = "28"
+"""Side of the images in files whose name tells none."""
 
 
 def medmnist(
@@ -41,7 +45,7 @@ def medmnist(
     both), multi-label ones medicine/multilabel. The slices of a 3-D set become the channels of the image.
 
     Args:
-        context: where the file is.
+        context: where the file is; an official one that is missing is downloaded there (unless downloads are off).
         name: the file's name without .npz: pneumoniamnist, chestmnist_64, organmnist3d, or one of your own making.
         path: another place of the file, relative to the recipe.
         task: what the labels mean; "auto": as the official set says, else as the labels look.
@@ -52,7 +56,16 @@ def medmnist(
         DataError: the file is missing, corrupt, lacks an array, or has labels outside the set's classes.
     """
     file = context.base / path if path is not None else context.root / f"{name}.npz"
-    official = official_sets().get((file.stem if path is not None else name).partition("_")[0])
+    base, _, size = (file.stem if path is not None else name).partition("_")
+    official = official_sets().get(base)
+    if path is None and official is not None and (size or SMALL) in official["md5"]:
+        fetch(
+            file,
+            url=f"{ARCHIVE}/files/{file.name}",
+            checksum=f"md5:{official['md5'][size or SMALL]}",
+            licence=official["licence"],
+            allowed=context.download,
+        )
     if not file.is_file():
         there = sorted(each.stem for each in file.parent.glob("*.npz")) if file.parent.is_dir() else []
         raise DataError(

@@ -167,6 +167,7 @@ def build(
             "task": "vqa",
             "outside": len(answers),
             "words": vocabulary.size,
+            "vocabulary": list(vocabulary.known),
             **({"tokens": {"name": tokens.name, "pad": tokens.pad()}} if tokens is not None else {}),
             **(meta or {}),
         },

@@ -29,6 +29,8 @@ class Frozen(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """What the encoder says of ``rows`` ``[B, ...]``."""
+        if torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[no-untyped-call]
+            return self.encoder(rows)
         keys = [row.tobytes() for row in rows.detach().cpu().numpy()]
         if len(self._remembered) > self.LIMIT:
             self._remembered = {}

@@ -18,6 +18,8 @@ from stillhouse_medicine.text import pretrained
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of channels that models trained on ImageNet expect."""
 LITE = "efficientnet-lite0"
+SCRATCH = "scratch"
+"""Name of encoders that are trained with the model around them."""
 
 
 class ScratchImage(nn.Module):
@@ -104,7 +106,7 @@ def image_encoder(
         DataError: weights cannot be had or do not fit.
         MissingDependencyError: EfficientNet-Lite0 needs two packages.
     """
-    if name == "scratch":
+    if name == SCRATCH:
         return ScratchImage(spec, width, blocks)
     if spec.shape[0] not in (1, 3):
         raise OptionError(
@@ -115,6 +117,11 @@ def image_encoder(
     if name.startswith("torchvision:"):
         return TorchvisionImage(torchvision_body(name.removeprefix("torchvision:"), weights), size)
     return HuggingFaceImage(name)
+
+
+def has_weights(name: str, weights: str | None) -> bool:
+    """Whether the encoder of this name is pre-trained."""
+    return name != SCRATCH and (not name.startswith("torchvision:") or weights is not None)
 
 
 def torchvision_body(name: str, weights: str | None) -> nn.Module:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
 
 from stillhouse_medicine.layers import padding_of
-from stillhouse_medicine.text import pretrained
+from stillhouse_medicine.text import Tokens, pretrained
 
 
 class ScratchText(nn.Module):
@@ -51,3 +54,35 @@ class HuggingFaceText(nn.Module):
         mask = ~padding_of(numbers, self.pad)
         states: Tensor = self.model(input_ids=numbers, attention_mask=mask.long()).last_hidden_state
         return states
+
+
+def word_vectors(name: str, words: Sequence[str], width: int) -> Tensor:
+    """What a pre-trained text encoder says of each word alone, as its first ``width`` principal components over the
+    words: ``[len(words), width]``, of standard deviation 1. Where there are fewer components, the rest is zero.
+
+    A network of word vectors that starts from them knows which words are alike (the static embeddings of Model2Vec,
+    Tulkens & van Dongen 2024).
+
+    Args:
+        name: folder, hub id or ``package:folder`` of the encoder and its tokenizer.
+        words: the vocabulary.
+        width: of the vectors.
+
+    Raises:
+        DataError: the encoder or its tokenizer cannot be loaded.
+        MissingDependencyError: the package is not installed.
+    """
+    tokens = Tokens(name, length=8)
+    numbers, pad = tokens.encode(words), tokens.pad()
+    encoder = HuggingFaceText(name, pad).eval()
+    vectors = []
+    with torch.no_grad():
+        for part in numbers.split(256):
+            present = (~padding_of(part, pad)).unsqueeze(-1)
+            vectors.append((encoder(part) * present).sum(dim=1) / present.sum(dim=1))
+    centred = torch.cat(vectors) - torch.cat(vectors).mean(dim=0)
+    _, _, directions = torch.linalg.svd(centred, full_matrices=False)
+    found = torch.zeros(len(words), width)
+    components = centred @ directions[:width].T
+    found[:, : components.shape[1]] = components / components.std()
+    return found
