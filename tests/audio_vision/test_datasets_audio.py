@@ -188,8 +188,8 @@ def edited(root, old: str, new: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("1-1000-A-0.wav,1,0", "1-1000-A-0.wav,6,0", "row 2: fold is '6'"),
-        ("1-1000-A-0.wav,1,0", "1-1000-A-0.wav,1,50", "row 2: target is '50'"),
+        ("1-1000-A-0.wav,1,0", "1-1000-A-0.wav,6,0", "row 2, column 'fold': '6' is not"),
+        ("1-1000-A-0.wav,1,0", "1-1000-A-0.wav,1,50", "row 2, column 'target': '50' is not"),
         ("1-1000-A-0.wav,1,0,dog", "1-1000-A-0.wav,1,0,cow", "do not belong to each other alone"),
         ("1-1000-A-0.wav,1,0,dog,True", "1-1000-A-0.wav,1,0,dog,maybe", "esc10 is 'maybe'"),
         ("1-1000-A-0.wav", "gone.wav", "does not exist"),

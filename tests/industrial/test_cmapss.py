@@ -282,7 +282,7 @@ def test_the_reader_refuses_what_it_cannot_use(official, tmp_path):
         "missing.csv": (table.drop(columns="sensor_7"), "no column 'sensor_7'"),
         "gap.csv": (table.assign(sensor_4=[0.1, np.nan]), "row 3, column 'sensor_4'"),
         "text.csv": (table.assign(sensor_4=["0.1", "high"]), "'high'"),
-        "nobody.csv": (table.assign(unit=[1, np.nan]), "row 3 has no 'unit'"),
+        "nobody.csv": (table.assign(unit=[1, np.nan]), "row 3, column 'unit': an empty cell"),
         "twice.csv": (table.assign(cycle=[2, 2]), "repeats"),
         "empty.csv": (table.iloc[:0], "no rows"),
     }

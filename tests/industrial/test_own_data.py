@@ -172,7 +172,7 @@ def test_a_bad_row_is_named(context, bearings, tmp_path):
     for column, value, words in (
         ("vibration", np.nan, "row 14, column 'vibration'"),
         ("hours", 0.0, "row 14: hours 0 of unit B0 goes back"),
-        ("bearing", None, "row 14 has no 'bearing'"),
+        ("bearing", None, "row 14, column 'bearing': an empty cell"),
     ):
         spoilt = bearings.copy()
         spoilt.loc[12, column] = value

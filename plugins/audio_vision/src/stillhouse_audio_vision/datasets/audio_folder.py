@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from stillhouse.errors import DataError, OptionError, nearest
+from stillhouse.tables import first_row, read_table, require_columns, words
 from stillhouse.types import DataContext, Splits
 from stillhouse_audio_vision.datasets.rows import audio_splits, stratified
 from stillhouse_audio_vision.datasets.sounds import Clips, check_sound_options, read_sound
-from stillhouse_audio_vision.datasets.tables import read_table, require_columns, words
 
 SPLITS = ("train", "val", "test")
 
@@ -71,16 +71,17 @@ def audio_folder(
         raise DataError("the folder does not exist", where=str(folder), fix="correct 'path'")
     where = folder / table
     rows = read_table(where)
-    require_columns(rows, [file, tags, *(column for column in (split, group) if column is not None)], where)
+    require_columns(rows, [file, tags, *(column for column in (split, group) if column is not None)], str(where))
     names, target = labels(rows, tags, where, separator=separator, task=task, classes=classes)
-    files = words(rows, file, where)
+    place = {"where": str(where), "first": first_row(where)}
+    files = words(rows[file], **place)
     repeated = pd.Series(files).duplicated()
     if repeated.any():
         row = int(np.argmax(repeated))
         raise DataError(
             f"row {row + 2}: '{files[row]}' stands in the table twice", where=str(where), fix="keep one row"
         )
-    groups = words(rows, group, where) if group is not None else None
+    groups = words(rows[group], **place) if group is not None else None
     of_split = split_rows(rows, target, split, groups, where, val=val_fraction, test=test_fraction, seed=context.seed)
     clips = Clips([read_sound(folder / name, rate) for name in files], target, np.arange(len(files)), groups)
     return audio_splits(
@@ -152,7 +153,7 @@ def split_rows(
         OptionError: the shares are out of range.
     """
     if split is not None:
-        found = words(rows, split, where)
+        found = words(rows[split], where=str(where), first=first_row(where))
         for number, word in enumerate(found):
             if word not in SPLITS:
                 raise DataError(f"row {number + 2}: {split} is '{word}'", where=str(where), fix="train, val or test")

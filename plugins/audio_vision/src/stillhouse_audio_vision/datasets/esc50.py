@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from stillhouse.errors import DataError, OptionError
+from stillhouse.tables import first_row, read_table, require_columns, whole_numbers
 from stillhouse.types import DataContext, Splits
 from stillhouse_audio_vision.datasets.rows import audio_splits
 from stillhouse_audio_vision.datasets.sounds import Clips, check_sound_options, mixtures_of, read_sound
-from stillhouse_audio_vision.datasets.tables import read_table, require_columns, whole_numbers
 
 HOMEPAGE = "https://github.com/karolpiczak/ESC-50"
 COLUMNS = ("filename", "fold", "target", "category", "esc10", "src_file")
@@ -125,9 +125,9 @@ def read_meta(root: Path, *, esc10: bool) -> tuple[pd.DataFrame, list[str]]:
             fix=f"put the folders 'audio' and 'meta' of {HOMEPAGE} there",
         )
     table = read_table(path)
-    require_columns(table, COLUMNS, path)
+    require_columns(table, COLUMNS, str(path))
     for column, low, high in (("fold", FOLDS[0], FOLDS[-1]), ("target", 0, CLASSES - 1)):
-        table[column] = whole_numbers(table, column, path, low=low, high=high)
+        table[column] = whole_numbers(table[column], low=low, high=high, where=str(path), first=first_row(path))
     known = {"True": True, "False": False}
     flags = table["esc10"].astype(str).map(known)
     if flags.isna().any():

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import date
 
 from stillhouse.errors import DataError
+from stillhouse.tables import SUFFIXES
 from stillhouse.types import DataContext, Splits
-from stillhouse_finance.datasets.tables import READERS
 from stillhouse_finance.datasets.transactions import ColumnNames, Protocol, read, split
 
 HOMEPAGE = "https://github.com/Fraud-Detection-Handbook/simulated-data-raw"
@@ -42,7 +42,7 @@ def fraud_handbook(
         DataError: files are missing, corrupt, or do not cover the days.
     """
     root = context.root
-    present = [path for path in root.iterdir() if path.suffix.lower() in READERS] if root.is_dir() else []
+    present = [path for path in root.iterdir() if path.suffix.lower() in SUFFIXES] if root.is_dir() else []
     if not present:
         pickles = any(root.glob("*.pkl")) if root.is_dir() else False
         raise DataError(

@@ -13,9 +13,10 @@ import torch
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
+from stillhouse import tables
 from stillhouse.errors import DataError
 from stillhouse.types import DataContext, DataInfo, Splits, TensorSpec, TensorSplit
-from stillhouse_finance.datasets import tables
+from stillhouse_finance.datasets.columns import moments
 from stillhouse_finance.datasets.encoding import Encoder, as_levels
 
 Kind = Literal["binary", "multiclass", "regression"]
@@ -205,9 +206,7 @@ def _split(
         column = raw[time]
         number = pd.api.types.is_numeric_dtype(column)
         order = (
-            tables.numbers(column, where=where, first=first)
-            if number
-            else tables.moments(column, where=where, first=first)
+            tables.numbers(column, where=where, first=first) if number else moments(column, where=where, first=first)
         )
         ranked = np.sort(order)
         # A moment is never divided: rows of the same time are on the same side.

@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 import torch
 
+from stillhouse import tables
 from stillhouse.errors import DataError
 from stillhouse.types import DataContext, DataInfo, Splits, TensorSpec, TensorSplit
-from stillhouse_finance.datasets import tables
+from stillhouse_finance.datasets.columns import flags, times
 from stillhouse_finance.datasets.rolling import feature_names, features, seconds, yes_no
 from stillhouse_finance.datasets.scaling import Scaler
 
@@ -124,7 +125,7 @@ def read(source: Path, columns: ColumnNames) -> pd.DataFrame:
         DataError: a file is missing, corrupt, lacks a column, or has a bad value.
     """
     files = (
-        sorted(path for path in source.iterdir() if path.suffix.lower() in tables.READERS)
+        sorted(path for path in source.iterdir() if path.suffix.lower() in tables.SUFFIXES)
         if source.is_dir()
         else [source]
     )
@@ -146,11 +147,11 @@ def standard(raw: pd.DataFrame, columns: ColumnNames, *, where: str, first: int,
     place = {"where": where, "first": first}
     return pd.DataFrame(
         {
-            "time": tables.times(raw[columns.time], **place),
+            "time": times(raw[columns.time], **place),
             "card": tables.ids(raw[columns.card], **place),
             "terminal": tables.ids(raw[columns.terminal], **place),
             "amount": tables.numbers(raw[columns.amount], **place),
-            "fraud": tables.flags(raw[columns.fraud], gaps=unknown, **place),
+            "fraud": flags(raw[columns.fraud], gaps=unknown, **place),
         }
     )
 

@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 import torch
 
+from stillhouse import tables
 from stillhouse.errors import DataError
 from stillhouse.types import DataContext, DataInfo, Splits, TensorSpec, TensorSplit
-from stillhouse_finance.datasets import tables
+from stillhouse_finance.datasets.columns import times
 from stillhouse_finance.datasets.scaling import Scaler
 
 HOMEPAGE = "https://www.cboe.com/tradable_products/vix/vix_historical_data/"
@@ -75,7 +76,7 @@ def read(path: Path, columns: DailyColumns) -> pd.DataFrame:
     if pd.api.types.is_string_dtype(given) and given.astype(str).str.contains("/").any():
         given = pd.to_datetime(given, format="%m/%d/%Y", errors="coerce").rename(columns.date)
     place = {"where": where, "first": first}
-    dates = tables.times(given, **place)
+    dates = times(given, **place)
     back = np.concatenate([[False], np.diff(dates.to_numpy()) <= np.timedelta64(0)])
     tables.refuse(back, raw[columns.date], "later than the row before", fix="sort by date, one row a day", **place)
     table = pd.DataFrame({"date": dates})

@@ -9,6 +9,9 @@ import numpy as np
 import pandas as pd
 
 from stillhouse.errors import DataError
+from stillhouse.tables import first_row as number_of_first_row
+from stillhouse.tables import ids as unit_ids
+from stillhouse.tables import read_table, require_columns
 from stillhouse.types import DataContext, Splits
 from stillhouse_industrial.datasets import tables
 from stillhouse_industrial.datasets.runs import Run, build_runs, check_window, run_of
@@ -55,14 +58,14 @@ def process_runs(
             fix="both above 0 and their sum below 1, e.g. 0.2 each",
         )
     source = context.base / Path(path)
-    raw, where = tables.read_table(source), str(source)
-    first = 2 if source.suffix.lower() == ".csv" else 1
-    tables.require_columns(raw, [run, label, *(variables or ())], where)
+    raw, where = read_table(source), str(source)
+    first = number_of_first_row(source)
+    require_columns(raw, [run, label, *(variables or ())], where)
     names = list(variables or _numeric(raw, {run, label}))
     if not names:
         raise DataError("there is no numeric column for the signals", where=where, fix="name them in dataset.variables")
     signals = tables.numbers(raw, names, where=where, first_row=first).to_numpy()
-    ids = tables.ids(raw, run, where=where, first_row=first).astype(str)
+    ids = unit_ids(raw[run], where=where, first=first).astype(str)
     known = raw[label].notna().to_numpy()
     classes = [normal, *sorted(set(raw[label][known].astype(str)) - {normal})]
     if not (raw[label].astype(str) == normal).any():

@@ -10,6 +10,9 @@ import numpy as np
 import torch
 
 from stillhouse.errors import DataError
+from stillhouse.tables import first_row as number_of_first_row
+from stillhouse.tables import ids as unit_ids
+from stillhouse.tables import read_table, require_columns
 from stillhouse.types import TensorSplit
 from stillhouse_industrial.datasets import tables
 from stillhouse_industrial.datasets.windows import Scaler, cut, refuse_short
@@ -74,10 +77,10 @@ class SignalReader:
             raw, first_row = tables.read_cmapss(path), 1
             raw = raw.rename(columns={"unit": self.unit, "cycle": self.time})
         else:
-            raw, first_row = tables.read_table(path), 2 if path.suffix.lower() == ".csv" else 1
-        tables.require_columns(raw, [self.unit, self.time, *settings, *self.sensors], str(path))
+            raw, first_row = read_table(path), number_of_first_row(path)
+        require_columns(raw, [self.unit, self.time, *settings, *self.sensors], str(path))
         table = tables.numbers(raw, [self.time, *settings, *self.sensors], where=str(path), first_row=first_row)
-        table[self.unit] = tables.ids(raw, self.unit, where=str(path), first_row=first_row)
+        table[self.unit] = unit_ids(raw[self.unit], where=str(path), first=first_row)
         units = tables.units_of(
             table,
             unit=self.unit,

@@ -9,6 +9,9 @@ import numpy as np
 import pandas as pd
 
 from stillhouse.errors import DataError
+from stillhouse.tables import first_row as number_of_first_row
+from stillhouse.tables import ids as unit_ids
+from stillhouse.tables import read_table, require_columns
 from stillhouse.types import DataContext, Splits
 from stillhouse_industrial.datasets import tables
 from stillhouse_industrial.datasets.reader import SignalReader
@@ -84,10 +87,10 @@ def run_to_failure(
     if conditions > 1 and not settings:
         raise DataError(f"{conditions} operating conditions need the settings' columns", fix="set dataset.settings")
     source = context.base / Path(path)
-    raw = tables.read_table(source)
-    first_row = 2 if source.suffix.lower() == ".csv" else 1
+    raw = read_table(source)
+    first_row = number_of_first_row(source)
     where = str(source)
-    tables.require_columns(raw, [unit, time, *(sensors or ()), *settings, *([rul] if rul else [])], where)
+    require_columns(raw, [unit, time, *(sensors or ()), *settings, *([rul] if rul else [])], where)
     taken = {unit, time, rul, *settings}
     if sensors and set(sensors) & taken:
         raise DataError(
@@ -108,7 +111,7 @@ def run_to_failure(
         where=where,
         first_row=first_row,
     )
-    table[unit] = tables.ids(raw, unit, where=where, first_row=first_row)
+    table[unit] = unit_ids(raw[unit], where=where, first=first_row)
     life = table[rul].to_numpy() if rul else None
     if life is not None and (life < 0).any():
         row = int(np.argmax(life < 0))

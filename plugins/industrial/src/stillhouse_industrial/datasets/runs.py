@@ -15,6 +15,8 @@ import numpy as np
 import torch
 
 from stillhouse.errors import DataError
+from stillhouse.tables import first_row as number_of_first_row
+from stillhouse.tables import read_table, require_columns
 from stillhouse.types import DataInfo, Splits, TensorSpec, TensorSplit
 from stillhouse_industrial.datasets import tables
 from stillhouse_industrial.datasets.windows import History, Scaler, cut, refuse_short
@@ -187,9 +189,9 @@ class RunReader:
                 )
             signals = tables.read_tep(path)
             return [run_of(path.stem, signals, np.zeros(len(signals), dtype=np.int64), 0)]
-        raw = tables.read_table(path)
-        tables.require_columns(raw, self.variables, str(path))
-        first = 2 if path.suffix.lower() == ".csv" else 1
+        raw = read_table(path)
+        require_columns(raw, self.variables, str(path))
+        first = number_of_first_row(path)
         signals = tables.numbers(raw, self.variables, where=str(path), first_row=first).to_numpy()
         names = raw["run"].astype(str) if "run" in raw.columns else raw.iloc[:, 0].map(lambda _: path.stem)
         runs, start = [], 0

@@ -1,4 +1,4 @@
-"""Reading histories from C-MAPSS and Tennessee Eastman text files, CSV and Parquet; every error names file and row."""
+"""Reading histories from C-MAPSS and Tennessee Eastman text files, and from tables; every error names file and row."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from stillhouse.errors import DataError, nearest
+from stillhouse import tables
+from stillhouse.errors import DataError
 from stillhouse_industrial.datasets.windows import Unit
 
 SETTINGS = tuple(f"setting_{number}" for number in range(1, 4))
@@ -74,28 +75,6 @@ def read_rul(path: Path, units: int) -> np.ndarray:
     return values
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """A ``.csv`` or ``.parquet`` file as it stands.
-
-    Raises:
-        DataError: the file is missing, of another type, empty or unreadable.
-    """
-    readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
-    if path.suffix.lower() not in readers:
-        raise DataError(f"'{path.suffix}' files cannot be read here", where=str(path), fix="bring .csv or .parquet")
-    if not path.is_file():
-        raise DataError("the file does not exist", where=str(path), fix="correct the path")
-    try:
-        table: pd.DataFrame = readers[path.suffix.lower()](path)
-    except (ValueError, OSError) as error:  # pandas' and pyarrow's parsing errors are ValueErrors
-        raise DataError(
-            f"the file cannot be parsed: {error}", where=str(path), fix="check that it is complete"
-        ) from error
-    if table.empty:
-        raise DataError("the file has no rows", where=str(path), fix="bring a file with at least one row")
-    return table
-
-
 def read_tep(path: Path) -> np.ndarray:
     """One ``.dat`` file of the Tennessee Eastman process, ``[samples, 52]``; ``d00.dat`` is stored transposed.
 
@@ -122,48 +101,14 @@ def read_tep(path: Path) -> np.ndarray:
     return values if raw.shape[1] == len(TEP_VARIABLES) else values.T
 
 
-def require_columns(table: pd.DataFrame, names: Sequence[str], where: str) -> None:
-    """Refuse a table without the columns ``names``.
-
-    Raises:
-        DataError: naming the first that is missing and the nearest that exists.
-    """
-    for name in names:
-        if name not in table.columns:
-            raise DataError(f"there is no column '{name}'", where=where, fix=nearest(name, map(str, table.columns)))
-
-
 def numbers(table: pd.DataFrame, names: Sequence[str], *, where: str, first_row: int) -> pd.DataFrame:
     """The columns ``names`` as float64; ``first_row`` is the number of the table's first row in the file.
 
     Raises:
         DataError: a value is missing, infinite, or not a number.
     """
-    numeric = table[list(names)].apply(pd.to_numeric, errors="coerce").astype(np.float64)
-    bad = np.argwhere(~np.isfinite(numeric.to_numpy()))
-    if len(bad):
-        row, column = map(int, bad[0])
-        value = table[names[column]].iloc[row]
-        raise DataError(
-            f"row {row + first_row}, column '{names[column]}': {value!r} is not a finite number",
-            where=where,
-            fix="remove the row, or fill the gap with a value that you can defend",
-        )
-    return numeric
-
-
-def ids(table: pd.DataFrame, name: str, *, where: str, first_row: int) -> pd.Series:
-    """The column ``name`` of unit ids: numbers or text.
-
-    Raises:
-        DataError: an id is missing.
-    """
-    gaps = np.flatnonzero(table[name].isna())
-    if len(gaps):
-        raise DataError(
-            f"row {gaps[0] + first_row} has no '{name}'", where=where, fix="each row needs the id of its unit"
-        )
-    return table[name]
+    found = {name: tables.numbers(table[name], where=where, first=first_row) for name in names}
+    return pd.DataFrame(found, columns=list(names))
 
 
 def units_of(

@@ -1,8 +1,9 @@
-"""Reading CSV and Parquet; every error names the file, the row and the column."""
+"""Tables of users: CSV and Parquet files, and columns that are what they should be. Every error names the file, the row
+and the column."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,30 +11,40 @@ import pandas as pd
 
 from stillhouse.errors import DataError, nearest
 
-READERS: dict[str, Callable[..., pd.DataFrame]] = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
-"""By suffix of the file."""
+SUFFIXES = (".csv", ".parquet")
+"""Types of files that `read_table` reads."""
 
 
 def read_table(path: Path) -> pd.DataFrame:
     """A ``.csv`` or ``.parquet`` file as it stands; its rows are numbered from `first_row`.
 
+    A CSV file has a header; its columns are separated by commas, semicolons or tabs.
+
     Raises:
         DataError: the file is missing, of another type, empty or unreadable.
     """
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
         raise DataError(f"'{path.suffix}' files cannot be read here", where=str(path), fix="bring .csv or .parquet")
     if not path.is_file():
         raise DataError("the file does not exist", where=str(path), fix="correct the path")
     try:
-        table = reader(path)
+        table: pd.DataFrame = pd.read_csv(path, sep=_separator(path)) if suffix == ".csv" else pd.read_parquet(path)
     except (ValueError, OSError) as error:  # the parsing errors of pandas and pyarrow are ValueErrors
         raise DataError(
-            f"the file cannot be parsed: {error}", where=str(path), fix="check that it is complete; get it again"
+            f"the file cannot be parsed: {str(error).strip()}",
+            where=str(path),
+            fix="check that it is complete, and a table in UTF-8 with a header; get it again",
         ) from error
     if table.empty:
         raise DataError("the file has no rows", where=str(path), fix="bring a file with at least one row")
     return table.reset_index(drop=True)
+
+
+def _separator(path: Path) -> str:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        header = file.readline()
+    return "," if "," in header else next((each for each in ";\t" if each in header), ",")
 
 
 def first_row(path: Path) -> int:
@@ -45,15 +56,26 @@ def require_columns(table: pd.DataFrame, names: Sequence[str], where: str) -> No
     """Refuse a table without the columns ``names``.
 
     Raises:
-        DataError: naming the first that is missing, and the nearest that exists.
+        DataError: naming those that are missing, and the nearest that exists.
     """
-    for name in names:
-        if name not in table.columns:
-            raise DataError(f"there is no column '{name}'", where=where, fix=nearest(name, map(str, table.columns)))
+    missing = [name for name in names if name not in table.columns]
+    if missing:
+        there = [str(name) for name in table.columns]
+        one = len(missing) == 1
+        what = f"there is no column '{missing[0]}'" if one else f"there are no columns {', '.join(map(repr, missing))}"
+        raise DataError(what, where=where, fix=nearest(missing[0], there))
 
 
 def refuse(bad: np.ndarray, column: pd.Series, what: str, *, where: str, first: int, fix: str) -> None:
     """Refuse the rows marked in ``bad`` ``[N]``; the message shows the first of them.
+
+    Args:
+        bad: which rows.
+        column: of a table as it was read.
+        what: what the values are not, e.g. ``"a date"``.
+        where: the file, for errors.
+        first: number of the table's first row in the file.
+        fix: what to do.
 
     Raises:
         DataError: any is marked.
@@ -78,37 +100,27 @@ def numbers(column: pd.Series, *, where: str, first: int, gaps: bool = False) ->
     Raises:
         DataError: a value is infinite or not a number, or missing though ``gaps`` are not allowed.
     """
-    values = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64)
+    values: np.ndarray = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64)
     bad = ~np.isfinite(values)
     if gaps:
         bad &= ~column.isna().to_numpy()
     fix = "remove the row, or fill the gap with a value that you can defend"
+    if bad.any() and not pd.isna(value := column.iloc[int(np.argmax(bad))]):
+        fix = "write decimals with a point, e.g. 3.5" if "," in str(value) else "correct the value, or remove the row"
     refuse(bad, column, "a finite number", where=where, first=first, fix=fix)
     return values
 
 
-def times(column: pd.Series, *, where: str, first: int) -> pd.Series:
-    """The column as datetime64 without a time zone.
+def whole_numbers(column: pd.Series, *, low: int, high: int, where: str, first: int) -> np.ndarray:
+    """The column of whole numbers in [low, high] as int64 ``[N]``.
 
     Raises:
-        DataError: a value is missing or not a date.
+        DataError: with the first row that is not one.
     """
-    numeric = pd.api.types.is_numeric_dtype(column)
-    parsed = pd.to_datetime(column, errors="coerce", format=None if numeric else "ISO8601")
-    fix = "write dates as 2018-07-25 or 2018-07-25 13:05:00"
-    bad = np.ones(len(column), dtype=bool) if numeric else parsed.isna().to_numpy()
-    refuse(bad, column, "a date", where=where, first=first, fix=fix)
-    return parsed.dt.tz_localize(None) if parsed.dt.tz is not None else parsed
-
-
-def moments(column: pd.Series, *, where: str, first: int) -> np.ndarray:
-    """The column of dates as seconds since 1970 ``[N]``, float64.
-
-    Raises:
-        DataError: a value is missing or not a date.
-    """
-    parsed = times(column, where=where, first=first)
-    return parsed.to_numpy().astype("datetime64[ms]").astype(np.float64) / 1000
+    values: np.ndarray = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64)
+    bad = ~np.isfinite(values) | (values != np.round(values)) | (values < low) | (values > high)
+    refuse(bad, column, f"a whole number from {low} to {high}", where=where, first=first, fix="correct the value")
+    return values.astype(np.int64)
 
 
 def ids(column: pd.Series, *, where: str, first: int) -> pd.Series:
@@ -121,21 +133,13 @@ def ids(column: pd.Series, *, where: str, first: int) -> pd.Series:
     return column
 
 
-def flags(column: pd.Series, *, where: str, first: int, gaps: bool = False) -> np.ndarray:
-    """The column of labels 0 and 1 (or false and true) as int64 ``[N]``.
-
-    Args:
-        column: of a table as it was read.
-        where: the file, for errors.
-        first: number of the table's first row in the file, for errors.
-        gaps: empty cells are allowed, and become 0.
+def words(column: pd.Series, *, where: str, first: int) -> list[str]:
+    """The column of texts without blanks around them.
 
     Raises:
-        DataError: a label is neither 0 nor 1, or missing though ``gaps`` are not allowed.
+        DataError: one is empty.
     """
-    values = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64)
-    bad = ~np.isin(values, (0.0, 1.0))
-    if gaps:
-        bad &= ~column.isna().to_numpy()
-    refuse(bad, column, "0 or 1", where=where, first=first, fix="correct the label; 1 is the event to find")
-    return np.nan_to_num(values).astype(np.int64)
+    found = column.map(lambda value: "" if pd.isna(value) else str(value).strip())
+    empty = (found == "").to_numpy()
+    refuse(empty, column.where(~empty), "a text", where=where, first=first, fix="fill it, or remove the row")
+    return [str(value) for value in found]

@@ -1,0 +1,126 @@
+"""Tables of users, and the reader of columns that plugins share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from stillhouse import tables
+from stillhouse.errors import DataError
+from stillhouse.readers import ColumnsReader
+
+finite = st.floats(-1e9, 1e9, allow_nan=False).map(lambda value: round(value, 6))
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_tables_are_read_whatever_separates_their_columns(tmp_path: Path, separator: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(f"a{separator}b\n1{separator}x\n2{separator}y\n", encoding="utf-8")
+    table = tables.read_table(path)
+    assert table["a"].tolist() == [1, 2]
+    assert table["b"].tolist() == ["x", "y"]
+    assert tables.first_row(path) == 2
+
+
+def test_parquet_files_are_the_same_tables(tmp_path: Path) -> None:
+    table = pd.DataFrame({"a": [1.5, 2.5], "b": ["x", None]}, index=[7, 8])
+    table.to_parquet(tmp_path / "t.parquet")
+    pd.testing.assert_frame_equal(tables.read_table(tmp_path / "t.parquet"), table.reset_index(drop=True))
+    assert tables.first_row(tmp_path / "t.parquet") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("t.xlsx", b"a", "'.xlsx' files cannot be read here"),
+        ("none.csv", None, "does not exist"),
+        ("t.csv", b"", "cannot be parsed"),
+        ("t.csv", b"a,b\n", "has no rows"),
+        ("t.csv", b"a,b\n1,2,3,4\n1\n", "there is no column 'c'"),
+        ("t.csv", b"a,b\n1,2\n1,2,3\n", "cannot be parsed"),
+        ("t.csv", b"a,b\n\xff\xfe,2\n", "cannot be parsed"),
+        ("t.parquet", b"PAR1 and nothing more", "cannot be parsed"),
+    ],
+)
+def test_files_that_are_no_tables_are_refused(tmp_path: Path, name: str, content: bytes | None, words: str) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        tables.require_columns(tables.read_table(path), ["a", "c"], str(path))
+    assert words in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_column_is_told_with_the_nearest_and_several_at_once() -> None:
+    table = pd.DataFrame({"sensor_1": [1.0], "unit": [1]})
+    with pytest.raises(DataError, match="there is no column 'sensor1'") as caught:
+        tables.require_columns(table, ["unit", "sensor1"], "t.csv")
+    assert "sensor_1" in caught.value.fix
+    with pytest.raises(DataError, match="there are no columns 'x', 'y'"):
+        tables.require_columns(table, ["x", "unit", "y"], "t.csv")
+
+
+@pytest.mark.parametrize(
+    ("read", "values", "words", "fix"),
+    [
+        (tables.numbers, [1, None, None], r"row 3, column 'c': an empty cell is not a finite number \(2 such", "gap"),
+        (tables.numbers, ["1.5", "2,5", "3"], "row 3, column 'c': '2,5' is not a finite number", "a point"),
+        (tables.numbers, ["1", "n/a", "3"], "row 3, column 'c': 'n/a' is not a finite number", "correct the value"),
+        (tables.numbers, [1, float("inf"), 2], "'inf' is not a finite number", "correct the value"),
+        (tables.ids, ["a", None], "row 3, column 'c': an empty cell is not an id", "each row"),
+        (tables.words, ["a", "  "], "row 3, column 'c': an empty cell is not a text", "fill it"),
+    ],
+)
+def test_a_value_that_is_not_what_it_should_be_is_told_with_row_and_column(read, values, words, fix) -> None:
+    with pytest.raises(DataError, match=words) as caught:
+        read(pd.Series(values, name="c"), where="t.csv", first=2)
+    assert fix in caught.value.fix
+    assert "t.csv" in str(caught.value)
+
+
+@given(values=st.lists(st.one_of(st.integers(-3, 9), st.sampled_from([0.5, float("nan"), float("inf")])), min_size=1))
+def test_whole_numbers_within_their_range_pass_and_the_first_other_is_told(values: list[float]) -> None:
+    column = pd.Series(values, name="c", dtype=float)
+    wrong = [at for at, value in enumerate(values) if value not in range(6)]
+    if not wrong:
+        assert tables.whole_numbers(column, low=0, high=5, where="f", first=1).tolist() == values
+        return
+    with pytest.raises(DataError, match=f"row {wrong[0] + 1}, column 'c'"):
+        tables.whole_numbers(column, low=0, high=5, where="f", first=1)
+
+
+@given(rows=arrays(np.float64, st.tuples(st.integers(1, 5), st.just(3)), elements=finite))
+def test_a_reader_of_columns_standardises_them_and_survives_json(tmp_path_factory, rows: np.ndarray) -> None:
+    folder = tmp_path_factory.mktemp("reader")
+    reader = ColumnsReader(columns=("c", "a", "b"), mean=(1.0, 2.0, 3.0), std=(0.5, 1.0, 2.0), input="signals")
+    again = ColumnsReader.from_state(json.loads(json.dumps(reader.state())))
+    assert again == reader
+    table = pd.DataFrame(rows, columns=["a", "b", "c"]).assign(other="text")
+    table.to_csv(folder / "new.csv", index=False)
+    split, identity = again.read(folder / "new.csv")
+    expected = (rows[:, [2, 0, 1]] - [1.0, 2.0, 3.0]) / [0.5, 1.0, 2.0]
+    found = split.columns()
+    torch.testing.assert_close(found["signals"], torch.from_numpy(expected).float())
+    assert identity == {"row": list(range(2, 2 + len(rows)))}
+    assert found["index"].tolist() == list(range(len(rows)))
+
+
+def test_a_reader_of_columns_refuses_other_files_and_other_counts(tmp_path: Path) -> None:
+    reader = ColumnsReader(columns=("a", "b"), mean=(0.0, 0.0), std=(1.0, 1.0))
+    (tmp_path / "new.csv").write_text("a,c\n1,2\n", encoding="utf-8")
+    with pytest.raises(DataError, match="there is no column 'b'"):
+        reader.read(tmp_path / "new.csv")
+    (tmp_path / "new.csv").write_text("a,b\n1,2\n1,x\n", encoding="utf-8")
+    with pytest.raises(DataError, match="row 3, column 'b': 'x' is not a finite number"):
+        reader.read(tmp_path / "new.csv")
+    with pytest.raises(ValueError, match="2 columns, 1 means"):
+        ColumnsReader(columns=("a", "b"), mean=(0.0,), std=(1.0, 1.0))
