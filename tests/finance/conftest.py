@@ -87,7 +87,7 @@ def days(many: int = 700, seed: int = 0) -> pd.DataFrame:
     return table.round(4)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make() -> SimpleNamespace:
     """``transactions``, ``write_handbook``, ``loans`` and ``days``."""
     return SimpleNamespace(transactions=transactions, write_handbook=write_handbook, loans=loans, days=days)

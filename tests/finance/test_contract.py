@@ -1,5 +1,44 @@
-"""The plugin keeps the contract: one test per check and component."""
+"""The plugin keeps the contract, on the embedded data and on small files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
 
 import stillhouse.testing
 
-test_contract = stillhouse.testing.contract("finance")
+DATA = Path(tempfile.gettempdir()) / f"stillhouse-finance-{os.getpid()}"
+WEEK = {"train_days": 5, "delay_days": 3, "test_days": 5, "val_days": 5}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def samples(make: SimpleNamespace) -> Iterator[None]:
+    """Official files in miniature, and some of a user's own."""
+    make.write_handbook(DATA / "finance" / "fraud-handbook", make.transactions())
+    make.transactions().to_csv(DATA / "transactions.csv", index=False)
+    make.loans().to_csv(DATA / "loans.csv", index=False)
+    (DATA / "finance" / "vix").mkdir()
+    dates = pd.bdate_range("2010-06-01", periods=2000).astype(str)
+    make.days(many=2000).assign(DATE=dates).to_csv(DATA / "finance" / "vix" / "VIX_History.csv", index=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STILLHOUSE_DATA", str(DATA))
+        yield
+    shutil.rmtree(DATA)
+
+
+test_contract = stillhouse.testing.contract(
+    "finance",
+    options={
+        "finance/fraud-handbook": {"start": "2018-06-15", **WEEK},
+        "finance/transactions": {"path": str(DATA / "transactions.csv"), **WEEK},
+        "finance/tabular": {"path": str(DATA / "loans.csv"), "target": "defaulted", "ignore": ["id"], "time": "opened"},
+        "dataset:finance/volatility": {},
+    },
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -43,6 +44,17 @@ def make(folder: Path, subset: str = "FD001", modes: np.ndarray | None = None) -
     write(folder / f"test_{subset}.txt", rows(SEEN, 2, modes))
     (folder / f"RUL_{subset}.txt").write_text("".join(f"{value} \n" for value in AFTER))
     return DataContext(root=folder, base=folder)
+
+
+@pytest.fixture(scope="session")
+def write_official() -> Callable[..., DataContext]:
+    """``write_official(folder, subset)``: the three files of a tiny FD001, or of a subset in several conditions."""
+
+    def write(folder: Path, subset: str = "FD001") -> DataContext:
+        six = np.concatenate([MODES, MODES + np.array([5.0, 0.05, -40.0])])
+        return make(folder, subset, None if subset in ("FD001", "FD003") else six)
+
+    return write
 
 
 @pytest.fixture

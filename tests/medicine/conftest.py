@@ -155,7 +155,7 @@ def image_task(
     return Task(info=info, kind=kind, outputs=outputs)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def files() -> SimpleNamespace:
     """Writers of tiny files."""
     return SimpleNamespace(

@@ -38,7 +38,9 @@ def contract(
             such; an id that no check has, or a check that passes after all, fails.
         options: options by component id that stand for the defaults, such as the path of a small sample for a dataset
             that needs files: ``{"law/cases": {"path": "tests/cases.csv"}}``. Paths are relative to the working
-            directory.
+            directory. Where components of two kinds share an id, write ``dataset:law/cases``. A dataset of official
+            files that needs no options is named with none, ``{"law/courts": {}}``, where a fixture has put a sample of
+            them into a folder and set ``STILLHOUSE_DATA`` to it.
 
     Returns:
         a test function.

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from stillhouse.errors import StillhouseError, nearest
-from stillhouse.plugins.checks import Check, Planned, Report, chosen, plan_declared
+from stillhouse.plugins.checks import Check, Planned, Report, chosen, label, plan_declared
 from stillhouse.plugins.manager import Manager
 from stillhouse.plugins.records import PluginRecord, Status
 
@@ -21,7 +21,7 @@ class Plan:
         manager: where the plugin is.
         record: the plugin.
         quick: only what the plugin declares; nothing is made, trained, or started in another process.
-        options: options by component id that stand for the defaults, e.g. of a dataset that needs a path.
+        options: options that stand for the defaults, by component id (``law/cases`` or ``dataset:law/cases``).
 
     Attributes:
         record: the plugin.
@@ -43,12 +43,13 @@ class Plan:
         self.record = record
         self.components = len(manager.components_of(record))
         self._manager, self._options = manager, dict(options or {})
+        known = {label(each) for each in manager.components_of(record)} | set(record.components)
         for name in self._options:
-            if name not in record.components:
+            if name not in known:
                 raise StillhouseError(
                     f"options are given for '{name}', which plugin '{record.name}' does not have",
                     where="options",
-                    fix=nearest(name, record.components),
+                    fix=nearest(name, sorted(known)),
                 )
         self._planned = {each.id: each for each in plan_declared(manager, record)}
         self._bench: Workbench | None = None

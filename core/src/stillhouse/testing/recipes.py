@@ -57,7 +57,7 @@ def _trains(bench: Workbench, component: Component, spec: RecipeSpec) -> str:
     changed = {}
     if not spec.offline:
         bench.usable(resolved.dataset.component)
-        changed = {f"dataset__{name}": value for name, value in bench.options[resolved.dataset.id].items()}
+        changed = {f"dataset__{name}": value for name, value in (bench.given(resolved.dataset.component) or {}).items()}
     for each in resolved.components().values():
         if each.plugin.name == bench.record.name:
             try:

@@ -45,7 +45,8 @@ class Workbench:
     Attributes:
         manager: where its components are.
         record: the plugin.
-        options: options by component id that stand for the defaults, e.g. of a dataset that needs a path.
+        options: options that stand for the defaults, by component id (``law/cases``, or ``dataset:law/cases``), e.g. of
+            a dataset that needs a path.
         planned: all checks by id.
     """
 
@@ -92,7 +93,15 @@ class Workbench:
 
     def component_options(self, component: Component) -> dict[str, Any]:
         """Options of a component: those given to the workbench, the others at their defaults."""
-        return validate_options(component, self.options.get(component.id, {}))
+        return validate_options(component, self.given(component) or {})
+
+    def given(self, component: Component) -> Options | None:
+        """The options that stand for a component's defaults; None when it was not named.
+
+        It is named by its id, or by kind and id where components of two kinds share one.
+        """
+        by_kind = self.options.get(label(component))
+        return by_kind if by_kind is not None else self.options.get(component.id)
 
     def make(self, component: Component, options: Options, *, seed: int = 0, again: bool = False) -> Splits:
         """A dataset, offline; made once for the same options unless ``again``.
@@ -123,13 +132,18 @@ class Workbench:
         """
         spec = dataset.spec
         assert isinstance(spec, DatasetSpec)
-        given = self.options.get(dataset.id, {})
+        given = self.given(dataset)
         self.require(dataset, "target", "shape", "options")
-        hint = f"contract(..., options={{'{dataset.id}': {{...}}}}) can point it to a small sample"
-        required = [each.name for each in options_of(dataset.load()) if each.required and each.name not in given]
+        hint = (
+            f"contract(..., options={{'{dataset.id}': {{...}}}}) can point it to a small sample; name it without "
+            "options when STILLHOUSE_DATA holds one"
+        )
+        required = [
+            each.name for each in options_of(dataset.load()) if each.required and each.name not in (given or {})
+        ]
         if required:
             raise Skipped(f"it needs the option '{required[0]}'", hint)
-        if not spec.offline and not given:
+        if not spec.offline and given is None:
             raise Skipped("the dataset needs files (its spec says offline=False)", hint)
         return self.component_options(dataset)
 
