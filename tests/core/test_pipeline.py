@@ -21,7 +21,14 @@ from torch import Tensor, nn
 import stillhouse
 from stillhouse import hookimpl
 from stillhouse.deploy import open_run
-from stillhouse.errors import DataError, IncompatibleError, LeakageError, RunFolderError, StillhouseError
+from stillhouse.errors import (
+    DataError,
+    IncompatibleError,
+    LeakageError,
+    OptionError,
+    RunFolderError,
+    StillhouseError,
+)
 from stillhouse.kinds import OutputKind
 from stillhouse.pipeline.data import check_splits, check_targets, duplicated_rows
 from stillhouse.plugins.manager import using
@@ -159,12 +166,66 @@ def test_a_finished_run_is_not_repeated_and_a_changed_part_is_with_the_reason(tm
     assert again.units == [], again.notes
     assert second.summary == first.summary
     changed = Log()
-    stillhouse.run(recipe(), out=tmp_path / "run", overrides=["objectives.alpha=0.9"], reporter=changed)
+    change = {"out": tmp_path / "run", "overrides": ["objectives.alpha=0.9"]}
+    with pytest.raises(RunFolderError, match=r"objectives\.alpha: 0\.5 -> 0\.9") as caught:
+        stillhouse.run(recipe(), **change)
+    assert "--overwrite" in caught.value.fix
+    assert stillhouse.run(recipe(), out=tmp_path / "run").summary == first.summary
+    stillhouse.export(tmp_path / "run", format="torch")
+    stillhouse.run(recipe(), **change, overwrite=True, reporter=changed)
+    assert not (tmp_path / "run" / "export").exists()
     assert changed.units == ["student, seed 0", "student, seed 1"]
     assert any("objectives.alpha: 0.5 -> 0.9" in note for note in changed.notes)
     more = Log()
     stillhouse.run(recipe(), out=tmp_path / "run", overrides=["objectives.alpha=0.9"], seeds=[0, 1, 2], reporter=more)
     assert more.units == ["baseline, seed 2", "student, seed 2"]
+    fewer = {"out": tmp_path / "run", "overrides": ["objectives.alpha=0.9"], "seeds": [0]}
+    with pytest.raises(RunFolderError, match="seeds"):
+        stillhouse.run(recipe(), **fewer)
+    stillhouse.run(recipe(), **fewer, overwrite=True)
+    assert not list((tmp_path / "run").glob("*/seed-[12]"))
+    with pytest.raises(RunFolderError, match="no student of seed 2"):
+        stillhouse.export(tmp_path / "run", format="torch", seed=2)
+
+
+def test_the_recipe_of_a_run_folder_runs_again_with_the_paths_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    rows = "unit,time,a\n" + "".join(f"{unit},{time},{unit + time}\n" for unit in range(6) for time in range(12))
+    (tmp_path / "mine" / "pumps.csv").write_text(rows, encoding="utf-8")
+    values = {
+        "head": "industrial/rul",
+        "dataset": {"use": "industrial/run-to-failure", "path": "pumps.csv", "window": 4},
+        "teacher": {"use": "core/mlp", "hidden": [8]},
+        "student": {"use": "core/mlp", "hidden": [4]},
+        "train": {"teacher": {"epochs": 1}, "student": {"epochs": 1}},
+        "seeds": [0],
+    }
+    (tmp_path / "mine" / "pumps.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    first = stillhouse.run(tmp_path / "mine" / "pumps.yaml", out=tmp_path / "runs" / "pumps", stop_after="data")
+    again = stillhouse.run(first.folder / "recipe.yaml", out=tmp_path / "elsewhere", stop_after="data")
+    assert (again.folder / "data" / "info.json").read_text() == (first.folder / "data" / "info.json").read_text()
+
+
+def test_a_student_that_its_options_make_impossible_is_told_before_the_teacher_is_trained(tmp_path: Path) -> None:
+    log = Log()
+    module = types.SimpleNamespace(stillhouse_students=hookimpl(dense_students))
+    wrong = recipe("sequence", student={"use": "net/net", "width": -3})
+    wrong["dataset"] = {"use": "core/synthetic", "kind": "sequence", "rows": 160}
+    with (
+        using(module, name="net") as manager,
+        pytest.raises(OptionError, match="'net/net' cannot be built with width=-3: RuntimeError"),
+    ):
+        stillhouse.run(wrong, out=tmp_path / "run", manager=manager, reporter=log)
+    assert log.units == []
+
+
+def test_a_teacher_that_is_no_better_than_the_student_alone_is_told(tmp_path: Path) -> None:
+    log = Log()
+    train = {"teacher": {"epochs": 1, "lr": 1e-6}, "student": {"epochs": 12, "batch_size": 16, "lr": 0.02}}
+    values = recipe(train=train, student={"use": "core/mlp", "hidden": [32]})
+    summary = stillhouse.run(values, out=tmp_path / "run", reporter=log).summary
+    assert summary["teacher"]["metrics"]["test"]["accuracy"] < summary["baseline"]["mean"]
+    assert any("is not better than the student without it" in warning for warning in summary["warnings"])
 
 
 def test_two_runs_are_equal_to_the_bit_and_the_second_takes_the_teacher_from_the_store(tmp_path: Path) -> None:

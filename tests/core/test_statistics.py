@@ -45,9 +45,12 @@ def test_gain_changes_sign_with_the_direction_and_with_the_roles(values, higher)
     swapped = paired_gain(other, values, higher)
     assert found["gain"] == pytest.approx(-turned["gain"])
     assert found["gain"] == pytest.approx(-swapped["gain"])
-    low, high = found["gain_ci95"]
-    assert low <= found["gain"] + 1e-9
-    assert found["gain"] <= high + 1e-9
+    if len(set(values)) == 1 < len(values):
+        assert found["gain_ci95"] is None
+    else:
+        low, high = found["gain_ci95"]
+        assert low <= found["gain"] + 1e-9
+        assert found["gain"] <= high + 1e-9
     assert found["paired_seeds"] == len(values)
 
 
@@ -121,6 +124,14 @@ def test_verdict_of_equal_figures_is_open():
     assert found["helped"] is None
     assert found["gain_ci95"] == [0, 0]
     assert "equal to" in found["sentence"]
+
+
+def test_seeds_that_all_give_the_same_figures_prove_nothing():
+    found = judged([13.0, 13.0, 13.0], [14.0, 14.0, 14.0])
+    assert found["helped"] is None
+    assert found["gain_ci95"] is None
+    assert found["sentence"].startswith("All seeds give the same figures")
+    assert judged([13.0, 13.0, 13.0], [14.0, 14.5, 14.0])["gain_ci95"] is not None
 
 
 def test_verdict_of_one_seed_has_no_interval_and_says_so():

@@ -42,11 +42,11 @@ def test_parquet_files_are_the_same_tables(tmp_path: Path) -> None:
     [
         ("t.xlsx", b"a", "'.xlsx' files cannot be read here"),
         ("none.csv", None, "does not exist"),
-        ("t.csv", b"", "cannot be parsed"),
+        ("t.csv", b"", "is empty"),
         ("t.csv", b"a,b\n", "has no rows"),
         ("t.csv", b"a,b\n1,2,3,4\n1\n", "there is no column 'c'"),
         ("t.csv", b"a,b\n1,2\n1,2,3\n", "cannot be parsed"),
-        ("t.csv", b"a,b\n\xff\xfe,2\n", "cannot be parsed"),
+        ("t.csv", b"a,b\n\xff\xfe,2\n", "not UTF-8"),
         ("t.parquet", b"PAR1 and nothing more", "cannot be parsed"),
     ],
 )

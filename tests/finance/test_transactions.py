@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import replace
 from datetime import date
 
@@ -246,6 +247,30 @@ def test_a_reader_gives_new_files_the_features_of_training(own, tmp_path):
     unknown = raw.assign(bad=raw["bad"].astype(object).where(raw["when"] < "2018-06-28", None))
     unknown.to_csv(tmp_path / "new.csv", index=False)
     np.testing.assert_allclose(reader.read(tmp_path / "new.csv")[0].columns()["x"], rows.columns()["x"], atol=1e-6)
+
+
+def test_new_files_need_no_label_and_are_told_when_their_past_is_missing(own, tmp_path):
+    reader = transactions(own, **OWN, **DAYS, windows=(1, 7)).reader
+    raw = pd.read_csv(tmp_path / "own.csv")
+    raw.drop(columns="bad").to_csv(tmp_path / "new.csv", index=False)
+    early = int((pd.to_datetime(raw["when"]) < "2018-06-11").sum())
+    with pytest.warns(UserWarning, match=rf"{early} of {len(raw)} rows have less than the 10 days of past"):
+        assert len(reader.read(tmp_path / "new.csv")[0]) == len(raw)
+
+
+def test_a_short_past_and_repeated_rows_are_told_and_no_fraud_at_all_is_refused(own, tmp_path):
+    raw = pd.read_csv(tmp_path / "own.csv")
+    with pytest.warns(UserWarning, match=r"begins 14 day\(s\) after the first transaction.* look back 33 days"):
+        transactions(own, **OWN, **DAYS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        transactions(own, **OWN, **DAYS, windows=(1, 7))
+    pd.concat([raw, raw.iloc[:3]]).to_csv(tmp_path / "own.csv", index=False)
+    with pytest.warns(UserWarning, match=r"3 transaction\(s\) repeat another's time"):
+        transactions(own, **OWN, **DAYS, windows=(1, 7))
+    raw.assign(bad=0).to_csv(tmp_path / "own.csv", index=False)
+    with pytest.raises(DataError, match="no transaction is a fraud: column 'bad' has no 1"):
+        transactions(own, **OWN, **DAYS, windows=(1, 7))
 
 
 def test_a_file_that_is_not_there_or_of_another_type_is_refused(context):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -136,13 +137,69 @@ def test_own_files_are_read_again_for_prediction(context, bearings, tmp_path):
     short = bearings[bearings["bearing"] == "B3"].iloc[:5]
     short.to_csv(tmp_path / "new.csv", index=False)
     rows, names = reader.read(tmp_path / "new.csv")
-    assert names == {"unit": ["B3"], "cycle": [2]}
+    assert names == {"bearing": ["B3"], "hours": [2]}
     signal = rows.columns()["signal"]
     assert signal.shape == (1, 8, 2)
     assert torch.equal(signal[0, 0], signal[0, 3])  # three rows of padding and the first itself
     (tmp_path / "new.txt").write_text("1 2 3\n")
     with pytest.raises(DataError, match="other sensors"):
         reader.read(tmp_path / "new.txt")
+
+
+def test_empty_cells_are_filled_forward_within_a_unit_where_that_is_asked_for(context, bearings, tmp_path):
+    rows = bearings.index[bearings["bearing"] == "B3"]
+    spoilt = bearings.copy()
+    spoilt.loc[rows[[0, 5, 6]], "vibration"] = np.nan
+    spoilt.to_csv(tmp_path / "bearings.csv", index=False)
+    with pytest.raises(DataError, match=r"column 'vibration': an empty cell is not a finite number \(3 such rows\)"):
+        run_to_failure(context, **NAMES, window=8)
+    filled = bearings.copy()
+    filled.loc[rows[0], "vibration"] = bearings.loc[rows[1], "vibration"]
+    filled.loc[rows[[5, 6]], "vibration"] = bearings.loc[rows[4], "vibration"]
+    splits = run_to_failure(context, **NAMES, window=8, missing="forward")
+    filled.to_csv(tmp_path / "bearings.csv", index=False)
+    expected = run_to_failure(context, **NAMES, window=8)
+    for name, split in splits.named().items():
+        assert split.fingerprint() == expected.named()[name].fingerprint()
+    spoilt[spoilt["bearing"] == "B3"].to_csv(tmp_path / "new.csv", index=False)
+    assert splits.reader.read(tmp_path / "new.csv")[0].columns()["signal"].isfinite().all()
+    with pytest.raises(DataError, match="not a finite number"):
+        expected.reader.read(tmp_path / "new.csv")
+    spoilt.loc[rows, "vibration"] = np.nan
+    spoilt.to_csv(tmp_path / "bearings.csv", index=False)
+    with pytest.raises(DataError, match="unit 'B3' has no value in column 'vibration'"):
+        run_to_failure(context, **NAMES, window=8, missing="forward")
+
+
+def test_the_signals_that_are_used_and_those_that_are_not_are_told(context, bearings):
+    said = run_to_failure(context, **NAMES, window=8).info.description
+    assert "signals: vibration, temperature" in said
+    assert "not used: remark, serial" in said
+    assert "10 units (6 for training, 2 for validation, 2 for test)" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "words"),
+    [
+        (
+            lambda t: t.assign(vibration=["ERR", *t["vibration"].astype(str)[1:]]),
+            {},
+            "row 2, column 'vibration': 'ERR'",
+        ),
+        (lambda t: t.assign(vibration=t["vibration"].map(lambda v: f"{v:.2f}".replace(".", ","))), {}, "a point"),
+        (lambda t: t.assign(RUL=1.0), {}, "column 'RUL' sounds like the answer"),
+        (lambda t: t.assign(remaining_hours=1.0), {}, "column 'remaining_hours' sounds like the answer"),
+        (lambda t: t.assign(hours="2023-01-24 02:00:00"), {}, "'2023-01-24 02:00:00' is a date"),
+        (lambda t: t[t["bearing"].isin(["B1", "B2"])], {}, r"2 unit\(s\) cannot be split into training, validation"),
+        (lambda t: t, {"window": 60}, "10 of 10 units have fewer rows than the window of 60"),
+    ],
+    ids=["text", "comma", "rul", "remaining", "dates", "two units", "long window"],
+)
+def test_what_would_be_learnt_from_wrongly_is_refused(context, bearings, tmp_path, change, options, words):
+    change(bearings).to_csv(tmp_path / "bearings.csv", index=False)
+    with pytest.raises(DataError) as caught:
+        run_to_failure(context, **NAMES, **options)
+    assert re.search(words, str(caught.value))
 
 
 @pytest.mark.parametrize(

@@ -54,9 +54,9 @@ class Rows:
 """
 WITH_READER = {
     f"{SOURCE}/reader.py": [("", READER)],
-    PLUGIN: [("simulated=True,", f'simulated=True,\n        reader="{PACKAGE}.reader:Rows",')],
+    PLUGIN: [("stillhouse.readers:ColumnsReader", f"{PACKAGE}.reader:Rows")],
     DATASETS: [
-        ("        train=splits", "        reader=Rows(['x']),\n        train=splits"),
+        ("        reader=ColumnsReader(", "        reader=Rows(['x']) or ColumnsReader("),
         ("\nCLASSES = (", f"\nfrom {PACKAGE}.reader import Rows\n\nCLASSES = ("),
     ],
 }
@@ -175,6 +175,16 @@ CASES = [
         "reader[dataset:proof/example]",
         "a different state",
         WITH_READER | {f"{SOURCE}/reader.py": [("", READER.replace('state["names"])', '[*state["names"], "y"])'))]},
+    ),
+    Bad(
+        "reader[dataset:proof/example]",
+        "the reader Rows lacks read",
+        WITH_READER | {f"{SOURCE}/reader.py": [("", READER.replace("def read(", "def reed("))]},
+    ),
+    Bad(
+        "data[dataset:proof/example]",
+        "the spec names no reader",
+        {PLUGIN: [('        reader="stillhouse.readers:ColumnsReader",\n', "")]},
     ),
     Bad(
         "loss[head:proof/classes]",

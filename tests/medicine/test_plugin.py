@@ -126,8 +126,8 @@ def test_a_recipe_on_official_files_runs_tiny(files, tmp_path, monkeypatch):
     monkeypatch.setenv("STILLHOUSE_DATA", str(tmp_path / "data"))
     asked = run_tiny("medicine/vqa-rad", teacher__image_width=4, dataset__size=32)
     assert asked["dataset"]["rows"]["test"] == 8
-    with pytest.warns(UserWarning, match="not the official file"):
-        seen = run_tiny("medicine/pneumonia", teacher__width=4)
+    seen = run_tiny("medicine/pneumonia", teacher__width=4)
+    assert any("not the official file" in warning for warning in seen["warnings"])
     assert 0 <= seen["student"]["metrics"]["test"]["auc"] <= 1
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stillhouse.errors import DataError, ExportError, RunFolderError
+from stillhouse.errors import DataError, ExportError, PluginError, RunFolderError, StillhouseError
 from stillhouse.forwarding import call, prediction_of
+from stillhouse.kinds import OutputKind
 from stillhouse.plugins.manager import Manager, default_manager
 from stillhouse.plugins.registry import Registry
 from stillhouse.plugins.specs import DatasetSpec, load_target
@@ -21,6 +22,16 @@ from stillhouse.storage import read_json, replacing, write_json
 from stillhouse.trained import Trained, load
 from stillhouse.types import Batch, DataInfo, Head
 
+MEANINGS = {
+    OutputKind.MULTICLASS: "logits; softmax gives probabilities",
+    OutputKind.BINARY: "a logit; sigmoid gives the probability",
+    OutputKind.MULTILABEL: "logits; sigmoid gives the probability of each label",
+    OutputKind.REGRESSION: "values, in the unit",
+    OutputKind.GAUSSIAN: "mean and logarithm of the variance",
+    OutputKind.SEGMENTATION: "logits of each pixel; softmax over the classes gives probabilities",
+    OutputKind.SEQUENCE: "logits of each position; softmax gives probabilities",
+}
+"""What an exported prediction is, by output kind."""
 TOLERANCE = 1e-4
 """Largest difference between an exported file's outputs and the model's, relative to the outputs' own scale."""
 
@@ -126,20 +137,49 @@ def predict(
         raise DataError(f"'{path}' does not exist", where=str(path), fix="check the path")
     trained, _ = open_model(folder, model="student", seed=seed, info=info, registry=registry)
     reader = load_target(spec.reader, who=resolved.dataset.id).from_state(read_json(folder / "data" / "reader.json"))
-    rows, identity = reader.read(path)
-    columns = {**identity, **head.decode(trained.predict(rows, torch.device("cpu")))}
+    try:
+        rows, identity = reader.read(path)
+    except StillhouseError:
+        raise
+    except Exception as error:  # whatever a plugin's reader did not foresee
+        raise PluginError(
+            f"the reader of dataset '{resolved.dataset.id}' failed: {type(error).__name__}: {error}",
+            where=str(path),
+            fix="check the file; when it is right, tell the author of "
+            f"'{resolved.dataset.component.plugin.distribution}' that {spec.reader} must refuse bad files with a DataError",
+        ) from error
+    missing = [name for name in trained.inputs if name not in rows.row(0)]
+    if missing:
+        raise DataError(
+            f"the rows that were read lack the input '{missing[0]}' of the student",
+            where=str(path),
+            fix="see the warnings of the reader",
+        )
+    prediction = trained.predict(rows, torch.device("cpu"))
+    bad = ~prediction.flatten(1).isfinite().all(dim=1)
+    if bad.any():
+        at = int(bad.nonzero()[0])
+        row = ", ".join(f"{name} {values[at]}" for name, values in identity.items())
+        raise DataError(
+            f"the prediction of {row} is not a number ({int(bad.sum())} such rows)",
+            where=str(path),
+            fix="look for empty or huge values in that row",
+        )
+    columns = {**identity, **head.decode(prediction)}
     if out is not None:
-        _write_csv(Path(out), columns)
+        with replacing(Path(out)) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            write_csv(file, columns)
     return columns
 
 
-def _write_csv(path: Path, columns: Mapping[str, list[Any]]) -> None:
+def write_csv(file: TextIO, columns: Mapping[str, list[Any]]) -> None:
+    """Write columns of predictions as CSV; numbers have seven significant digits, which is what float32 holds."""
     import csv
 
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
+    writer = csv.writer(file)
+    writer.writerow(columns)
+    for row in zip(*columns.values(), strict=True):
+        writer.writerow([f"{value:.7g}" if isinstance(value, float) else value for value in row])
 
 
 class _ByPosition(nn.Module):
@@ -167,7 +207,7 @@ def export(
         run: the run folder.
         format: ``"onnx"`` (needs the extra ``stillhouse[onnx]``) or ``"torch"`` (a ``torch.export`` program).
         out: file to write, ``<run>/export/student.onnx`` (or ``.pt2``) by default; ``<file>.json`` beside it names
-            inputs, output and classes.
+            inputs, output and classes, and says how new rows are prepared (the state of the dataset's reader).
         seed: which student; by default the best on validation.
         manager: plugins to use, the installed ones by default.
 
@@ -224,6 +264,7 @@ def export(
                 where=str(path),
                 fix="report it with the recipe; nothing was written",
             )
+    prepared = folder / "data" / "reader.json"
     write_json(
         path.with_name(path.name + ".json"),
         {
@@ -239,9 +280,11 @@ def export(
                 "name": "prediction",
                 "kind": str(head.kind),
                 "width": head.outputs,
+                "meaning": MEANINGS[head.kind],
                 "unit": info.unit,
                 "classes": list(info.classes) if info.classes else None,
             },
+            "reader": read_json(prepared) if prepared.exists() else None,
             "difference": difference,
         },
     )
@@ -299,7 +342,8 @@ def _export_torch(model: nn.Module, values: tuple[Tensor, ...], trained: Trained
     program = torch.export.export(model, values, dynamic_shapes=(_dynamic(trained, info),))
     with path.open("wb") as file:
         torch.export.save(program, file)
-    loaded = torch.export.load(str(path)).module()
+    with path.open("rb") as file:
+        loaded = torch.export.load(file).module()
     example = _example(trained, info, rows=3)
     with torch.no_grad():
         answer = loaded(*(example[name] for name in trained.inputs)).numpy()

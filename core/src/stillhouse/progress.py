@@ -3,7 +3,9 @@ lines."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 
@@ -43,3 +45,17 @@ class Silent:
 
     def warn(self, message: str) -> None:
         """See `Reporter`."""
+
+
+@contextmanager
+def told() -> Iterator[list[str]]:
+    """Collects what components tell users by ``warnings.warn(message)``; warnings of other categories pass."""
+    messages: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("always", category=UserWarning)
+        yield messages
+    for each in caught:
+        if each.category is UserWarning:
+            messages.append(str(each.message))
+        else:
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)

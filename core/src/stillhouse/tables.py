@@ -30,6 +30,12 @@ def read_table(path: Path) -> pd.DataFrame:
         raise DataError("the file does not exist", where=str(path), fix="correct the path")
     try:
         table: pd.DataFrame = pd.read_csv(path, sep=_separator(path)) if suffix == ".csv" else pd.read_parquet(path)
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"the file is not UTF-8: {error}", where=str(path), fix="save it as UTF-8 (CSV UTF-8 in a spreadsheet)"
+        ) from error
+    except pd.errors.EmptyDataError as error:
+        raise DataError("the file is empty", where=str(path), fix="bring a file with at least one row") from error
     except (ValueError, OSError) as error:  # the parsing errors of pandas and pyarrow are ValueErrors
         raise DataError(
             f"the file cannot be parsed: {str(error).strip()}",

@@ -12,9 +12,10 @@ import skops.io
 import torch
 from torch import Tensor, nn
 
-from stillhouse.errors import IncompatibleError, RunFolderError
+from stillhouse.errors import IncompatibleError, OptionError, RunFolderError
 from stillhouse.forwarding import accepted_inputs, predict
 from stillhouse.kinds import OutputKind
+from stillhouse.plugins.options import options_of
 from stillhouse.plugins.registry import Component, Registry
 from stillhouse.plugins.specs import ModelSpec, load_target
 from stillhouse.storage import RULES, read_json, read_weights, replacing, write_json, write_text, write_weights
@@ -105,12 +106,25 @@ def build(component: Component, options: Mapping[str, Any], task: Task) -> Train
     Raises:
         IncompatibleError: the target made neither a module nor an estimator, or its inputs are not the dataset's.
         MissingDependencyError: a package that it needs is not installed.
+        OptionError: it cannot be built with the options that were chosen.
     """
     spec = component.spec
     assert isinstance(spec, ModelSpec)
     target = component.load()
     torch.manual_seed(task.seed)
-    model = target(task, **options)
+    try:
+        model = target(task, **options)
+    except (ValueError, TypeError, RuntimeError) as error:
+        defaults = {each.name: each.default for each in options_of(target)}
+        chosen = [f"{name}={value!r}" for name, value in options.items() if value != defaults.get(name)]
+        if not chosen:
+            raise  # nothing that the user chose: a defect of the component
+        raise OptionError(
+            f"'{component.id}' cannot be built with {', '.join(chosen)}: "
+            f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}",
+            where=component.id,
+            fix=f"correct the options; `stillhouse show {component.id}` tells them",
+        ) from error
     if isinstance(model, nn.Module):
         inputs = accepted_inputs(model, task.info, declared=spec.inputs, who=f"'{component.id}'")
     elif isinstance(model, Estimator):

@@ -79,6 +79,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
+        print("\nstopped; the same command goes on where it was", file=sys.stderr)
         return 130
     except StillhouseError as error:
         if debug:

@@ -43,13 +43,16 @@ def run(
         str,
         typer.Option("--stop-after", metavar="STAGE", help="data, teacher, baseline, student, evaluate or report."),
     ] = "report",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Make a finished run in the folder again with another recipe.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; the result only.")] = False,
     no_download: Annotated[bool, typer.Option("--no-download", help="Never download a dataset.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Run a recipe: teacher, baseline and distilled student, with figures and a report.
 
-    A run that was stopped goes on with the same command.
+    A run that was stopped goes on with the same command; --seeds may add seeds to a finished one.
     """
     manager = get_manager(ctx)
     from stillhouse.pipeline import run as run_recipe
@@ -63,6 +66,7 @@ def run(
             overrides=changes or (),
             seeds=chosen,
             stop_after=stop_after,
+            overwrite=overwrite,
             download=not no_download,
             manager=manager,
             reporter=reporter or Silent(),
@@ -211,18 +215,19 @@ def predict(
     """Predict new data with a run's student."""
     manager = get_manager(ctx)
     from stillhouse.deploy import predict as predict_file
+    from stillhouse.deploy import write_csv
+    from stillhouse.progress import told
 
-    columns = predict_file(run, file, out=out, seed=seed, manager=manager)
+    with told() as said:
+        columns = predict_file(run, file, out=out, seed=seed, manager=manager)
+    for message in said:
+        print(f"warning: {message}", file=sys.stderr)
     if json:
         print_json(columns=columns)
     elif out is not None:
         print_lines(f"wrote {len(next(iter(columns.values())))} rows to {out}")
     else:
-        import csv
-
-        writer = csv.writer(sys.stdout)
-        writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
+        write_csv(sys.stdout, columns)
 
 
 def export(

@@ -52,7 +52,8 @@ def paired_gain(
         interval: see `ci95`.
 
     Returns:
-        ``gain``, ``gain_ci95`` (of the paired differences; None for one seed), ``paired_seeds``.
+        ``gain``, ``gain_ci95`` (of the paired differences; None for one seed, and where all seeds give the same
+        figures, as estimators without randomness do), ``paired_seeds``.
 
     Raises:
         ValueError: the two differ in length, or are empty.
@@ -63,9 +64,13 @@ def paired_gain(
     gains = sign * (np.asarray(student, dtype=float) - np.asarray(baseline, dtype=float))
     return {
         "gain": float(gains.mean()),
-        "gain_ci95": ci95(gains.tolist(), interval=interval),
+        "gain_ci95": None if _constant(student) and _constant(baseline) else ci95(gains.tolist(), interval=interval),
         "paired_seeds": len(gains),
     }
+
+
+def _constant(values: Sequence[float]) -> bool:
+    return len(values) > 1 and min(values) == max(values)
 
 
 def retention(student: float, teacher: float, higher_is_better: bool) -> float | None:
@@ -142,11 +147,14 @@ OPENINGS = {
     None: "No proof that distillation helped",
 }
 ONE_SEED = "One seed only, which cannot tell whether distillation helped"
+NOTHING_RANDOM = "All seeds give the same figures, so that they cannot tell whether distillation helped"
 
 
 def opening(found: dict[str, Any]) -> str:
     """First words of the verdict: whether distillation helped, as far as the figures tell."""
-    return ONE_SEED if found.get("gain_ci95") is None else OPENINGS[found.get("helped")]
+    if found.get("gain_ci95") is None:
+        return NOTHING_RANDOM if found.get("paired_seeds", 1) > 1 else ONE_SEED
+    return OPENINGS[found.get("helped")]
 
 
 def sentence(found: dict[str, Any], *, metric: str, student: float, unit: str = "", simulated: bool = False) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +15,13 @@ from filelock import FileLock, Timeout
 from stillhouse.errors import IncompatibleError, RunFolderError, StillhouseError
 from stillhouse.pipeline.context import RunContext
 from stillhouse.pipeline.data import check_targets, duplicated_rows, fingerprint, make_splits
-from stillhouse.pipeline.stages import STAGES, finish, why_stale
+from stillhouse.pipeline.stages import RECORD, STAGES, differences, finish, why_stale
 from stillhouse.plugins.manager import Manager, default_manager
 from stillhouse.plugins.specs import HeadSpec
-from stillhouse.progress import Reporter, Silent
+from stillhouse.progress import Reporter, Silent, told
 from stillhouse.recipe.check import ResolvedRecipe, resolve
 from stillhouse.recipe.model import Recipe
-from stillhouse.storage import digest, remove_leftovers, write_json, write_tensors, write_text
+from stillhouse.storage import SUMMARY, digest, remove_leftovers, write_json, write_tensors, write_text
 
 __all__ = ["STAGES", "RunResult", "run"]
 
@@ -47,6 +48,7 @@ def run(
     overrides: Iterable[str] = (),
     seeds: Iterable[int] | None = None,
     stop_after: str = "report",
+    overwrite: bool = False,
     download: bool = True,
     manager: Manager | None = None,
     reporter: Reporter | None = None,
@@ -54,7 +56,8 @@ def run(
     """Run a recipe: teacher, baseline (the same student without distillation), student, figures and report.
 
     A run that was stopped at any point goes on where it was when it is started again with the same folder, and ends
-    with the same numbers. A finished stage is skipped; one whose inputs changed is made again.
+    with the same numbers. A finished stage is skipped; one whose inputs changed is made again. More seeds may be added
+    to a finished run; any other change needs ``overwrite`` or another folder, so that no result is lost unasked.
 
     Args:
         recipe: a recipe's id, a YAML file, a mapping, or a `Recipe`.
@@ -62,6 +65,7 @@ def run(
         overrides: ``path=value`` changes to the recipe, e.g. ``"student.width=16"``.
         seeds: seeds of baseline and student, instead of the recipe's.
         stop_after: last stage to run, one of `STAGES`.
+        overwrite: a finished run in the folder may be made again with another recipe; what that makes stale is removed.
         download: missing datasets may be downloaded.
         manager: plugins to use, the installed ones by default.
         reporter: told what happens; silent by default.
@@ -78,7 +82,7 @@ def run(
     changes = [*overrides, *([f"seeds={list(seeds)}"] if seeds is not None else [])]
     resolved = resolve(recipe, registry, overrides=changes)
     folder = Path(out) if out is not None else Path("runs") / resolved.recipe.name.rpartition("/")[2]
-    _claim(folder, resolved)
+    _claim(folder, resolved, overwrite=overwrite)
     lock = FileLock(folder / f"run.{os.environ.get('RANK', '0')}.lock")
     try:
         lock.acquire(timeout=0)
@@ -91,14 +95,15 @@ def run(
     try:
         if os.environ.get("RANK", "0") == "0":
             remove_leftovers(folder)
+            _remove_stale(folder, resolved)
         return _run(resolved, folder, registry, reporter or Silent(), stop_after, download)
     finally:
         lock.release()
         Path(lock.lock_file).unlink(missing_ok=True)
 
 
-def _claim(folder: Path, resolved: ResolvedRecipe) -> None:
-    """Make the folder, or make sure that it is a run of the same name."""
+def _claim(folder: Path, resolved: ResolvedRecipe, *, overwrite: bool) -> None:
+    """Make the folder, or make sure that it is a run of the same name, and that nothing finished in it is lost."""
     existing = folder / "recipe.yaml"
     if existing.exists():
         name = (yaml.safe_load(existing.read_text(encoding="utf-8")) or {}).get("name")
@@ -107,6 +112,14 @@ def _claim(folder: Path, resolved: ResolvedRecipe) -> None:
                 f"'{folder}' holds a run of '{name}', not of '{resolved.recipe.name}'",
                 where=str(folder),
                 fix="choose another folder with --out",
+            )
+        changed = _changed(folder, resolved)
+        if changed and not overwrite and (folder / SUMMARY).exists():
+            raise RunFolderError(
+                f"'{folder}' holds a finished run of another recipe ({', '.join(changed[:3])}"
+                f"{f' and {len(changed) - 3} more' if len(changed) > 3 else ''})",
+                where=str(folder),
+                fix="choose another folder with --out, or give --overwrite to make it again",
             )
     elif folder.exists() and (
         not folder.is_dir() or any(not each.name.startswith(("run.", ".")) for each in folder.iterdir())
@@ -124,6 +137,29 @@ def _claim(folder: Path, resolved: ResolvedRecipe) -> None:
             where=str(folder),
             fix="choose a folder that you may write to with --out",
         ) from error
+
+
+def _changed(folder: Path, resolved: ResolvedRecipe) -> list[str]:
+    """What differs from the recipe that the folder was made with; seeds that are added do not count."""
+    before = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")) or {}
+    now = yaml.safe_load(resolved_yaml(resolved))
+    if set(before.get("seeds", [])) <= set(now["seeds"]):
+        before["seeds"] = now["seeds"]
+    return differences({**before, "summary": ""}, {**now, "summary": ""})
+
+
+def _remove_stale(folder: Path, resolved: ResolvedRecipe) -> None:
+    """Remove what was made with another recipe: exports, figures, and models of seeds that are not asked for."""
+    if not (folder / "recipe.yaml").exists() or not _changed(folder, resolved):
+        return
+    for name in (SUMMARY, "report.html"):
+        (folder / name).unlink(missing_ok=True)
+    for stage in ("evaluate", "report"):
+        (folder / stage / RECORD).unlink(missing_ok=True)
+    shutil.rmtree(folder / "export", ignore_errors=True)
+    for path in folder.glob("**/seed-*"):
+        if path.is_dir() and path.name.removeprefix("seed-") not in {str(seed) for seed in resolved.recipe.seeds}:
+            shutil.rmtree(path)
 
 
 def resolved_yaml(resolved: ResolvedRecipe) -> str:
@@ -175,10 +211,12 @@ def _run(
     from stillhouse.pipeline.manifest import write_manifest
     from stillhouse.pipeline.student import baseline_stage, student_stage
     from stillhouse.pipeline.teacher import teacher_stage
+    from stillhouse.trained import build
 
     last = STAGES.index(stop_after)
     reporter.stage("data", resolved.dataset.id)
-    splits = make_splits(resolved, download=download)
+    with told() as said:
+        splits = make_splits(resolved, download=download)
     spec = resolved.head.component.spec
     assert isinstance(spec, HeadSpec)
     head = resolved.head.component.load()(splits.info, **resolved.head.options)
@@ -191,12 +229,17 @@ def _run(
     check_targets(splits, head, name=resolved.dataset.id)
     data = fingerprint(splits)
     context = RunContext(resolved, registry, folder, reporter, splits, head, data)
+    for message in said:
+        context.warn(message)
     context.guard("splits disjoint", "no row id and no group (unit, patient, card, speaker) stands in two splits")
     if context.is_main:
         _write_data(context)
         write_text(folder / "recipe.yaml", resolved_yaml(resolved))
         write_manifest(context)
     context.wait()
+    # A student that cannot be built is told before the teacher is trained.
+    for bound in (resolved.student, *resolved.controls):
+        build(bound.component, bound.options, context.task(resolved.recipe.seeds[0]))
     summary: dict[str, Any] = {}
     report: Path | None = None
     if last >= STAGES.index("teacher"):

@@ -135,6 +135,7 @@ def summarise_run(
     )
     if recipe.teacher.checkpoint is not None:
         teacher_bytes = model_bytes(context.resolved.base / recipe.teacher.checkpoint)
+    _warn_of_weak_teacher(context, teacher_metrics["test"][head.primary], baseline["mean"])
     found = verdict(
         metric=head.primary,
         higher_is_better=head.higher_is_better,
@@ -189,6 +190,16 @@ def summarise_run(
         "warnings": context.warnings,
         "seconds": seconds(folder),
     }
+
+
+def _warn_of_weak_teacher(context: RunContext, teacher: float, baseline: float) -> None:
+    better = teacher > baseline if context.head.higher_is_better else teacher < baseline
+    if not better:
+        context.warn(
+            f"the teacher ({context.head.primary} {teacher:.4g} on test) is not better than the student without it "
+            f"({baseline:.4g}): it has little to teach, and the share of its quality that is kept says nothing; try a "
+            "better teacher first"
+        )
 
 
 def seconds(folder: Path) -> dict[str, float]:

@@ -47,6 +47,8 @@ def write_manifest(context: RunContext) -> None:
         "command": ["stillhouse", *sys.argv[1:]]
         if os.path.basename(sys.argv[0]) == "stillhouse"
         else ["stillhouse.run"],
+        # Where the recipe's paths begin, from the run folder: its recipe.yaml can be run again.
+        "base": os.path.relpath(context.resolved.base, context.folder.resolve()),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "stillhouse": version("stillhouse"),
         "python": platform.python_version(),

@@ -45,14 +45,19 @@ def why_stale(folder: Path, inputs: Mapping[str, Any]) -> str | None:
     now = _through_json(inputs)
     if before == now:
         return None
+    changed = differences(before, now)
+    shown = "; ".join(changed[:3])
+    return f"{shown}{f' and {len(changed) - 3} more' if len(changed) > 3 else ''}"
+
+
+def differences(before: Any, now: Any) -> list[str]:
+    """``name: old -> new`` for each leaf of two JSON-like values that is not the same."""
     old, new = _flat(before), _flat(now)
-    changed = [
-        f"{name}: {old.get(name, 'absent')} -> {new.get(name, 'absent')}"
+    return [
+        _short(f"{name}: {old.get(name, 'absent')} -> {new.get(name, 'absent')}")
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name)
     ]
-    shown = "; ".join(_short(line) for line in changed[:3])
-    return f"{shown}{f' and {len(changed) - 3} more' if len(changed) > 3 else ''}"
 
 
 def finish(folder: Path, inputs: Mapping[str, Any], **facts: Any) -> None:

@@ -166,9 +166,9 @@ class DatasetSpec(Spec):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_kinds(self, self.kinds)
-        if self.reader and not TARGET.fullmatch(self.reader):
+        if self.reader and not (isinstance(self.reader, str) and TARGET.fullmatch(self.reader)):
             raise SpecError(
-                f"reader '{self.reader}' is malformed",
+                f"reader {self.reader!r} is malformed",
                 where=f"DatasetSpec(name={self.name!r})",
                 fix=self._target_example(),
             )

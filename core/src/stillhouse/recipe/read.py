@@ -3,6 +3,7 @@ name."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -123,6 +124,13 @@ def _descend(place: Any, step: str, where: str) -> Any:
         return place[position]
     if isinstance(place.get(step), str):  # "student: core/mlp" is short for "student: {use: core/mlp}"
         place[step] = {"use": place[step]}
+    if step not in place and step in ("soft", "metrics", "controls", "members"):
+        raise RecipeError(
+            f"the recipe does not write '{step}' out, so that no item of it can be set",
+            where=where,
+            fix="write it into the recipe, or set the whole list, e.g. "
+            "--set 'objectives.soft=[{use: soft, weight: 2}]'",
+        )
     below = place.setdefault(step, {})
     if not isinstance(below, dict | list):
         raise RecipeError(f"'{step}' is {below!r}, it has no fields to set", where=where, fix="set the field itself")
@@ -206,6 +214,16 @@ def _fields_at(path: Path_) -> list[str]:
     return list(model.model_fields)
 
 
+def _base(path: Path) -> Path:
+    """The folder that a recipe's paths are relative to: its own, or where that of a run folder came from."""
+    manifest = path.with_name("manifest.json")
+    if path.name == "recipe.yaml" and manifest.exists():
+        given = json.loads(manifest.read_text(encoding="utf-8")).get("base")
+        if given:
+            return (path.parent / str(given)).resolve()
+    return path.parent
+
+
 def load_recipe(
     given: str | Path | Mapping[str, Any] | Recipe,
     registry: Registry,
@@ -241,7 +259,7 @@ def load_recipe(
                     where=str(path),
                     fix="check the path, or name a recipe of `stillhouse recipes`",
                 ) from error
-            source, name, base = str(path), path.stem, path.resolve().parent
+            source, name, base = str(path), path.stem, _base(path.resolve())
         else:
             component = registry.get("recipe", str(given))
             text, source, name = component.load(), component.id, component.id

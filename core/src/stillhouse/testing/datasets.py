@@ -48,6 +48,12 @@ def _data(bench: Workbench, component: Component, spec: DatasetSpec) -> str:
             where=spec.target,
             fix="set it: summaries and reports tell users what DataInfo says",
         )
+    if splits.reader is not None and not spec.reader:
+        raise DataError(
+            f"Splits.reader is {type(splits.reader).__name__}, and the spec names no reader, which predictions need",
+            where=spec.target,
+            fix=f"DatasetSpec(reader='{type(splits.reader).__module__}:{type(splits.reader).__name__}')",
+        )
     if DataInfo.from_json(json.loads(json.dumps(splits.info.to_json()))) != splits.info:
         raise DataError(
             "DataInfo is another one after a trip through JSON, as it is kept in run folders",
@@ -124,6 +130,13 @@ def _reader(bench: Workbench, component: Component, spec: DatasetSpec) -> None:
     splits = bench.make(component, bench.usable(component))
     bench.require(component, "data")
     reader, declared = splits.reader, load_target(spec.reader, who=component.id)
+    missing = [name for name in ("read", "state", "from_state") if not callable(getattr(declared, name, None))]
+    if missing:
+        raise DataError(
+            f"the reader {declared.__name__} lacks {', '.join(missing)}",
+            where=spec.reader,
+            fix="give it the three methods of stillhouse.types.Reader",
+        )
     if not isinstance(reader, declared):
         raise DataError(
             f"the spec names the reader {declared.__name__}, and Splits.reader is {type(reader).__name__}",

@@ -82,7 +82,8 @@ def audio_folder(
             f"row {row + 2}: '{files[row]}' stands in the table twice", where=str(where), fix="keep one row"
         )
     groups = words(rows[group], **place) if group is not None else None
-    of_split = split_rows(rows, target, split, groups, where, val=val_fraction, test=test_fraction, seed=context.seed)
+    shares = {"val": val_fraction, "test": test_fraction}
+    of_split = split_rows(rows, target, split, group, groups, where, **shares, seed=context.seed)
     clips = Clips([read_sound(folder / name, rate) for name in files], target, np.arange(len(files)), groups)
     return audio_splits(
         {name: clips.take(at) for name, at in of_split.items()},
@@ -139,6 +140,7 @@ def split_rows(
     rows: pd.DataFrame,
     target: np.ndarray,
     split: str | None,
+    group: str | None,
     groups: list[str] | None,
     where: Path,
     *,
@@ -162,5 +164,11 @@ def split_rows(
     if groups is None and target.ndim == 1:
         return stratified(target, shares, seed, name="audio-folder")
     units, of_row = np.unique(groups, return_inverse=True) if groups is not None else (None, np.arange(len(rows)))
+    if units is not None and len(units) < 3:
+        raise DataError(
+            f"column '{group}' has {len(units)} group(s), and none may stand in two of the three splits",
+            where=str(where),
+            fix="bring three groups at least, or leave 'group' out",
+        )
     drawn = stratified(np.zeros(len(rows) if units is None else len(units)), shares, seed, name="audio-folder")
     return {name: np.flatnonzero(np.isin(of_row, chosen)) for name, chosen in drawn.items()}

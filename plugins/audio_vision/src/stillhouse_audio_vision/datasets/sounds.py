@@ -34,10 +34,12 @@ def read_sound(path: Path, rate: int) -> np.ndarray:
         raise DataError(
             f"the sound file cannot be read: {error}", where=str(path), fix="get the file again; it may be truncated"
         ) from error
+    if len(samples) == 0:
+        raise DataError("the sound file is empty: it holds no samples", where=str(path), fix="record it again")
     declared = _declared_frames(path)
-    if len(samples) == 0 or (declared is not None and declared > len(samples)):
+    if declared is not None and declared > len(samples):
         raise DataError(
-            f"the sound file holds {len(samples)} of the {declared or 'no'} samples that its header declares",
+            f"the sound file holds {len(samples)} of the {declared} samples that its header declares",
             where=str(path),
             fix="get the file again; it is truncated",
         )

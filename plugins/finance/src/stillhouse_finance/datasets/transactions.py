@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -179,6 +180,21 @@ def split(
     test0 = train0 + protocol.train_days + protocol.delay_days
     val0 = train0 - protocol.val_days
     _refuse_gaps(day, dates.iloc[0], val0, test0 + protocol.test_days, where)
+    past, needed = val0, max(protocol.windows) + protocol.delay_days
+    if past < needed:
+        warnings.warn(
+            f"validation begins {past} day(s) after the first transaction, and its features look back {needed} days "
+            f"(window {max(protocol.windows)} and delay {protocol.delay_days}): the first rows are counted from less "
+            "past than later ones; bring more days, or set smaller windows",
+            stacklevel=2,
+        )
+    repeated = int(table[["time", "card", "terminal", "amount"]].duplicated().sum())
+    if repeated:
+        warnings.warn(
+            f"{repeated} transaction(s) repeat another's time, card, terminal and amount, and are counted twice; "
+            "remove them if a file was read twice",
+            stacklevel=2,
+        )
     fraud, card = table["fraud"].to_numpy(), pd.factorize(table["card"])[0]
     values = features(table, windows=protocol.windows, delay=protocol.delay_days)
 
@@ -196,6 +212,10 @@ def split(
         "test": judged(test0, protocol.test_days),
         "unlabelled": within(train0 + protocol.train_days, protocol.delay_days),
     }
+    if not fraud.any() and not simulated:
+        raise DataError(
+            f"no transaction is a fraud: column '{columns.fraud}' has no 1", where=where, fix="bring labelled frauds"
+        )
     for name in ("train", "val", "test"):
         many, frauds = int(masks[name].sum()), int(fraud[masks[name]].sum())
         if not 0 < frauds < many:
@@ -275,7 +295,7 @@ class TransactionReader:
     """Transactions of a new file, each with the features of its past; a `stillhouse.types.Reader`.
 
     The file must hold the past too: what it lacks of the last ``delay + max(windows)`` days is missing in the
-    counts. Labels of recent rows may be empty.
+    counts, and a warning says so. Labels may be empty, or their column absent.
 
     Args:
         columns: names of the file's columns.
@@ -314,8 +334,21 @@ class TransactionReader:
         """
         path = Path(path)
         first = tables.first_row(path)
-        table = standard(tables.read_table(path), self.columns, where=str(path), first=first, unknown=True)
+        raw = tables.read_table(path)
+        if self.columns.fraud not in raw.columns:  # nobody knows the label of a new transaction
+            raw = raw.assign(**{self.columns.fraud: np.nan})
+        table = standard(raw, self.columns, where=str(path), first=first, unknown=True)
         table = table.sort_values("time", kind="stable")
+        needed = max(self.windows) + self.delay
+        day = (table["time"].dt.normalize() - table["time"].iloc[0].normalize()).dt.days
+        short = int((day < needed).sum())
+        if short:
+            warnings.warn(
+                f"{short} of {len(table)} rows have less than the {needed} days of past in the file that their "
+                f"features count (window {max(self.windows)} and delay {self.delay}): their predictions are not "
+                "reliable; put the transactions of the days before into the file",
+                stacklevel=2,
+            )
         values = features(table, windows=self.windows, delay=self.delay)
         split = TensorSplit({"x": torch.from_numpy(self.scaler(values)), "index": torch.tensor(table.index)})
         return split, {

@@ -30,6 +30,7 @@ class SignalReader:
         unit: column with the unit's id.
         time: column with the cycle or time.
         short: units shorter than the window: ``"pad"`` repeats their first row, ``"refuse"`` raises.
+        missing: empty cells: ``"refuse"``, or ``"forward"`` repeats the unit's last value.
     """
 
     def __init__(
@@ -42,13 +43,17 @@ class SignalReader:
         unit: str,
         time: str,
         short: str = "pad",
+        missing: str = "refuse",
     ) -> None:
         self.window, self.sensors, self.scaler = window, list(sensors), scaler
         self.settings, self.unit, self.time, self.short = list(settings), unit, time, short
+        self.missing = missing
 
     def state(self) -> dict[str, Any]:
         """JSON-ready state."""
-        plain = {name: getattr(self, name) for name in ("window", "sensors", "settings", "unit", "time", "short")}
+        plain = {
+            name: getattr(self, name) for name in ("window", "sensors", "settings", "unit", "time", "short", "missing")
+        }
         return {**plain, "scaler": self.scaler.state()}
 
     @classmethod
@@ -57,7 +62,7 @@ class SignalReader:
         return cls(**{**state, "scaler": Scaler.from_state(state["scaler"])})
 
     def read(self, path: Path) -> tuple[TensorSplit, dict[str, list[Any]]]:
-        """The last window of each unit, and its ``unit`` and last ``cycle``.
+        """The last window of each unit, and its unit and last time, named as its columns are.
 
         Raises:
             DataError: the file cannot be read, lacks a column, or has a value that is not a finite number.
@@ -79,6 +84,9 @@ class SignalReader:
         else:
             raw, first_row = read_table(path), number_of_first_row(path)
         require_columns(raw, [self.unit, self.time, *settings, *self.sensors], str(path))
+        tables.refuse_dates(raw[self.time], where=str(path), first_row=first_row)
+        if self.missing == "forward":
+            raw = tables.filled(raw, raw[self.unit], [*settings, *self.sensors], where=str(path))
         table = tables.numbers(raw, [self.time, *settings, *self.sensors], where=str(path), first_row=first_row)
         table[self.unit] = unit_ids(raw[self.unit], where=str(path), first=first_row)
         units = tables.units_of(
@@ -98,6 +106,6 @@ class SignalReader:
         split = TensorSplit({"signal": torch.from_numpy(signal), "index": index}, groups=names)
         last = [unit.times[-1] for unit in units]
         return split, {
-            "unit": names,
-            "cycle": [int(time) if float(time).is_integer() else float(time) for time in last],
+            self.unit: names,
+            self.time: [int(time) if float(time).is_integer() else float(time) for time in last],
         }

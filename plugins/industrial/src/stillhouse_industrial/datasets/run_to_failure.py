@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +12,7 @@ import pandas as pd
 from stillhouse.errors import DataError
 from stillhouse.tables import first_row as number_of_first_row
 from stillhouse.tables import ids as unit_ids
-from stillhouse.tables import read_table, require_columns
+from stillhouse.tables import numbers, read_table, require_columns
 from stillhouse.types import DataContext, Splits
 from stillhouse_industrial.datasets import tables
 from stillhouse_industrial.datasets.reader import SignalReader
@@ -46,6 +47,7 @@ def run_to_failure(
     first: int | None = None,
     blends: float = 0.0,
     short: Literal["pad", "refuse"] = "pad",
+    missing: Literal["refuse", "forward"] = "refuse",
 ) -> Splits:
     """Windows of one's own histories. Every unit stands in one split only; rows are never split.
 
@@ -74,6 +76,8 @@ def run_to_failure(
             as a young unit's are. By default ``window``.
         blends: unlabelled windows blended from training windows, for each of them; only soft losses see them.
         short: what to do with units shorter than the window: repeat their first row, or refuse them.
+        missing: what to do with empty cells of signals and settings: refuse them, or repeat the unit's last value
+            before them (the first after them where there is none); new files are then filled alike.
 
     Raises:
         DataError: the file cannot be used, or the options leave no rows.
@@ -103,15 +107,22 @@ def run_to_failure(
         if sensors
         else [str(name) for name in raw.columns if name not in taken and pd.api.types.is_numeric_dtype(raw[name])]
     )
+    if sensors is None:
+        refuse_nearly_numeric(raw, taken | set(names), where=where, first=first_row)
+        refuse_answers(names, where)
     if not names:
         raise DataError("there is no numeric column for the signals", where=where, fix="name them in dataset.sensors")
+    tables.refuse_dates(raw[time], where=where, first_row=first_row)
+    ids = unit_ids(raw[unit], where=where, first=first_row)
+    if missing == "forward":
+        raw = tables.filled(raw, ids, [*settings, *names], where=where)
     table = tables.numbers(
         raw,
         list(dict.fromkeys([time, *settings, *names, *([rul] if rul else [])])),
         where=where,
         first_row=first_row,
     )
-    table[unit] = unit_ids(raw[unit], where=where, first=first_row)
+    table[unit] = ids
     life = table[rul].to_numpy() if rul else None
     if life is not None and (life < 0).any():
         row = int(np.argmax(life < 0))
@@ -130,17 +141,33 @@ def run_to_failure(
         where=where,
         first_row=first_row,
     )
+    if len(units) < 3:
+        raise DataError(
+            f"{len(units)} unit(s) cannot be split into training, validation and test",
+            where=where,
+            fix="bring three units at least; some dozens are needed to judge a model",
+        )
     if short == "refuse":
         refuse_short(units, window, where)
+    shorter = sum(len(each) < window for each in units)
+    if 2 * shorter > len(units):
+        raise DataError(
+            f"{shorter} of {len(units)} units have fewer rows than the window of {window}: they would be judged at "
+            "their last row only",
+            where=where,
+            fix=f"set dataset.window to at most {int(np.median([len(each) for each in units]))}",
+        )
     random = np.random.default_rng(context.seed)
     rest, test = hold_out(units, test_fraction, random)
     train, val = hold_out(rest, val_fraction / (1 - test_fraction), random)
     scaler = Scaler.fit(train, conditions=conditions, seed=context.seed)
+    ignored = [str(name) for name in raw.columns if name not in taken | set(names)]
     if sensors is None:
         columns = np.flatnonzero(varying(train, scaler))
         if not len(columns):
             raise DataError("no numeric column varies within the training units", where=where, fix="name the sensors")
         train, val, test = (select(group, columns) for group in (train, val, test))
+        ignored += [name for at, name in enumerate(names) if at not in columns]
         names = [names[column] for column in columns]
         scaler = Scaler.fit(train, conditions=conditions, seed=context.seed)
     splits = build(
@@ -158,10 +185,19 @@ def run_to_failure(
         random=random,
         sensors=names,
         unit=time_unit,
-        description=f"{source.name}: windows of {window} rows of {len(names)} signals of {len(units)} units",
+        description=f"{source.name}: windows of {window} rows of {len(units)} units ({len(train)} for training, "
+        f"{len(val)} for validation, {len(test)} for test), signals: {', '.join(names)}"
+        + (f"; not used: {', '.join(ignored)}" if ignored else ""),
     )
     reader = SignalReader(
-        window=window, sensors=names, settings=settings, scaler=scaler, unit=unit, time=time, short=short
+        window=window,
+        sensors=names,
+        settings=settings,
+        scaler=scaler,
+        unit=unit,
+        time=time,
+        short=short,
+        missing=missing,
     )
     return Splits(
         info=splits.info,
@@ -171,3 +207,37 @@ def run_to_failure(
         unlabelled=splits.unlabelled,
         reader=reader,
     )
+
+
+ANSWERS = ("rul", "ttf", "failed", "failure", "fault", "label", "target")
+"""Names of columns that tell when a unit fails: they are no signals."""
+
+
+def refuse_answers(names: Sequence[str], where: str) -> None:
+    """Refuse to take a column by default whose name says that it is the answer.
+
+    Raises:
+        DataError: naming it.
+    """
+    for name in names:
+        if name.lower() in ANSWERS or name.lower().startswith("remaining"):
+            raise DataError(
+                f"column '{name}' sounds like the answer, and would be taken for a signal",
+                where=where,
+                fix="set dataset.rul to it, or list the signals in dataset.sensors",
+            )
+
+
+def refuse_nearly_numeric(raw: pd.DataFrame, taken: Collection[str | None], *, where: str, first: int) -> None:
+    """Refuse to leave out a column of text by default in which most cells are numbers.
+
+    Raises:
+        DataError: naming the first cell that is none.
+    """
+    for name in raw.columns:
+        if name in taken or pd.api.types.is_numeric_dtype(raw[name]):
+            continue
+        cells = raw[name].dropna().astype(str)
+        decimal = pd.to_numeric(cells.str.replace(",", ".", regex=False), errors="coerce")
+        if len(cells) and 2 * int(decimal.notna().sum()) > len(cells):
+            numbers(raw[name], where=where, first=first, gaps=True)

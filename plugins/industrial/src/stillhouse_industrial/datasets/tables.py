@@ -111,6 +111,45 @@ def numbers(table: pd.DataFrame, names: Sequence[str], *, where: str, first_row:
     return pd.DataFrame(found, columns=list(names))
 
 
+def refuse_dates(column: pd.Series, *, where: str, first_row: int) -> None:
+    """Refuse a column of times that holds dates: it counts, in cycles or hours.
+
+    Raises:
+        DataError: showing the first.
+    """
+    if pd.api.types.is_numeric_dtype(column) or not len(column):
+        return
+    shown = str(column.iloc[0])
+    if pd.api.types.is_datetime64_any_dtype(column) or (
+        pd.isna(pd.to_numeric(shown, errors="coerce")) and not pd.isna(pd.to_datetime(shown, errors="coerce"))
+    ):
+        raise DataError(
+            f"row {first_row}, column '{column.name}': '{shown}' is a date, and time is a number here",
+            where=where,
+            fix="bring a column of cycles or hours, e.g. hours since the unit's first row",
+        )
+
+
+def filled(table: pd.DataFrame, unit: pd.Series, names: Sequence[str], *, where: str) -> pd.DataFrame:
+    """The table with empty cells of the columns ``names`` filled by the unit's last value before them, or its first.
+
+    Raises:
+        DataError: a unit has no value at all in a column.
+    """
+    names = list(dict.fromkeys(names))
+    groups = table[names].groupby(unit.to_numpy(), sort=False)
+    found = groups.ffill().fillna(groups.bfill())
+    for name in names:
+        empty = found[name].isna().to_numpy()
+        if empty.any():
+            raise DataError(
+                f"unit '{_plain(unit[empty].iloc[0])}' has no value in column '{name}'",
+                where=where,
+                fix="leave the unit out, or the column by listing the others in dataset.sensors",
+            )
+    return table.assign(**{name: found[name] for name in names})
+
+
 def units_of(
     table: pd.DataFrame,
     *,
