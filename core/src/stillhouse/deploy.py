@@ -145,8 +145,7 @@ def predict(
         raise PluginError(
             f"the reader of dataset '{resolved.dataset.id}' failed: {type(error).__name__}: {error}",
             where=str(path),
-            fix="check the file; when it is right, tell the author of "
-            f"'{resolved.dataset.component.plugin.distribution}' that {spec.reader} must refuse bad files with a DataError",
+            fix=f"check the file; when it is right, tell the author of '{spec.reader}' that bad files need a DataError",
         ) from error
     missing = [name for name in trained.inputs if name not in rows.row(0)]
     if missing:

@@ -67,6 +67,10 @@ def _global_options(
     ctx.obj = Settings(no_plugins=no_plugins, disable=disable or [], files=files or [], debug=debug)
 
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C."""
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status.
 
@@ -77,10 +81,11 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         app(args=given, prog_name="stillhouse")
     except SystemExit as stop:
+        if stop.code == INTERRUPTED:  # typer has caught the interrupt
+            print("stopped; the same command goes on where it was", file=sys.stderr)
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on where it was", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except StillhouseError as error:
         if debug:
             traceback.print_exc()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 
-from stillhouse.errors import DataError
+from stillhouse.errors import DataError, StillhouseError
 from stillhouse_medicine.datasets.records import read_records, require_column, text_of
 from stillhouse_medicine.images import SUFFIXES, ImageSplit, numpy_images, read_image
 from stillhouse_medicine.text import Tokens, Vocabulary
@@ -63,7 +64,10 @@ class QuestionReader:
                 pictures.append(read_image(image_path(path.parent, image), self.size, colour=self.colour, where=place))
         columns = {"question": self.vocabulary.encode(texts), "index": torch.arange(len(texts))}
         if self.tokenizer:
-            columns["tokens"] = Tokens(self.tokenizer, self.vocabulary.length).encode(texts)
+            try:
+                columns["tokens"] = Tokens(self.tokenizer, self.vocabulary.length).encode(texts)
+            except StillhouseError as error:  # the teacher's tokenizer; few students need it
+                warnings.warn(f"rows have no tokens for a pre-trained text encoder: {error.what}", stacklevel=2)
         split = ImageSplit(numpy_images(pictures), columns, picture=torch.tensor([known[image] for image in images]))
         return split, {"image": images, "question": texts}
 
