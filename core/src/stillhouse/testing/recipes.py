@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stillhouse.errors import RecipeError
+from stillhouse.errors import MissingDependencyError, RecipeError
 from stillhouse.plugins.checks import Planned, Skipped, label
 from stillhouse.plugins.manager import CORE
 from stillhouse.plugins.registry import Component
@@ -66,5 +66,10 @@ def _trains(bench: Workbench, component: Component, spec: RecipeSpec) -> str:
                 # A model that is skipped for want of a setting still runs where the recipe puts it.
                 if "pointless" in skipped.why:
                     raise
-    summary = run_tiny(component.id, manager=bench.manager, **changed)
+    try:
+        summary = run_tiny(component.id, manager=bench.manager, **changed)
+    except MissingDependencyError as error:
+        if spec.offline:
+            raise
+        raise Skipped(error.what, error.fix) from error  # an optional package, like the files that it needs
     return f"{summary['primary_metric']['name']} of {summary['dataset']['rows']['test']} test rows"
