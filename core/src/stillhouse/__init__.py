@@ -20,11 +20,12 @@ _LAZY = {
     "distill": "stillhouse.training.distill",
     "Recipe": "stillhouse.recipe",
     "predict": "stillhouse.deploy",
-    "export": "stillhouse.deploy",
+    "export": "stillhouse.exporting",
 }
 
 if TYPE_CHECKING:
-    from stillhouse.deploy import export, predict
+    from stillhouse.deploy import predict
+    from stillhouse.exporting import export
     from stillhouse.pipeline import run
     from stillhouse.recipe import Recipe
     from stillhouse.training.distill import distill

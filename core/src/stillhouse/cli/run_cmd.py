@@ -241,7 +241,7 @@ def export(
 ) -> None:
     """Export a run's student and check that the file says what the model says."""
     manager = get_manager(ctx)
-    from stillhouse.deploy import export as export_student
+    from stillhouse.exporting import export as export_student
 
     path = export_student(run, format=format, out=out, seed=seed, manager=manager)
     print_lines(f"wrote {path} and {path.name}.json; outputs checked against the model")
