@@ -129,7 +129,7 @@ def test_the_contract_holds_for_the_datasets_that_need_files(make, tmp_path):
     make.days().to_csv(tmp_path / "days.csv", index=False)
     make.loans().drop(columns="opened").to_csv(tmp_path / "loans.csv", index=False)
     options = {
-        "finance/volatility": {
+        "dataset:finance/volatility": {
             "path": str(tmp_path / "days.csv"),
             "val_start": "2016-09-01",
             "test_start": "2017-02-01",

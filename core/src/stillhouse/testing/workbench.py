@@ -16,7 +16,7 @@ from stillhouse.plugins.options import options_of, validate_options
 from stillhouse.plugins.records import PluginRecord
 from stillhouse.plugins.registry import Component
 from stillhouse.plugins.specs import DatasetSpec, HeadSpec, ModelSpec
-from stillhouse.recipe.check import ResolvedRecipe, resolve
+from stillhouse.recipe.check import Bound, ResolvedRecipe, resolve
 from stillhouse.storage import digest
 from stillhouse.testing.isolation import offline
 from stillhouse.types import DataContext, Head, Splits
@@ -165,7 +165,7 @@ class Workbench:
                 ):
                     yield Setting(
                         recipe.dataset.component,
-                        recipe.dataset.options,
+                        self._standing_in(recipe.dataset),
                         recipe.head.component,
                         recipe.head.options,
                         bound.options,
@@ -189,6 +189,11 @@ class Workbench:
                     data_options |= {"kind": str(head_spec.output), "rows": 240}
                 head_options = options if head is component else self.component_options(head)
                 yield Setting(dataset, data_options, head, head_options, options)
+
+    def _standing_in(self, dataset: Bound) -> dict[str, Any]:
+        """A recipe's options of its dataset, with those of the sample that stands in for its files."""
+        given, valid = self.given(dataset.component) or {}, self.component_options(dataset.component)
+        return {**dataset.options, **{name: valid[name] for name in given}}
 
     def _heads(self, model: Component) -> list[Component]:
         spec = model.spec
