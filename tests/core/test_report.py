@@ -102,7 +102,7 @@ def example_run(
         "python": "3.11.7",
         "platform": "Linux x86_64",
         "cpu": "A processor",
-        "threads": 2,
+        "threads": {"process": 2, "training": {"student": [1], "teacher": [2]}, "timing": 2},
         "packages": {"torch": "2.6.0", "numpy": "2.1.0"},
         "components": {
             "head": {"id": "example/rul", "distribution": "stillhouse-example", "version": "0.1.0"},

@@ -21,8 +21,9 @@ from stillhouse.objectives.feature import Hints
 from stillhouse.progress import Silent
 from stillhouse.recipe import TrainConfig
 from stillhouse.teachers import LiveTeacher
+from stillhouse.training.learner import Supervised
 from stillhouse.training.loop import Fit, fit
-from stillhouse.training.loss import DistillationLoss, Term, hard_only
+from stillhouse.training.loss import DistillationLoss, Term
 from stillhouse.training.optim import make_optimizer, make_scheduler
 from stillhouse.training.rows import step_positions, unlabelled_positions
 from stillhouse.types import Batch, DataInfo, Outputs, TensorSpec, TensorSplit
@@ -54,7 +55,6 @@ def work(config: TrainConfig, folder: Path | None = None, **changes: Any) -> Fit
         "train": rows(),
         "val": rows(40, 1, 1000),
         "head": head,
-        "inputs": ["x"],
         "config": config,
         "seed": 3,
         "folder": folder,
@@ -65,8 +65,8 @@ def work(config: TrainConfig, folder: Path | None = None, **changes: Any) -> Fit
     return Fit(**{**given, **changes})
 
 
-def plain_step(model: nn.Module, batch: Batch, labelled: int) -> Any:
-    return hard_only(Multiclass(INFO).hard_loss, model(batch["x"]), batch)
+def supervised(model: nn.Module) -> Supervised:
+    return Supervised(model, ["x"], Multiclass(INFO).hard_loss)
 
 
 def net() -> Net:
@@ -97,13 +97,13 @@ def test_an_interrupted_training_ends_with_the_same_bits(
     monkeypatch.setattr("stillhouse.training.loop.CHECKPOINT_SECONDS", 0.0)
     config = TrainConfig(epochs=6, batch_size=16, lr=0.01, **changes)
     whole = net()
-    history = fit(whole, plain_step, work(config))
+    history = fit(supervised(whole), work(config))
     (tmp_path / "run").mkdir()
     with pytest.raises(Interrupted):
-        fit(net(), plain_step, work(config, tmp_path / "run", reporter=StopAt(3)))
+        fit(supervised(net()), work(config, tmp_path / "run", reporter=StopAt(3)))
     again = net()
     torch.manual_seed(12345)  # whatever happened in between must not matter
-    resumed = fit(again, plain_step, work(config, tmp_path / "run"))
+    resumed = fit(supervised(again), work(config, tmp_path / "run"))
     assert [record["train"] for record in resumed] == [record["train"] for record in history]
     assert [record["val"] for record in resumed] == [record["val"] for record in history]
     for name, tensor in whole.state_dict().items():
@@ -112,7 +112,7 @@ def test_an_interrupted_training_ends_with_the_same_bits(
 
 def test_the_model_is_in_train_mode_in_every_step_of_every_epoch_and_in_eval_mode_afterwards() -> None:
     model = net()
-    history = fit(model, plain_step, work(TrainConfig(epochs=3, batch_size=30)))
+    history = fit(supervised(model), work(TrainConfig(epochs=3, batch_size=30)))
     assert model.modes == ([True] * 3 + [False]) * 3
     assert not model.training
     assert [record["epoch"] for record in history] == [0, 1, 2]
@@ -121,7 +121,7 @@ def test_the_model_is_in_train_mode_in_every_step_of_every_epoch_and_in_eval_mod
 def test_the_kept_weights_are_those_of_the_best_validation_epoch() -> None:
     model = net()
     job = work(TrainConfig(epochs=8, batch_size=8, lr=0.3, optimizer="sgd", schedule="constant"))
-    history = fit(model, plain_step, job)
+    history = fit(supervised(model), job)
     best = max(record["val"]["accuracy"] for record in history)
     with torch.no_grad():
         columns = job.val.columns()
@@ -130,7 +130,7 @@ def test_the_kept_weights_are_those_of_the_best_validation_epoch() -> None:
 
 
 def test_patience_stops_early() -> None:
-    history = fit(net(), plain_step, work(TrainConfig(epochs=60, batch_size=30, lr=1e-9, patience=2)))
+    history = fit(supervised(net()), work(TrainConfig(epochs=60, batch_size=30, lr=1e-9, patience=2)))
     values = [record["val"]["accuracy"] for record in history]
     assert len(history) == values.index(max(values)) + 1 + 2 < 60
 
@@ -141,12 +141,12 @@ def test_a_loss_that_is_not_finite_names_the_rows_and_keeps_the_checkpoint(
     monkeypatch.setattr("stillhouse.training.loop.CHECKPOINT_SECONDS", 0.0)
     config = TrainConfig(epochs=4, batch_size=30)
     with pytest.raises(Interrupted):
-        fit(net(), plain_step, work(config, tmp_path, reporter=StopAt(2)))
+        fit(supervised(net()), work(config, tmp_path, reporter=StopAt(2)))
     kept = (tmp_path / "checkpoint.pt").read_bytes()
     bad = rows()
     bad.columns()["x"][7] = math.nan
     with pytest.raises(TrainingError, match="not finite in epoch 3") as caught:
-        fit(net(), plain_step, work(config, tmp_path, train=bad))
+        fit(supervised(net()), work(config, tmp_path, train=bad))
     assert caught.value.where == "rows (index) with values that are not finite: 7"
     assert (tmp_path / "checkpoint.pt").read_bytes() == kept
 
@@ -254,14 +254,15 @@ def test_unlabelled_rows_count_in_soft_losses_only() -> None:
 def test_unlabelled_rows_reach_the_step_behind_the_labelled_ones() -> None:
     seen: list[tuple[int, int]] = []
 
-    def step(model: nn.Module, batch: Batch, labelled: int) -> Any:
-        seen.append((labelled, len(batch["x"])))
-        assert (batch["index"][labelled:] >= 5000).all()
-        assert len(batch["target"]) == labelled
-        return plain_step(model, {"x": batch["x"][:labelled], "target": batch["target"]}, labelled)
+    class Seeing(Supervised):
+        def forward(self, batch: Batch, labelled: int) -> Any:
+            seen.append((labelled, len(batch["x"])))
+            assert (batch["index"][labelled:] >= 5000).all()
+            assert len(batch["target"]) == labelled
+            return super().forward({"x": batch["x"][:labelled], "target": batch["target"]}, labelled)
 
     job = work(TrainConfig(epochs=1, batch_size=30, unlabelled_ratio=0.5), unlabelled=rows(50, 2, 5000))
-    fit(net(), step, job)
+    fit(Seeing(net(), ["x"], Multiclass(INFO).hard_loss), job)
     assert seen == [(30, 45)] * 3
 
 

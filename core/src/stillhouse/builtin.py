@@ -9,6 +9,7 @@ from stillhouse.plugins.hookspecs import hookimpl
 from stillhouse.plugins.specs import (
     DatasetSpec,
     HeadSpec,
+    MethodSpec,
     MetricSpec,
     ObjectiveSpec,
     RecipeSpec,
@@ -256,6 +257,17 @@ def stillhouse_datasets() -> Iterable[DatasetSpec]:
         offline=True,
         simulated=True,
         tags=("tabular",),
+    )
+
+
+@hookimpl
+def stillhouse_methods() -> Iterable[MethodSpec]:
+    """How a student learns."""
+    yield MethodSpec(
+        name="offline",
+        target="stillhouse.methods.offline:Offline",
+        summary="One student learns from labels and a frozen teacher in one fit",
+        estimators=True,
     )
 
 

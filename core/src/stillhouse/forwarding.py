@@ -1,9 +1,10 @@
-"""How a model is called with a batch: which entries it takes, and what of its answer is the prediction."""
+"""How a model is called with a batch or a whole split: which entries it takes, and what of its output is the
+prediction."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from stillhouse.errors import IncompatibleError
-from stillhouse.types import Batch, DataInfo
+from stillhouse.types import Batch, DataInfo, Split
 
 
 def accepted_inputs(
@@ -64,24 +65,46 @@ def call(model: nn.Module, inputs: Batch) -> Any:
     return model(**inputs)
 
 
-def prediction_of(answer: Any) -> Tensor:
-    """The prediction inside a model's answer.
+def prediction_of(output: Any) -> Tensor:
+    """The prediction inside a model's output.
 
     Raises:
         IncompatibleError: there is no tensor in it.
     """
-    if hasattr(answer, "logits"):
-        answer = answer.logits
-    if isinstance(answer, tuple | list) and answer:
-        answer = answer[0]
-    if not isinstance(answer, Tensor):
+    if hasattr(output, "logits"):
+        output = output.logits
+    if isinstance(output, tuple | list) and output:
+        output = output[0]
+    if not isinstance(output, Tensor):
         raise IncompatibleError(
-            f"the model returned {type(answer).__name__}, not a tensor",
+            f"the model returned {type(output).__name__}, not a tensor",
             fix="return the prediction, or an output with .logits",
         )
-    return answer
+    return output
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch on another device."""
     return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+
+
+def in_order(split: Split, batch_size: int = 512) -> Iterator[Batch]:
+    """All rows in order, in batches."""
+    for start in range(0, len(split), batch_size):
+        yield split.batch(range(start, min(start + batch_size, len(split))))
+
+
+@torch.no_grad()
+def predict_split(
+    model: nn.Module, split: Split, inputs: Sequence[str], device: torch.device, batch_size: int = 512
+) -> Tensor:
+    """Predictions for all rows in order, float32 on the CPU; the model's training mode is restored."""
+    training = model.training
+    model.eval()
+    try:
+        parts = [
+            predict(model, to_device(batch, device), inputs).float().cpu() for batch in in_order(split, batch_size)
+        ]
+    finally:
+        model.train(training)
+    return torch.cat(parts)

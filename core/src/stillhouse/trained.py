@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from stillhouse.errors import IncompatibleError, OptionError, RunFolderError
-from stillhouse.forwarding import accepted_inputs, predict
+from stillhouse.forwarding import accepted_inputs, in_order, predict, predict_split
 from stillhouse.kinds import OutputKind
 from stillhouse.plugins.options import options_of
 from stillhouse.plugins.registry import Component, Registry
@@ -21,8 +21,6 @@ from stillhouse.plugins.specs import ModelSpec, load_target
 from stillhouse.storage import RULES, read_json, read_weights, replacing, write_json, write_text, write_weights
 from stillhouse.teachers import EstimatorTeacher, LiveTeacher, TeacherSource
 from stillhouse.teachers.estimator import estimator_prediction
-from stillhouse.training.loop import predict_split
-from stillhouse.training.rows import in_order
 from stillhouse.types import Batch, DataInfo, Estimator, Split, Task
 
 TRUSTED = ("sklearn.", "numpy.", "scipy.", "builtins.", "collections.")

@@ -23,10 +23,17 @@ whatever else a head or an objective needs (``mask``, ``weight``, a day, a card)
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a model says of a batch: ``prediction`` (see `stillhouse.kinds`) and tapped ``features`` by module path."""
+    """What a model says of a batch.
+
+    Attributes:
+        prediction: ``[B, ...]``; see `stillhouse.kinds`.
+        features: tapped features by module path.
+        members: predictions of the members of an ensemble ``[M, B, ...]``; None for a single model.
+    """
 
     prediction: Tensor
     features: Mapping[str, Tensor] = field(default_factory=dict)
+    members: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -165,7 +165,7 @@ def _remove_stale(folder: Path, resolved: ResolvedRecipe) -> None:
 def resolved_yaml(resolved: ResolvedRecipe) -> str:
     """The recipe with every default filled in, options of components included; reading it again gives the same run."""
     values = resolved.recipe.model_dump(mode="json")
-    for field in ("head", "dataset", "student"):
+    for field in ("head", "dataset", "student", "method"):
         bound = getattr(resolved, field)
         values[field] = {"use": bound.id, **_plain(bound.options)}
     members = [

@@ -15,7 +15,7 @@ from torch import Tensor
 from stillhouse.pipeline.stages import component_identity, platform_identity
 from stillhouse.plugins.registry import Registry
 from stillhouse.progress import Reporter
-from stillhouse.recipe.check import Bound, ResolvedRecipe
+from stillhouse.recipe.check import Bound, ResolvedRecipe, bind
 from stillhouse.storage import write_tensors
 from stillhouse.trained import Trained
 from stillhouse.types import Batch, Head, Split, Splits, Task
@@ -90,8 +90,15 @@ class RunContext:
         }
 
     def bound_inputs(self, bound: Bound) -> dict[str, Any]:
-        """Identity and options of a component."""
-        return {**component_identity(bound.component), "options": dict(bound.options)}
+        """Identity and options of a component, and of those that its options name."""
+        identity: dict[str, Any] = {**component_identity(bound.component), "options": dict(bound.options)}
+        if bound.named:
+            identity["named"] = [component_identity(each.component) for each in bound.named]
+        return identity
+
+    def bind(self, kind: str, reference: Any) -> Bound:
+        """A component by kind and reference (an id, or ``{"use": id, **options}``), options checked."""
+        return bind(self.registry, kind, reference)
 
     def judged_rows(self, split: Split) -> Batch:
         """Entries of a split that metrics need, without the inputs."""

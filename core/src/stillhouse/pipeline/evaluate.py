@@ -15,7 +15,8 @@ from stillhouse.evaluation.measure import bytes_on_disk, flops, latency, paramet
 from stillhouse.evaluation.statistics import ci95, verdict
 from stillhouse.forwarding import to_device
 from stillhouse.pipeline.context import RunContext
-from stillhouse.pipeline.stages import facts, finish, why_stale
+from stillhouse.pipeline.facts import method_facts
+from stillhouse.pipeline.stages import facts, finish, plain, why_stale
 from stillhouse.pipeline.student import control_folder
 from stillhouse.pipeline.teacher import Teacher
 from stillhouse.storage import read_json, read_tensors, write_json, write_text
@@ -31,6 +32,7 @@ def evaluate_stage(context: RunContext, teacher: Teacher, fingerprint: str) -> d
         "teacher": teacher.key,
         "evaluate": recipe.evaluate.model_dump(mode="json"),
         "metrics": [context.bound_inputs(bound) for bound in context.resolved.metrics],
+        "method": context.bound_inputs(context.resolved.method),
         "models": [
             facts(path.parent)["inputs"]
             for path in sorted(folder.glob("*/**/seed-*/done.json"))
@@ -178,6 +180,8 @@ def summarise_run(
             **cost("student", model_bytes(folder / "baseline" / f"seed-{recipe.seeds[0]}")),
         },
         "student": {"component": context.resolved.student.id, **distilled, **cost("student", student_bytes)},
+        "method": {"id": context.resolved.method.id, "options": plain(context.resolved.method.options)},
+        "method_facts": method_facts(context, teacher),
         "controls": {
             bound.id: seed_figures(context, folder / control_folder(bound)) for bound in context.resolved.controls
         },

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import datetime
+import json
 import os
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import torch
-
 from stillhouse.pipeline.context import RunContext
 from stillhouse.storage import write_json
+from stillhouse.training.threads import share
 
 PACKAGES = (
     "stillhouse",
@@ -55,7 +55,7 @@ def write_manifest(context: RunContext) -> None:
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu(),
         "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
+        "threads": _threads(context),
         "device": context.device.type,
         "packages": {name: found for name in PACKAGES if (found := _version(name)) is not None},
         "components": components,
@@ -67,6 +67,20 @@ def write_manifest(context: RunContext) -> None:
         "guards": [{"name": name, "passed": True, "detail": detail} for name, detail in context.guards.items()],
     }
     write_json(context.folder / "manifest.json", manifest)
+
+
+def _threads(context: RunContext) -> dict[str, Any]:
+    """CPU threads of this process, of the trainings by stage (once there are some), and of the timing."""
+    used: dict[str, set[int]] = {}
+    path = context.folder / "metrics.jsonl"
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        record = json.loads(line)
+        used.setdefault(record["stage"], set()).add(record["threads"])
+    return {
+        "process": share(),
+        "training": {stage: sorted(counts) for stage, counts in used.items()},
+        "timing": context.resolved.recipe.evaluate.threads,
+    }
 
 
 def _version(name: str) -> str | None:

@@ -42,7 +42,7 @@ def why_stale(folder: Path, inputs: Mapping[str, Any]) -> str | None:
     if not path.exists():
         return ""
     before = read_json(path)["inputs"]
-    now = _through_json(inputs)
+    now = plain(inputs)
     if before == now:
         return None
     changed = differences(before, now)
@@ -62,7 +62,7 @@ def differences(before: Any, now: Any) -> list[str]:
 
 def finish(folder: Path, inputs: Mapping[str, Any], **facts: Any) -> None:
     """Record that the piece is complete."""
-    write_json(folder / RECORD, {"inputs": _through_json(inputs), **facts})
+    write_json(folder / RECORD, {"inputs": plain(inputs), **facts})
 
 
 def facts(folder: Path) -> dict[str, Any]:
@@ -71,11 +71,12 @@ def facts(folder: Path) -> dict[str, Any]:
     return record
 
 
-def _through_json(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """The value as JSON has it: mappings, lists, and text for everything that has no JSON form."""
     if isinstance(value, Mapping):
-        return {str(key): _through_json(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_through_json(item) for item in value]
+        return [plain(item) for item in value]
     return value if isinstance(value, str | int | float | bool) or value is None else str(value)
 
 

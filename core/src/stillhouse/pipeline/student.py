@@ -1,54 +1,86 @@
-"""Stages baseline and student: the same model and seeds, without and with the teacher."""
+"""Stages baseline and student: the same model and seeds, without the teacher and with it, by the recipe's method."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
-from stillhouse.errors import IncompatibleError, StillhouseError
-from stillhouse.forwarding import predict, to_device
-from stillhouse.kinds import DEFAULT_SOFT_LOSS
-from stillhouse.objectives.adapters import make_adapter
-from stillhouse.objectives.schedule import parse_schedule
+from stillhouse.errors import StillhouseError
+from stillhouse.methods import Method, MethodContext
 from stillhouse.pipeline.context import RunContext
 from stillhouse.pipeline.teacher import Teacher, signal
-from stillhouse.pipeline.units import TrainUnit, fit_settings, train_hard, unit
-from stillhouse.recipe.check import Bound, BoundTerm
-from stillhouse.storage import state_digest
-from stillhouse.taps import Taps, tap_shapes
-from stillhouse.teachers import TeacherSource
+from stillhouse.pipeline.units import train_hard, unit
+from stillhouse.recipe.check import Bound
+from stillhouse.storage import state_digest, write_json
 from stillhouse.trained import Trained
-from stillhouse.training.distill import distillation_step
-from stillhouse.training.estimators import fit_distilled
-from stillhouse.training.loop import fit
-from stillhouse.training.loss import DistillationLoss, Term
-from stillhouse.types import Outputs
+
+FACTS = "method.json"
+"""What a method noted about the training of one student, beside its weights."""
+
+
+def make_method(context: RunContext) -> Method:
+    """The recipe's method.
+
+    Raises:
+        IncompatibleError: its target made something else.
+    """
+    bound = context.resolved.method
+    method: Method = bound.component.load()(**bound.options)
+    return method
 
 
 def baseline_stage(context: RunContext) -> None:
-    """Train the student's model, and the recipe's controls, on labels alone, per seed."""
+    """Train the student's model, and the recipe's controls, on labels alone, per seed. The baseline is what the method
+    builds and finishes, trained on labels."""
     config = context.resolved.recipe.train.student
-    models = [("baseline", context.folder / "baseline", context.resolved.student)]
+    method = make_method(context)
+    reshapes = type(method).build is not Method.build or type(method).finish is not Method.finish
+    models = [("baseline", context.folder / "baseline", context.resolved.student, method)]
     models += [
-        (f"control {bound.id}", context.folder / control_folder(bound), bound) for bound in context.resolved.controls
+        (f"control {bound.id}", context.folder / control_folder(bound), bound, Method())
+        for bound in context.resolved.controls
     ]
-    for name, folder, bound in models:
+    for name, folder, bound, owner in models:
+        stage = {"stage": "baseline"} if owner is method else {"stage": "control", "control": bound.id}
+        inputs: dict[str, Any] = {"train": config.model_dump(mode="json")}
+        if owner is method and reshapes:
+            inputs["method"] = context.bound_inputs(context.resolved.method)
         for seed in context.resolved.recipe.seeds:
-            label = f"{name}, seed {seed}"
-            stage = {"stage": "baseline"} if name == "baseline" else {"stage": "control", "control": bound.id}
+            given = method_context(
+                context,
+                bound,
+                None,
+                seed=seed,
+                label=f"{name}, seed {seed}",
+                tags=stage,
+                folder=folder / f"seed-{seed}",
+            )
             unit(
                 context,
-                folder / f"seed-{seed}",
+                given.folder,
                 bound,
                 seed=seed,
-                inputs={"train": config.model_dump(mode="json")},
-                label=label,
-                train=train_hard(context, context.splits.train, config, seed=seed, label=label, tags=stage),
+                inputs=inputs,
+                label=given.label,
+                make=partial(_on_labels, context, given, owner),
             )
+
+
+def _on_labels(context: RunContext, given: MethodContext, method: Method) -> tuple[Trained, list[dict[str, Any]]]:
+    student = method.build(given)
+    history = train_hard(
+        context,
+        student,
+        context.splits.train,
+        given.config,
+        seed=given.seed,
+        label=given.label,
+        tags=given.tags,
+        folder=given.folder,
+    )
+    return method.finish(given, student), history
 
 
 def control_folder(bound: Bound) -> Path:
@@ -60,31 +92,41 @@ def student_stage(context: RunContext, teacher: Teacher) -> None:
     """Distil the student, per seed; afterwards the teacher must be what it was."""
     recipe, config = context.resolved.recipe, context.resolved.recipe.train.student
     before = [state_digest(member.model) for member in teacher.members if member.is_network]
+    inputs = {
+        "train": config.model_dump(mode="json"),
+        "teacher": teacher.key,
+        "method": context.bound_inputs(context.resolved.method),
+        "objectives": {
+            "alpha": recipe.objectives.alpha,
+            "terms": [
+                {
+                    **context.bound_inputs(term.bound),
+                    "weight": term.weight,
+                    "scheduled": dict(term.scheduled),
+                    "taps": [term.student, term.teacher],
+                }
+                for term in context.resolved.terms
+            ],
+        },
+    }
     for seed in recipe.seeds:
-        label = f"student, seed {seed}"
+        given = method_context(
+            context,
+            context.resolved.student,
+            teacher,
+            seed=seed,
+            label=f"student, seed {seed}",
+            tags={"stage": "student"},
+            folder=context.folder / "student" / f"seed-{seed}",
+        )
         unit(
             context,
-            context.folder / "student" / f"seed-{seed}",
+            given.folder,
             context.resolved.student,
             seed=seed,
-            inputs={
-                "train": config.model_dump(mode="json"),
-                "teacher": teacher.key,
-                "objectives": {
-                    "alpha": recipe.objectives.alpha,
-                    "terms": [
-                        {
-                            **context.bound_inputs(term.bound),
-                            "weight": term.weight,
-                            "scheduled": dict(term.scheduled),
-                            "taps": [term.student, term.teacher],
-                        }
-                        for term in context.resolved.terms
-                    ],
-                },
-            },
-            label=label,
-            train=_train_distilled(context, teacher, seed=seed, label=label),
+            inputs=inputs,
+            label=given.label,
+            make=partial(_distilled, context, given),
         )
     after = [state_digest(member.model) for member in teacher.members if member.is_network]
     if before != after:
@@ -96,151 +138,51 @@ def student_stage(context: RunContext, teacher: Teacher) -> None:
     context.guard("teacher frozen", "parameters and buffers hashed before and after distillation are equal")
 
 
-def _train_distilled(context: RunContext, teacher: Teacher, *, seed: int, label: str) -> TrainUnit:
-    config = context.resolved.recipe.train.student
-
-    def run(trained: Trained, folder: Path) -> list[dict[str, Any]]:
-        if not trained.is_network:
-            return _fit_estimator(context, teacher, trained, label)
-        terms = make_terms(context, teacher, trained, context.resolved.terms)
-        loss = DistillationLoss(context.head.hard_loss, terms, context.resolved.recipe.objectives.alpha)
-        source = signal(context, teacher, loss.teacher_taps)
-        _check_loss(context, trained, source, loss)
-        work = fit_settings(
-            context,
-            trained,
-            context.splits.train,
-            config,
-            seed=seed,
-            label=label,
-            tags={"stage": "student"},
-            folder=folder,
-        )
-        work.unlabelled = context.splits.unlabelled
-        work.on_epoch = loss.set_progress
-        with Taps(trained.model, loss.student_taps) as taps:
-            history = fit(trained.model, distillation_step(source, loss, taps, trained.inputs), work, extra=loss)
-        _warn_of_idle_terms(context, history)
-        return history
-
-    return run
+def _distilled(context: RunContext, given: MethodContext) -> tuple[Trained, list[dict[str, Any]]]:
+    method = make_method(context)
+    student = method.finish(given, method.train(given, method.build(given)))
+    if given.notes and context.is_main:
+        write_json(given.folder / FACTS, given.notes)
+    return student, given.history
 
 
-def make_terms(context: RunContext, teacher: Teacher, trained: Trained, bound: Sequence[BoundTerm]) -> list[Term]:
-    """The soft terms, with adapters where tapped shapes differ.
-
-    Raises:
-        IncompatibleError: a tap does not exist, an estimator is tapped, or no adapter joins the two shapes.
-    """
-    terms: list[Term] = []
-    one = context.splits.train.batch([0, 1])
-    for position, each in enumerate(bound):
-        objective: nn.Module = each.bound.component.load()(**each.bound.options)
-        adapter = None
-        if each.student is not None and each.teacher is not None:
-            master = teacher.members[0]
-            if not master.is_network:
-                raise IncompatibleError(
-                    "an estimator has no modules to tap",
-                    where=f"objectives.soft.{position}",
-                    fix="use a network as teacher",
-                )
-            mine, theirs = (
-                tap_shapes(model.model.cpu(), {name: one[name] for name in model.inputs}, [path])[path]
-                for model, path in ((trained, each.student), (master, each.teacher))
-            )
-            master.model.to(context.device)
-            if each.spec.adapts and tuple(mine) != tuple(theirs):
-                try:
-                    adapter = make_adapter(mine, theirs)
-                except ValueError as error:
-                    raise IncompatibleError(
-                        str(error),
-                        where=f"objectives.soft.{position}",
-                        fix="tap modules whose shapes can be matched",
-                    ) from error
-        names = [other.name for other in terms]
-        name = each.bound.id if each.bound.id not in names else f"{each.bound.id} ({position})"
-        terms.append(
-            Term(
-                name=name,
-                objective=objective,
-                weight=each.weight,
-                student=each.student,
-                teacher=each.teacher,
-                extras=each.spec.extras,
-                scheduled=each.scheduled,
-                adapter=adapter,
-            )
-        )
-    return terms
-
-
-def _check_loss(context: RunContext, trained: Trained, source: TeacherSource, loss: DistillationLoss) -> None:
-    """Every term once on two rows before the first step, so that shapes that do not fit are told by name."""
-    device = context.device
-    batch = to_device(context.splits.train.batch([0, 1]), device)
-    model = trained.model.to(device).eval()
-    loss.to(device)
-    with torch.random.fork_rng(), torch.no_grad(), Taps(model, loss.student_taps) as taps:
-        student = Outputs(predict(model, batch, trained.inputs), taps.take())
-        teacher = source(batch)
-        if student.prediction.shape[1:] != teacher.prediction.shape[1:]:
-            raise IncompatibleError(
-                f"the student predicts {tuple(student.prediction.shape[1:])}, the teacher "
-                f"{tuple(teacher.prediction.shape[1:])} per row",
-                where="student",
-                fix="both must follow task.outputs",
-            )
-        for term in loss.terms:
-            try:
-                term(student, teacher, batch, 2)
-            except (RuntimeError, ValueError, IndexError) as error:
-                raise IncompatibleError(
-                    f"objective '{term.name}' does not fit these shapes: {error}",
-                    where=f"student '{term.student or 'prediction'}', teacher '{term.teacher or 'prediction'}'",
-                    fix="tap other modules, or use an objective that adapts shapes such as core/hints",
-                ) from error
-
-
-def _fit_estimator(context: RunContext, teacher: Teacher, trained: Trained, label: str) -> list[dict[str, Any]]:
-    objectives = context.resolved.recipe.objectives
-    terms = context.resolved.terms
-    default = DEFAULT_SOFT_LOSS[context.head.kind]
-    if len(terms) != 1 or terms[0].bound.id != default or isinstance(objectives.alpha, dict):
-        raise IncompatibleError(
-            f"an estimator such as '{trained.component.id}' learns from mixed targets: one soft term '{default}' "
-            "and a constant alpha",
-            where="objectives",
-            fix="objectives: {alpha: 0.5, soft: [soft]}",
-        )
-    context.reporter.unit(label, 0)
-    source = signal(context, teacher, ())
-    parts = [context.splits.train] + ([context.splits.unlabelled] if context.splits.unlabelled is not None else [])
-    columns = [part.columns([*trained.inputs, "index"]) for part in parts]
-    features = torch.cat([torch.from_numpy(trained.features(each)) for each in columns]).numpy()
-    predictions = torch.cat([source({**each}).prediction.cpu() for each in columns])
-    target = context.splits.train.columns(["target"])["target"]
-    fit_distilled(
-        trained.model,
-        features,
-        target,
-        predictions,
-        kind=context.head.kind,
-        alpha=parse_schedule(objectives.alpha).value(1.0),
-        temperature=float(terms[0].bound.options.get("temperature", 1.0)),
+def method_context(
+    context: RunContext,
+    bound: Bound,
+    teacher: Teacher | None,
+    *,
+    seed: int,
+    label: str,
+    tags: Mapping[str, Any],
+    folder: Path,
+) -> MethodContext:
+    """What a method is given for one seed of a run; without a teacher for the baseline."""
+    recipe = context.resolved.recipe
+    return MethodContext(
+        splits=context.splits,
+        head=context.head,
+        student=bound,
+        teachers=tuple(teacher.members) if teacher is not None else (),
+        terms=context.resolved.terms,
+        alpha=recipe.objectives.alpha,
+        config=recipe.train.student,
+        seed=seed,
+        accelerator=context.accelerator(recipe.train.student.precision),
+        reporter=context.reporter,
+        label=label,
+        tags=tags,
+        folder=folder,
+        teacher_source=lambda taps, members: signal(context, _present(teacher), taps, members=members),
+        bind=context.bind,
+        warn=context.warn,
     )
-    context.reporter.unit_done("fitted")
-    return []
 
 
-def _warn_of_idle_terms(context: RunContext, history: Sequence[dict[str, Any]]) -> None:
-    for record in history:
-        total = sum(abs(pair["weighted"]) for pair in record["train"]["terms"].values())
-        for name, pair in record["train"]["terms"].items():
-            if name != "hard" and total > 0 and abs(pair["weighted"]) < 0.01 * total:
-                context.warn(
-                    f"term '{name}' was under 1 % of the loss for a whole epoch (first in epoch "
-                    f"{record['epoch'] + 1} of seed {record['seed']}); raise its weight or drop it"
-                )
-                return
+def _present(teacher: Teacher | None) -> Teacher:
+    if teacher is None:
+        raise StillhouseError(
+            "the baseline has no teacher",
+            where="method",
+            fix="build and finish of a method must not ask for the teacher",
+        )
+    return teacher

@@ -1,4 +1,4 @@
-"""Stage teacher: members are trained (or loaded, or taken from the store), and their word on the training rows is
+"""Stage teacher: members are trained (or loaded, or taken from the store), and their outputs for the training rows are
 kept."""
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from stillhouse.pipeline.context import RunContext
 from stillhouse.pipeline.stages import facts, finish, why_stale
 from stillhouse.pipeline.units import member_seed, train_hard, unit
 from stillhouse.storage import digest, read_json
-from stillhouse.teachers import CachedTeacher, EnsembleTeacher, TeacherSource, write_cache
+from stillhouse.teachers import CachedTeacher, EnsembleTeacher, StoredTeacher, TeacherSource, write_cache
 from stillhouse.teachers.cached import cache_key
 from stillhouse.teachers.ensemble import combine
-from stillhouse.trained import Trained, load
-from stillhouse.types import Batch, Outputs, Split, SubsetSplit
+from stillhouse.trained import Trained, build, load
+from stillhouse.types import Batch, Split, SubsetSplit
 
 OVERFIT = 3.0
 """Validation loss over training loss from which a teacher is called overfit."""
@@ -94,6 +94,11 @@ def _member(context: RunContext, position: int, rows: Split, folder: Path, fold:
     )
     tags = {"stage": "teacher", "member": position, "fold": fold}
     config = recipe.train.teacher
+
+    def make() -> tuple[Trained, list[dict[str, Any]]]:
+        trained = build(bound.component, bound.options, context.task(seed))
+        return trained, train_hard(context, trained, rows, config, seed=seed, label=label, tags=tags, folder=folder)
+
     return unit(
         context,
         folder,
@@ -101,7 +106,7 @@ def _member(context: RunContext, position: int, rows: Split, folder: Path, fold:
         seed=seed,
         inputs={"train": config.model_dump(mode="json"), "rows": fold},
         label=label,
-        train=train_hard(context, rows, config, seed=seed, label=label, tags=tags),
+        make=make,
         predictions=False,
         shared=True,
     )
@@ -178,9 +183,12 @@ def fold_rows(split: Split, folds: int, kind: OutputKind, seed: int) -> list[tup
     return [(kept.tolist(), held.tolist()) for kept, held in splitter]
 
 
-def signal(context: RunContext, teacher: Teacher, taps: Sequence[str]) -> TeacherSource:
-    """What the student learns from: cached outputs unless rows are augmented at random or the recipe says otherwise."""
+def signal(context: RunContext, teacher: Teacher, taps: Sequence[str], *, members: bool = False) -> TeacherSource:
+    """What the student learns from: cached outputs unless rows are augmented at random, the method changes inputs in
+    its steps, or the recipe says otherwise."""
     cache = context.resolved.recipe.teacher.cache
+    if context.resolved.method_spec.changes_inputs:
+        return teacher.source(taps)
     splits = {"train": context.splits.train}
     if context.splits.unlabelled is not None:
         splits["unlabelled"] = context.splits.unlabelled
@@ -190,15 +198,17 @@ def signal(context: RunContext, teacher: Teacher, taps: Sequence[str]) -> Teache
     folders: list[tuple[Path, str | None]] = []
     for name, split in splits.items():
         folded = name == "train" and teacher.out_of_fold is not None
-        key = cache_key(data=f"{context.data}/{name}", teacher=f"{teacher.key}/{folded}", taps=tuple(taps))
+        key = cache_key(
+            data=f"{context.data}/{name}", teacher=f"{teacher.key}/{folded}", taps=tuple(taps), members=members
+        )
         folder = context.folder / "teacher" / f"signal-{name}"
         folders.append((folder, key))
         if context.is_main and not _is_current(folder, key):
             source: TeacherSource = teacher.source(taps)
             if folded:
                 assert teacher.out_of_fold is not None
-                source = _Fixed(split.index(), teacher.out_of_fold)
-            write_cache(source, split, folder, key=key, device=context.device)
+                source = StoredTeacher(split.index(), teacher.out_of_fold)
+            write_cache(source, split, folder, key=key, device=context.device, members=members)
     context.wait()
     if teacher.out_of_fold is None:
         _warn_of_overfitting(context, teacher)
@@ -206,7 +216,7 @@ def signal(context: RunContext, teacher: Teacher, taps: Sequence[str]) -> Teache
 
 
 def _warn_of_overfitting(context: RunContext, teacher: Teacher) -> None:
-    """Tell when the teacher knows its training rows by heart: there it repeats the labels and teaches nothing else."""
+    """Warn when the teacher overfits: on its training rows it repeats the labels and teaches nothing else."""
     kept = np.load(context.folder / "teacher" / "signal-train" / "0.npy", mmap_mode="r")
     losses = {}
     for name, split in (("train", context.splits.train), ("val", context.splits.val)):
@@ -224,14 +234,3 @@ def _warn_of_overfitting(context: RunContext, teacher: Teacher) -> None:
 
 def _is_current(folder: Path, key: str) -> bool:
     return (folder / "cache.json").exists() and read_json(folder / "cache.json")["key"] == key
-
-
-class _Fixed:
-    """Predictions that are already there, found by row id."""
-
-    def __init__(self, index: Tensor, predictions: Tensor) -> None:
-        self._at = {int(row): position for position, row in enumerate(index)}
-        self._predictions = predictions
-
-    def __call__(self, batch: Batch) -> Outputs:
-        return Outputs(self._predictions[[self._at[int(row)] for row in batch["index"]]])

@@ -11,20 +11,20 @@ from typing import Any
 
 import platformdirs
 
-from stillhouse.forwarding import predict
+from stillhouse.methods.context import PHASES
 from stillhouse.pipeline.context import RunContext
 from stillhouse.pipeline.stages import finish, why_stale
 from stillhouse.recipe.check import Bound
 from stillhouse.recipe.model import TrainConfig
 from stillhouse.storage import RULES, digest, read_json, replacing_folder, write_json, write_text
-from stillhouse.trained import Trained, build, load
+from stillhouse.trained import Trained, load
 from stillhouse.training.estimators import fit_hard
+from stillhouse.training.learner import Supervised
 from stillhouse.training.loop import Fit, fit
-from stillhouse.training.loss import hard_only
 from stillhouse.types import Split
 
-TrainUnit = Callable[[Trained, Path], list[dict[str, Any]]]
-"""Trains a built model inside a folder and returns one record per epoch."""
+MakeUnit = Callable[[], tuple[Trained, list[dict[str, Any]]]]
+"""Builds and trains a model inside its folder; returns it with one record per epoch."""
 
 
 def unit(
@@ -35,7 +35,7 @@ def unit(
     seed: int,
     inputs: Mapping[str, Any],
     label: str,
-    train: TrainUnit,
+    make: MakeUnit,
     predictions: bool = True,
     shared: bool = False,
 ) -> Trained:
@@ -48,7 +48,7 @@ def unit(
         seed: of its weights and training.
         inputs: all that it depends on; a change repeats it and says why.
         label: what to call it.
-        train: trains the built model.
+        make: builds and trains it.
         predictions: write its predictions of validation and test rows.
         shared: keep it in the store, and take it from there when another run made it from exactly these inputs.
     """
@@ -74,8 +74,7 @@ def unit(
             context.write_predictions(folder, trained)
         context.wait()
         return trained
-    trained = build(bound.component, bound.options, context.task(seed))
-    history = train(trained, folder)
+    trained, history = make()
     if context.is_main:
         trained.save(folder)
         write_text(folder / "history.jsonl", "".join(json.dumps(record) + "\n" for record in history))
@@ -86,6 +85,7 @@ def unit(
         finish(folder, everything)
         for leftover in ("checkpoint.pt", "key.json"):
             (folder / leftover).unlink(missing_ok=True)
+        shutil.rmtree(folder / PHASES, ignore_errors=True)
     context.wait()
     return trained
 
@@ -119,29 +119,6 @@ def _keep(folder: Path, stored: Path, everything: Mapping[str, Any]) -> None:
 
 
 def train_hard(
-    context: RunContext, rows: Split, config: TrainConfig, *, seed: int, label: str, tags: Mapping[str, Any]
-) -> TrainUnit:
-    """Training on labels alone: teachers and baselines."""
-
-    def run(trained: Trained, folder: Path) -> list[dict[str, Any]]:
-        if not trained.is_network:
-            context.reporter.unit(label, 0)
-            columns = rows.columns()
-            fit_hard(trained.model, trained.features(columns), columns["target"])
-            context.reporter.unit_done("fitted")
-            return []
-        work = fit_settings(context, trained, rows, config, seed=seed, label=label, tags=tags, folder=folder)
-        head = context.head
-        return fit(
-            trained.model,
-            lambda model, batch, _: hard_only(head.hard_loss, predict(model, batch, trained.inputs), batch),
-            work,
-        )
-
-    return run
-
-
-def fit_settings(
     context: RunContext,
     trained: Trained,
     rows: Split,
@@ -151,20 +128,29 @@ def fit_settings(
     label: str,
     tags: Mapping[str, Any],
     folder: Path,
-) -> Fit:
-    """The `Fit` of a model of this run."""
-    return Fit(
-        train=rows,
-        val=context.splits.val,
-        head=context.head,
-        inputs=trained.inputs,
-        config=config,
-        seed=seed,
-        folder=folder,
-        accelerator=context.accelerator(config.precision),
-        reporter=context.reporter,
-        label=label,
-        tags={**tags, "seed": seed},
+) -> list[dict[str, Any]]:
+    """Training on labels alone: teachers and baselines. One record per epoch; none for an estimator."""
+    if not trained.is_network:
+        context.reporter.unit(label, 0)
+        columns = rows.columns()
+        fit_hard(trained.model, trained.features(columns), columns["target"])
+        context.reporter.unit_done("fitted")
+        return []
+    learner = Supervised(trained.model, trained.inputs, context.head.hard_loss)
+    return fit(
+        learner,
+        Fit(
+            train=rows,
+            val=context.splits.val,
+            head=context.head,
+            config=config,
+            seed=seed,
+            folder=folder,
+            accelerator=context.accelerator(config.precision),
+            reporter=context.reporter,
+            label=label,
+            tags={**tags, "seed": seed},
+        ),
     )
 
 

@@ -10,6 +10,7 @@ import pluggy
 from stillhouse.plugins.specs import (
     DatasetSpec,
     HeadSpec,
+    MethodSpec,
     MetricSpec,
     ObjectiveSpec,
     RecipeSpec,
@@ -55,6 +56,12 @@ def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
 
 
 @hookspec
+def stillhouse_methods() -> Iterable[MethodSpec]:
+    """Methods: how a student learns: one fit or several, peers, stages, perturbed inputs."""
+    raise NotImplementedError
+
+
+@hookspec
 def stillhouse_metrics() -> Iterable[MetricSpec]:
     """Metrics: figures of a whole split beyond those of the head."""
     raise NotImplementedError
@@ -72,6 +79,7 @@ HOOKS: dict[str, type[Spec]] = {
     "stillhouse_students": StudentSpec,
     "stillhouse_heads": HeadSpec,
     "stillhouse_objectives": ObjectiveSpec,
+    "stillhouse_methods": MethodSpec,
     "stillhouse_metrics": MetricSpec,
     "stillhouse_recipes": RecipeSpec,
 }

@@ -276,6 +276,48 @@ class ObjectiveSpec(Spec):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MethodSpec(Spec):
+    """How a student learns: ``target(*, options)`` returns a `stillhouse.methods.Method`.
+
+    What a recipe asks of a method that it does not serve is an error when the recipe is read.
+
+    Args:
+        kinds: output kinds that it serves; empty means all.
+        estimators: it serves students that are estimators, too.
+        uses_teacher: it learns from the recipe's teacher; without, the teacher is only reported beside the student.
+        several_teachers: it needs a teacher of several members.
+        taps: it serves soft terms between tapped features.
+        changes_inputs: inputs change in its steps, so that teacher outputs are neither cached nor made out of fold.
+        needs: what the rows must have beside labels: any of ``"groups"``, ``"times"``, ``"unlabelled"``.
+        students: names of its options that name students: an id, ``{"use": id, **options}``, or a list of these. They
+            are checked with the recipe.
+        resumes: a run that was killed ends with the same bits.
+    """
+
+    kind: ClassVar[str] = "method"
+    kinds: tuple[OutputKind, ...] = ()
+    estimators: bool = False
+    uses_teacher: bool = True
+    several_teachers: bool = False
+    taps: bool = True
+    changes_inputs: bool = False
+    needs: tuple[str, ...] = ()
+    students: tuple[str, ...] = ()
+    resumes: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_kinds(self, self.kinds)
+        unknown = [each for each in self.needs if each not in ("groups", "times", "unlabelled")]
+        if unknown:
+            raise SpecError(
+                f"need '{unknown[0]}' is unknown",
+                where=f"MethodSpec(name={self.name!r})",
+                fix="any of 'groups', 'times', 'unlabelled'",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class MetricSpec(Spec):
     """An extra metric: ``target(*, options)`` returns ``metric(prediction, rows) -> float`` of a whole split.
 
@@ -346,6 +388,7 @@ def _check_kinds(spec: Spec, kinds: tuple[Any, ...]) -> None:
 
 
 SPEC_TYPES: dict[str, type[Spec]] = {
-    spec.kind: spec for spec in (DatasetSpec, TeacherSpec, StudentSpec, HeadSpec, ObjectiveSpec, MetricSpec, RecipeSpec)
+    spec.kind: spec
+    for spec in (DatasetSpec, TeacherSpec, StudentSpec, HeadSpec, ObjectiveSpec, MethodSpec, MetricSpec, RecipeSpec)
 }
 """Spec class by component kind."""

@@ -4,7 +4,7 @@ parts fit each other by their specs."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ from stillhouse.kinds import DEFAULT_SOFT_LOSS, OutputKind
 from stillhouse.objectives.schedule import parse_schedule
 from stillhouse.plugins.options import validate_options
 from stillhouse.plugins.registry import Component, Registry
-from stillhouse.plugins.specs import DatasetSpec, HeadSpec, MetricSpec, ModelSpec, ObjectiveSpec
-from stillhouse.recipe.model import Recipe
+from stillhouse.plugins.specs import DatasetSpec, HeadSpec, MethodSpec, MetricSpec, ModelSpec, ObjectiveSpec
+from stillhouse.recipe.model import ComponentRef, Recipe
 from stillhouse.recipe.read import Path_, load_recipe, locate
 
 
@@ -26,11 +26,28 @@ class Bound:
     options: Mapping[str, Any]
     weight: float = 1.0
     seed: int | None = None
+    named: tuple[Bound, ...] = ()
 
     @property
     def id(self) -> str:
         """The component's full id."""
         return self.component.id
+
+
+def bind(registry: Registry, kind: str | tuple[str, ...], reference: Any) -> Bound:
+    """A component by kind and reference, options checked and filled in.
+
+    Args:
+        registry: where components are found.
+        kind: its kind, or several.
+        reference: an id, or ``{"use": id, **options}``.
+
+    Raises:
+        StillhouseError: no such component, or options that it does not have.
+    """
+    given = ComponentRef.model_validate(reference)
+    component = registry.get(kind, given.use)
+    return Bound(component, validate_options(component, given.options))
 
 
 @dataclass(frozen=True)
@@ -61,6 +78,7 @@ class ResolvedRecipe:
     dataset: Bound
     teachers: tuple[Bound, ...]
     student: Bound
+    method: Bound
     terms: tuple[BoundTerm, ...]
     metrics: tuple[Bound, ...]
     controls: tuple[Bound, ...] = ()
@@ -72,9 +90,17 @@ class ResolvedRecipe:
         assert isinstance(spec, HeadSpec)
         return spec.output
 
+    @property
+    def method_spec(self) -> MethodSpec:
+        """What the method says of itself."""
+        spec = self.method.component.spec
+        assert isinstance(spec, MethodSpec)
+        return spec
+
     def components(self) -> dict[str, Component]:
         """Every component of the run by its role."""
-        roles = {"head": self.head, "dataset": self.dataset, "student": self.student}
+        roles = {"head": self.head, "dataset": self.dataset, "student": self.student, "method": self.method}
+        roles |= {f"method.student.{position}": student for position, student in enumerate(self.method.named)}
         roles |= {f"teacher.{position}": member for position, member in enumerate(self.teachers)}
         roles |= {f"objective.{position}": term.bound for position, term in enumerate(self.terms)}
         roles |= {f"metric.{position}": metric for position, metric in enumerate(self.metrics)}
@@ -105,9 +131,10 @@ def resolve(
             member.use,
             member.options,
             weight=member.weight,
-            seed=member.seed,
+            seed=member.seed if member.count == 1 else (member.seed or recipe.teacher.seed) + number,
         )
         for position, member in enumerate(recipe.teacher.as_members())
+        for number in range(member.count)
     )
     student = checker.bind("student", ("student",), recipe.student.use, recipe.student.options)
     spec = head.component.spec
@@ -118,6 +145,7 @@ def resolve(
     terms = tuple(checker.bind_term(recipe, position, spec) for position in range(len(recipe.objectives.soft)))
     checker.check_schedule(recipe.objectives.alpha, ("objectives", "alpha"))
     checker.check_taps(recipe, terms, teachers)
+    method = checker.bind_method(recipe, spec, student, terms)
     metrics = tuple(
         checker.bind("metric", ("metrics", position), ref.use, ref.options)
         for position, ref in enumerate(recipe.metrics)
@@ -136,7 +164,7 @@ def resolve(
     )
     for position, control in enumerate(controls):
         checker.check_model(control, spec, ("controls", position))
-    return ResolvedRecipe(recipe, base, head, dataset, teachers, student, terms, metrics, controls)
+    return ResolvedRecipe(recipe, base, head, dataset, teachers, student, method, terms, metrics, controls)
 
 
 class _Checker:
@@ -221,6 +249,62 @@ class _Checker:
                 fix=f"use: soft ('{DEFAULT_SOFT_LOSS[head.output]}' for {head.output})",
             )
         return found
+
+    def bind_method(self, recipe: Recipe, head: HeadSpec, student: Bound, terms: tuple[BoundTerm, ...]) -> Bound:
+        """The method, with the students that its options name; what it does not serve is an error.
+
+        Raises:
+            IncompatibleError: see above; the message says what and why.
+        """
+        method = self.bind("method", ("method",), recipe.method.use, recipe.method.options)
+        spec = method.component.spec
+        assert isinstance(spec, MethodSpec)
+        tapped = [position for position, term in enumerate(terms) if term.student is not None]
+        members = recipe.teacher.as_members()
+        problems: list[tuple[bool, str, Path_, str]] = [
+            (
+                bool(spec.kinds) and head.output not in spec.kinds,
+                f"serves {', '.join(spec.kinds)} heads, not {head.output} heads such as '{recipe.head.use}'",
+                ("method",),
+                "choose another method (`stillhouse components --kind method`)",
+            ),
+            (
+                not spec.estimators and "estimator" in student.component.spec.tags,
+                f"trains networks, and '{student.id}' is an estimator",
+                ("student",),
+                "choose a network as student, or method: core/offline",
+            ),
+            (
+                not spec.taps and bool(tapped),
+                "compares predictions, and a soft term names taps",
+                ("objectives", "soft", tapped[0] if tapped else 0),
+                "remove 'student' and 'teacher' of that term",
+            ),
+            (
+                spec.several_teachers and sum(member.count for member in members) < 2,
+                "needs a teacher of several members",
+                ("teacher",),
+                "teacher: {members: [...]}",
+            ),
+            (
+                spec.changes_inputs and recipe.teacher.out_of_fold > 0,
+                "changes inputs in its steps, for which there are no out-of-fold outputs",
+                ("teacher", "out_of_fold"),
+                "set teacher.out_of_fold: 0",
+            ),
+        ]
+        for applies, what, path, fix in problems:
+            if applies:
+                raise IncompatibleError(f"method '{method.id}' {what}", where=self.at(*path), fix=fix)
+        named = []
+        for option in spec.students:
+            given = method.options.get(option) or []
+            for position, reference in enumerate(given if isinstance(given, list | tuple) else [given]):
+                here: Path_ = ("method", option, position)
+                student_ref = ComponentRef.model_validate(reference)
+                named.append(self.bind("student", here, student_ref.use, student_ref.options))
+                self.check_model(named[-1], head, here)
+        return replace(method, named=tuple(named))
 
     def check_taps(self, recipe: Recipe, terms: tuple[BoundTerm, ...], teachers: tuple[Bound, ...]) -> None:
         tapped = [position for position, term in enumerate(terms) if term.teacher is not None]

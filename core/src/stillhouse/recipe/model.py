@@ -34,6 +34,9 @@ class TeacherMember(ComponentRef):
 
     weight: Annotated[float, Field(gt=0, description="weight of this member in the ensemble's mean")] = 1.0
     seed: Annotated[int | None, Field(ge=0, description="seed of this member; the teacher's seed by default")] = None
+    count: Annotated[
+        int, Field(ge=1, description="so many members of this kind, with seeds that follow each other")
+    ] = 1
 
 
 class TeacherConfig(BaseModel):
@@ -179,6 +182,13 @@ class TrainConfig(_Strict):
         ),
     ] = 1.0
     workers: Annotated[int, Field(ge=0, description="loader processes; 0 loads in the training process")] = 0
+    threads: Annotated[
+        Literal["auto"] | Annotated[int, Field(ge=1)],
+        Field(
+            description="CPU threads; auto: one where steps are too short to be shared out, else all cores, divided by "
+            "the processes that run side by side"
+        ),
+    ] = "auto"
 
 
 class TrainConfigs(_Strict):
@@ -207,6 +217,7 @@ class Recipe(_Strict):
     dataset: Annotated[ComponentRef, Field(description="the rows")]
     teacher: Annotated[TeacherConfig, Field(description="the large model, or several")]
     student: Annotated[ComponentRef, Field(description="the small model")]
+    method: Annotated[ComponentRef, Field(description="how the student learns")] = ComponentRef(use="core/offline")
     objectives: Annotated[ObjectivesConfig, Field(description="hard and soft losses")] = ObjectivesConfig()
     train: Annotated[TrainConfigs, Field(description="training settings")] = TrainConfigs()
     metrics: Annotated[list[ComponentRef], Field(description="metrics beside the head's own")] = []

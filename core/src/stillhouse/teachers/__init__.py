@@ -6,12 +6,14 @@ from stillhouse.teachers.ensemble import EnsembleTeacher
 from stillhouse.teachers.estimator import EstimatorTeacher
 from stillhouse.teachers.live import LiveTeacher
 from stillhouse.teachers.source import TeacherSource
+from stillhouse.teachers.stored import StoredTeacher
 
 __all__ = [
     "CachedTeacher",
     "EnsembleTeacher",
     "EstimatorTeacher",
     "LiveTeacher",
+    "StoredTeacher",
     "TeacherSource",
     "write_cache",
 ]

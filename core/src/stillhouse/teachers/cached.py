@@ -9,16 +9,17 @@ import torch
 from torch import Tensor
 
 from stillhouse.errors import IncompatibleError, RunFolderError
-from stillhouse.forwarding import to_device
+from stillhouse.forwarding import in_order, to_device
 from stillhouse.storage import digest, read_json, replacing_folder, write_json
 from stillhouse.teachers.source import TeacherSource
-from stillhouse.training.rows import in_order
+from stillhouse.teachers.stored import RowIndex
 from stillhouse.types import Batch, Outputs, Split
 
 
-def cache_key(*, data: str, teacher: str, taps: tuple[str, ...]) -> str:
-    """Key of a cache's content: fingerprint of the rows (their transforms included), of the teacher, and its taps."""
-    return digest({"data": data, "teacher": teacher, "taps": taps})
+def cache_key(*, data: str, teacher: str, taps: tuple[str, ...], members: bool = False) -> str:
+    """Key of a cache's content: fingerprint of the rows (their transforms included), of the teacher, its taps, and
+    whether its members are kept."""
+    return digest({"data": data, "teacher": teacher, "taps": taps, "members": members})
 
 
 def write_cache(
@@ -29,6 +30,7 @@ def write_cache(
     key: str,
     device: torch.device | None = None,
     batch_size: int = 512,
+    members: bool = False,
 ) -> None:
     """Store what a source says of every row of a split.
 
@@ -39,6 +41,7 @@ def write_cache(
         key: see `cache_key`; checked when the cache is opened.
         device: where the teacher computes; the CPU by default.
         batch_size: rows per call.
+        members: store what each member of an ensemble says, too.
 
     Raises:
         IncompatibleError: the rows are augmented at random, so stored outputs would be of other inputs than the
@@ -59,6 +62,8 @@ def write_cache(
                 "prediction": outputs.prediction,
                 **{f"feature {name}": value for name, value in outputs.features.items()},
             }
+            if members and outputs.members is not None:
+                entries["members"] = outputs.members.transpose(0, 1)  # rows first, as in all arrays
             for name, value in entries.items():
                 if name not in arrays:
                     file = temporary / f"{len(arrays)}.npy"
@@ -86,8 +91,7 @@ class CachedTeacher:
 
     def __init__(self, *folders: tuple[Path, str | None]) -> None:
         self._parts = [_open(folder, key) for folder, key in folders]
-        index = torch.cat([rows for rows, _ in self._parts])
-        self._sorted, self._order = torch.sort(index)
+        self._rows = RowIndex(torch.cat([rows for rows, _ in self._parts]))
         self._starts = np.cumsum([0, *(len(rows) for rows, _ in self._parts)])
 
     def __call__(self, batch: Batch) -> Outputs:
@@ -96,11 +100,12 @@ class CachedTeacher:
         Raises:
             RunFolderError: a row is not in the cache.
         """
-        rows = self._positions(batch["index"].cpu()).numpy()
+        rows = self._rows(batch["index"]).numpy()
         device = batch["index"].device
         entries = {name: self._gather(name, rows).to(device) for name in self._parts[0][1]}
-        prediction = entries.pop("prediction")
-        return Outputs(prediction, {name.removeprefix("feature "): value for name, value in entries.items()})
+        prediction, members = entries.pop("prediction"), entries.pop("members", None)
+        features = {name.removeprefix("feature "): value for name, value in entries.items()}
+        return Outputs(prediction, features, None if members is None else members.transpose(0, 1))
 
     def _gather(self, name: str, rows: np.ndarray) -> Tensor:
         first = self._parts[0][1][name]
@@ -109,17 +114,6 @@ class CachedTeacher:
             here = (rows >= start) & (rows < end)
             gathered[here] = arrays[name][rows[here] - start]
         return torch.from_numpy(gathered)
-
-    def _positions(self, index: Tensor) -> Tensor:
-        at = torch.searchsorted(self._sorted, index).clamp_max(len(self._sorted) - 1)
-        missing = index[self._sorted[at] != index]
-        if len(missing):
-            raise RunFolderError(
-                f"row {int(missing[0])} has no cached teacher output",
-                where="teacher cache",
-                fix="remove the run's teacher folder; it is made again",
-            )
-        return self._order[at]
 
 
 def _open(folder: Path, key: str | None) -> tuple[Tensor, dict[str, np.ndarray]]:

@@ -34,7 +34,8 @@ class EnsembleTeacher:
 
     def __call__(self, batch: Batch) -> Outputs:
         """See `TeacherSource`."""
-        return Outputs(combine([source(batch).prediction for source in self._sources], self._weights, self._kind))
+        predictions = [source(batch).prediction for source in self._sources]
+        return Outputs(combine(predictions, self._weights, self._kind), members=torch.stack(predictions))
 
 
 def combine(predictions: Sequence[Tensor], weights: Sequence[float], kind: OutputKind) -> Tensor:

@@ -1,41 +1,21 @@
-"""Distillation for people with a loop or data of their own: one step, and a small complete training."""
+"""Distillation for people with a loop or data of their own: a small complete training without recipe or run folder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from stillhouse.errors import TrainingError
-from stillhouse.forwarding import predict, to_device
-from stillhouse.taps import Taps
+from stillhouse.forwarding import to_device
 from stillhouse.teachers import LiveTeacher, TeacherSource
 from stillhouse.training.finite import FiniteGuard
+from stillhouse.training.learner import Distillation
+from stillhouse.training.loop import train_epoch
 from stillhouse.training.loss import DistillationLoss, HardLoss, Term
-from stillhouse.types import Batch, Outputs
-
-
-def distillation_step(
-    teacher: TeacherSource, loss: DistillationLoss, taps: Taps, inputs: Sequence[str]
-) -> Callable[[nn.Module, Batch, int], tuple[Tensor, dict[str, dict[str, Tensor]]]]:
-    """The loss of one step: student forward (through whatever wraps it), teacher's word, equation (2).
-
-    Args:
-        teacher: where the teacher's signal comes from.
-        loss: the weighted sum.
-        taps: open taps on the student.
-        inputs: batch entries that the student is called with.
-    """
-
-    def step(model: nn.Module, batch: Batch, labelled: int) -> tuple[Tensor, dict[str, dict[str, Tensor]]]:
-        taps.clear()
-        prediction = predict(model, batch, inputs)
-        total, values = loss(Outputs(prediction, taps.take()), teacher(batch), batch, labelled)
-        return total, values
-
-    return step
+from stillhouse.types import Batch
 
 
 def distill(
@@ -84,49 +64,34 @@ def distill(
         raise ValueError("without hard_loss only the soft terms can count: give alpha=0")
     where = torch.device(device)
     terms = [each if isinstance(each, Term) else Term(name=type(each).__name__, objective=each) for each in objectives]
-    loss = DistillationLoss(hard_loss, terms, alpha).to(where)
-    student.to(where)
-    source: TeacherSource
+    loss = DistillationLoss(hard_loss, terms, alpha)
+    source: Any = teacher
     if isinstance(teacher, nn.Module):
         source = LiveTeacher(teacher.to(where), inputs=inputs, taps=loss.teacher_taps)
-    else:
-        source = teacher
     torch.manual_seed(seed)
-    optimizer = optimizer or torch.optim.AdamW([*student.parameters(), *loss.parameters()], lr=lr)
+    learner = Distillation(student, inputs, loss, source).to(where)
+    optimizer = optimizer or torch.optim.AdamW(learner.parameters(), lr=lr)
     history = []
-    with Taps(student, loss.student_taps) as taps:
-        step = distillation_step(source, loss, taps, inputs)
-        for epoch in range(epochs):
-            loss.set_progress(epoch / max(epochs - 1, 1))
-            student.train()
-            sums: dict[str, Tensor] = {}
-            count = 0
-            guard = FiniteGuard("the loss", epoch, fix="lower lr")
-            for batch in batches:
-                batch = to_device(batch, where)
-                total, values = step(student, batch, len(batch[inputs[0]]))
-                guard.watch(total, batch)
-                optimizer.zero_grad(set_to_none=True)
-                total.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-                count += 1
-                for name, value in (
-                    ("loss", total.detach()),
-                    *((name, pair["raw"]) for name, pair in values.items()),
-                ):
-                    sums[name] = sums.get(name, torch.zeros((), device=where)) + value
-            guard.check()
-            if not count:
-                raise TrainingError(
-                    "there are no batches",
-                    where=f"distill, epoch {epoch + 1}",
-                    fix="give a list or a loader, not an iterator that is used up after one epoch",
-                )
-            means = {name: float(value) / count for name, value in sums.items()}
-            history.append(means)
-            if on_epoch is not None:
-                on_epoch(epoch, means)
+    for epoch in range(epochs):
+        learner.set_progress(epoch / max(epochs - 1, 1))
+        guard = FiniteGuard("the loss", epoch, fix="lower lr")
+        found = train_epoch(learner, _labelled(batches, inputs, where), optimizer, guard)
+        if not found["steps"]:
+            raise TrainingError(
+                "there are no batches",
+                where=f"distill, epoch {epoch + 1}",
+                fix="give a list or a loader, not an iterator that is used up after one epoch",
+            )
+        means = {"loss": found["loss"], **{name: values["raw"] for name, values in found["terms"].items()}}
+        history.append(means)
+        if on_epoch is not None:
+            on_epoch(epoch, means)
     if isinstance(source, LiveTeacher):
         source.assert_unchanged()
     student.eval()
     return history
+
+
+def _labelled(batches: Iterable[Batch], inputs: Sequence[str], device: torch.device) -> Iterator[tuple[Batch, int]]:
+    for batch in batches:
+        yield to_device(batch, device), len(batch[inputs[0]])

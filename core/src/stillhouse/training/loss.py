@@ -13,6 +13,9 @@ from stillhouse.objectives.combine import combined_loss
 from stillhouse.objectives.schedule import Schedule, parse_schedule
 from stillhouse.types import Batch, Outputs
 
+TermValues = dict[str, dict[str, Tensor]]
+"""Raw and weighted value of each term of a loss, detached: ``{"hard": {"raw": ..., "weighted": ...}, ...}``."""
+
 HardLoss = Callable[[Tensor, Batch], Tensor]
 """Mean loss of a prediction against ``batch["target"]``: a head's ``hard_loss``."""
 
@@ -127,9 +130,3 @@ class DistillationLoss(nn.Module):
                 raw = self.hard_loss(student.prediction[:labelled].detach(), rows)
             values["hard"] = {"raw": raw, "weighted": torch.zeros_like(raw)}
         return total, values
-
-
-def hard_only(hard_loss: HardLoss, prediction: Tensor, batch: Batch) -> tuple[Tensor, dict[str, dict[str, Tensor]]]:
-    """The loss without distillation, logged in the same form."""
-    loss = hard_loss(prediction, batch)
-    return loss, {"hard": {"raw": loss.detach(), "weighted": loss.detach()}}

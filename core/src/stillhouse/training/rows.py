@@ -56,9 +56,3 @@ def batches(split: Split, steps: Sequence[Sequence[int]], *, workers: int = 0) -
     """The batches of the given positions, in order."""
     loader: DataLoader[Batch] = DataLoader(split, batch_size=None, sampler=list(steps), num_workers=workers)
     yield from loader
-
-
-def in_order(split: Split, batch_size: int = 512) -> Iterator[Batch]:
-    """All rows in order."""
-    for start in range(0, len(split), batch_size):
-        yield split.batch(range(start, min(start + batch_size, len(split))))

@@ -1,9 +1,10 @@
-"""What a resumed training needs: weights, optimiser, schedule, the best epoch so far, and how it is kept on disk."""
+"""What a resumed training needs: weights, optimiser, schedule, the best epochs so far, and how it is kept on disk."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,75 +14,91 @@ from torch.optim.swa_utils import AveragedModel
 
 from stillhouse.recipe.model import TrainConfig
 from stillhouse.storage import read_checkpoint, write_checkpoint
+from stillhouse.training.learner import Learner
+
+CHECKPOINT = "checkpoint.pt"
+
+
+@dataclass
+class Best:
+    """The best epoch of one network on validation rows."""
+
+    value: float = math.nan
+    epoch: int = -1
+    weights: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass
 class TrainingState:
-    """Everything that a resumed training needs."""
+    """Everything that a resumed training needs.
 
-    model: nn.Module
-    extra: nn.Module | None
+    Attributes:
+        averages: moving average of each judged network, where the settings ask for one.
+        best: best epoch of each judged network.
+    """
+
+    learner: Learner
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
-    average: AveragedModel | None
+    averages: Mapping[str, AveragedModel]
+    best: dict[str, Best]
     epoch: int = 0
-    best_value: float = math.nan
-    best_epoch: int = -1
-    best_weights: dict[str, Tensor] | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
+
+    def candidates(self) -> dict[str, nn.Module]:
+        """The networks to judge: averages where there are some."""
+        return {
+            name: self.averages[name].module if name in self.averages else model
+            for name, model in self.learner.judged.items()
+        }
 
     def exhausted(self, config: TrainConfig) -> bool:
         """Whether ``patience`` epochs went by without a better one."""
-        return (
-            config.patience is not None and self.best_epoch >= 0 and self.epoch - 1 - self.best_epoch >= config.patience
-        )
+        latest = max(best.epoch for best in self.best.values())
+        return config.patience is not None and latest >= 0 and self.epoch - 1 - latest >= config.patience
 
     def finish_epoch(
-        self, chosen: nn.Module, value: float, higher: bool, config: TrainConfig, record: dict[str, Any]
+        self, values: Mapping[str, float], higher_is_better: bool, config: TrainConfig, record: dict[str, Any]
     ) -> None:
-        """Keep the weights of ``chosen`` if its validation ``value`` is the best so far, and count the epoch."""
-        better = math.isfinite(value) and (
-            math.isnan(self.best_value)
-            or config.select == "last"
-            or (value > self.best_value if higher else value < self.best_value)
-        )
-        if better:
-            self.best_value, self.best_epoch = value, self.epoch
-            self.best_weights = {name: tensor.detach().cpu().clone() for name, tensor in chosen.state_dict().items()}
+        """Keep the weights of every candidate whose validation value is its best so far, and count the epoch."""
+        candidates = self.candidates()
+        for name, value in values.items():
+            best = self.best[name]
+            if math.isfinite(value) and (
+                math.isnan(best.value)
+                or config.select == "last"
+                or (value > best.value if higher_is_better else value < best.value)
+            ):
+                weights = {key: tensor.detach().cpu().clone() for key, tensor in candidates[name].state_dict().items()}
+                self.best[name] = Best(value, self.epoch, weights)
         self.history.append(record)
         self.epoch += 1
 
     def save(self, folder: Path) -> None:
         """Write ``checkpoint.pt`` atomically."""
         write_checkpoint(
-            folder / "checkpoint.pt",
+            folder / CHECKPOINT,
             {
-                "model": self.model.state_dict(),
-                "extra": self.extra.state_dict() if self.extra is not None else {},
+                "learner": self.learner.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "scheduler": {key: value for key, value in self.scheduler.state_dict().items() if key != "lr_lambdas"},
-                "average": self.average.state_dict() if self.average is not None else {},
+                "averages": {name: average.state_dict() for name, average in self.averages.items()},
+                "best": {name: asdict(best) for name, best in self.best.items()},
                 "epoch": self.epoch,
-                "best_value": self.best_value,
-                "best_epoch": self.best_epoch,
-                "best_weights": self.best_weights or {},
                 "history": self.history,
             },
         )
 
     def resume(self, folder: Path | None) -> None:
         """Take up what ``checkpoint.pt`` holds, where there is one."""
-        path = folder / "checkpoint.pt" if folder is not None else None
+        path = folder / CHECKPOINT if folder is not None else None
         if path is None or not path.exists():
             return
         state = read_checkpoint(path)
-        self.model.load_state_dict(state["model"])
-        if self.extra is not None:
-            self.extra.load_state_dict(state["extra"])
+        self.learner.load_state_dict(state["learner"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict({**state["scheduler"], "lr_lambdas": [None]})
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
+        for name, average in self.averages.items():
+            average.load_state_dict(state["averages"][name])
+        self.best = {name: Best(**best) for name, best in state["best"].items()}
         self.epoch, self.history = state["epoch"], state["history"]
-        self.best_value, self.best_epoch = state["best_value"], state["best_epoch"]
-        self.best_weights = state["best_weights"] or None

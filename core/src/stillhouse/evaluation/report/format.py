@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 NONE = "–"
@@ -71,3 +72,9 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def threads(given: Any) -> str:
+    """CPU threads of the trainings, as the manifest has them: ``"training on 1 thread"``."""
+    counts = sorted({count for stage in given.get("training", {}).values() for count in stage}) or [given["process"]]
+    return f"training on {' or '.join(map(str, counts))} thread{'' if counts == [1] else 's'}"

@@ -66,6 +66,7 @@ def write_report(run_dir: Path, *, head: Head | None = None) -> Path:
         tiles=_tiles(run),
         rows=_comparison(run),
         others=_others(run),
+        method=_method(run),
         metrics=_all_metrics(run),
         figures=[_draw(figure, f"f{number}") for number, figure in enumerate(figures)],
         warnings=warnings,
@@ -230,6 +231,21 @@ def _others(run: Run) -> list[dict[str, str]]:
     for name, metrics in (run.summary.get("references") or {}).items():
         found.append({"name": name, "kind": "reference", "value": fmt.figure(metrics.get(run.primary)), "interval": ""})
     return found
+
+
+def _method(run: Run) -> dict[str, Any] | None:
+    """The method's own figures: a row each, a column for every model that they are of."""
+    given = run.summary.get("method") or {}
+    table = (run.summary.get("method_facts") or {}).get("table") or []
+    if not table:
+        return None
+    models = list(dict.fromkeys(entry["model"] for entry in table))
+    names = list(dict.fromkeys(entry["name"] for entry in table))
+    cells = {
+        (entry["name"], entry["model"]): (fmt.figure(entry["mean"]), fmt.interval(entry["ci95"], entry["mean"]))
+        for entry in table
+    }
+    return {"id": given.get("id", ""), "models": models, "rows": names, "cells": cells}
 
 
 def _all_metrics(run: Run) -> dict[str, Any]:

@@ -1,0 +1,301 @@
+"""What the framework gives to a method: rows, head, teacher, losses, and fits that resume to the bit."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from stillhouse.errors import RecipeError
+from stillhouse.methods.losses import idle_term, make_terms, try_loss
+from stillhouse.progress import Reporter
+from stillhouse.recipe.check import Bound, BoundTerm
+from stillhouse.recipe.model import TrainConfig
+from stillhouse.storage import read_json, read_tensors, write_json, write_tensors
+from stillhouse.teachers import EnsembleTeacher, StoredTeacher, TeacherSource
+from stillhouse.trained import Trained, build
+from stillhouse.training.learner import Distillation, Learner, Supervised
+from stillhouse.training.loop import Fit, fit
+from stillhouse.training.loss import DistillationLoss
+from stillhouse.types import Head, Split, Splits, Task
+
+PHASES = "phases"
+"""Folder of the finished phases of a model that is in training."""
+
+
+class _Unset:
+    """Tells "not given" from None."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodContext:
+    """What the framework gives to a method for the student of one seed.
+
+    Args:
+        splits: the rows; a method trains on ``train`` and ``unlabelled`` and never looks at ``test``.
+        head: what the task means.
+        student: the recipe's student, with its options.
+        teachers: the members of the recipe's teacher, frozen.
+        terms: the recipe's soft terms.
+        alpha: the recipe's share of the hard loss, a number or a schedule.
+        config: training settings of the student.
+        seed: seed of the student.
+        accelerator: devices, precision and processes.
+        reporter: told of every epoch.
+        label: what to call the student, e.g. ``"student, seed 0"``.
+        tags: fields of every record of this student.
+        folder: of this student; phases and checkpoints are kept there while it is in training.
+        teacher_source: the recipe's teacher as a source, by tapped modules and whether its members are wanted.
+        bind: a component of the recipe by kind and reference (``{"use": id, **options}``), checked.
+        warn: tells the user something, once.
+        history: records of all epochs so far.
+        notes: what `note` kept.
+    """
+
+    splits: Splits
+    head: Head
+    student: Bound
+    teachers: tuple[Trained, ...]
+    terms: tuple[BoundTerm, ...]
+    alpha: Any
+    config: TrainConfig
+    seed: int
+    accelerator: Accelerator
+    reporter: Reporter
+    label: str
+    tags: Mapping[str, Any]
+    folder: Path
+    teacher_source: Callable[[Sequence[str], bool], TeacherSource]
+    bind: Callable[[str, Any], Bound]
+    warn: Callable[[str], None]
+    history: list[dict[str, Any]] = field(default_factory=list)
+    notes: dict[str, Any] = field(default_factory=dict)
+    _random_state: list[Tensor] = field(default_factory=list)
+
+    @property
+    def device(self) -> torch.device:
+        """Where models are."""
+        device: torch.device = self.accelerator.device
+        return device
+
+    # Models ----------------------------------------------------------------------------------------------------------
+
+    def build(self, component: Bound | None = None, *, seed: int | None = None) -> Trained:
+        """A model with its initial weights: the recipe's student, or another component.
+
+        Args:
+            component: what to build; the recipe's student by default.
+            seed: seed of the weights; the student's own by default. `derived_seed` gives others.
+
+        Raises:
+            OptionError: it cannot be built with its options.
+        """
+        chosen = component or self.student
+        task = Task(
+            info=self.splits.info,
+            kind=self.head.kind,
+            outputs=self.head.outputs,
+            seed=self.seed if seed is None else seed,
+        )
+        trained = build(chosen.component, chosen.options, task)
+        # Adapters draw their weights where the student's own ended, also when a finished phase is not trained again.
+        self._random_state[:] = [torch.get_rng_state()]
+        return trained
+
+    def derived_seed(self, name: str) -> int:
+        """A seed that is a function of the student's seed and a name, e.g. of a peer."""
+        return zlib.crc32(f"{self.seed}/{name}".encode()) % 2**31
+
+    # Teachers --------------------------------------------------------------------------------------------------------
+
+    def signal(self, taps: Sequence[str] = (), *, members: bool = False) -> TeacherSource:
+        """The recipe's teacher: cached outputs where its recipe and the rows allow it, else asked at every step.
+
+        Args:
+            taps: modules of the teacher whose features are wanted.
+            members: the outputs have what each member of an ensemble said, too.
+        """
+        return self.teacher_source(taps, members)
+
+    def as_teacher(self, *models: Trained, taps: Sequence[str] = ()) -> TeacherSource:
+        """Finished models as a teacher (their mean, when there are several); frozen from here on.
+
+        Its predictions of the training rows are computed once, unless rows are augmented at random or features are
+        tapped.
+        """
+        for model in models:
+            if model.is_network:
+                model.model.to(self.device).eval().requires_grad_(False)
+        sources = [model.source(taps=taps) for model in models]
+        live = (
+            sources[0]
+            if len(sources) == 1
+            else EnsembleTeacher(sources, weights=[1.0] * len(sources), kind=self.head.kind)
+        )
+        parts = [self.splits.train] + ([self.splits.unlabelled] if self.splits.unlabelled is not None else [])
+        if taps or any(part.stochastic for part in parts):
+            return live
+        return StoredTeacher.of(live, parts, self.device)
+
+    # Losses ----------------------------------------------------------------------------------------------------------
+
+    def supervised(self, student: Trained) -> Supervised:
+        """Learning from labels alone."""
+        return Supervised(student.model, student.inputs, self.head.hard_loss)
+
+    def loss(
+        self,
+        student: Trained,
+        *,
+        terms: Sequence[BoundTerm] | None = None,
+        alpha: Any = _Unset,
+        teacher: Trained | None = None,
+    ) -> DistillationLoss:
+        """The weighted sum of hard and soft losses, with adapters for this student.
+
+        Args:
+            student: the network that learns.
+            terms: the soft terms; the recipe's by default.
+            alpha: share of the hard loss; the recipe's by default.
+            teacher: the network to tap; the recipe's teacher by default.
+        """
+        if self._random_state:
+            torch.set_rng_state(self._random_state[0])
+        tapped = teacher or (self.teachers[0] if len(self.teachers) == 1 else None)
+        made = make_terms(self.terms if terms is None else terms, self.splits, student, tapped, self.device)
+        return DistillationLoss(self.head.hard_loss, made, self.alpha if alpha is _Unset else alpha)
+
+    def distillation(
+        self,
+        student: Trained,
+        teacher: TeacherSource | None = None,
+        *,
+        terms: Sequence[BoundTerm] | None = None,
+        alpha: Any = _Unset,
+    ) -> Distillation:
+        """Learning from labels and a teacher, tried on two rows.
+
+        Args:
+            student: the network that learns.
+            teacher: where the teacher's outputs come from; the recipe's teacher by default.
+            terms: the soft terms; the recipe's by default.
+            alpha: share of the hard loss; the recipe's by default.
+
+        Raises:
+            IncompatibleError: terms that do not fit the two models or the rows.
+        """
+        loss = self.loss(student, terms=terms, alpha=alpha)
+        source = self.signal(loss.teacher_taps) if teacher is None else teacher
+        learner = Distillation(student.model, student.inputs, loss, source)
+        try_loss(learner, self.splits, self.device)
+        return learner
+
+    # Fits ------------------------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        learner: Learner,
+        *,
+        phase: str = "",
+        rows: Split | None = None,
+        unlabelled: Split | type[_Unset] | None = _Unset,
+        **settings: Any,
+    ) -> list[dict[str, Any]]:
+        """Train a learner: one phase of a method. A finished phase is not trained again when a run goes on.
+
+        Args:
+            learner: what learns; left with the weights of its chosen epoch.
+            phase: name of the phase, unique among those of the method; empty for a method of one fit.
+            rows: training rows; the recipe's by default.
+            unlabelled: rows that only a teacher labels; those of the dataset by default.
+            **settings: training settings that differ from those of the recipe, e.g. ``epochs=5``.
+
+        Returns:
+            one record per epoch.
+
+        Raises:
+            RecipeError: a setting does not exist or has a wrong value.
+            TrainingError: see `stillhouse.training.loop.fit`.
+        """
+        folder = self.folder / PHASES / phase if phase else self.folder
+        label = f"{self.label}, {phase}" if phase else self.label
+        if phase and (folder / "done.json").exists():
+            self.reporter.unit(label, 0)
+            history = _read_phase(folder, learner)
+            self.reporter.unit_done("finished before")
+        else:
+            work = Fit(
+                train=self.splits.train if rows is None else rows,
+                val=self.splits.val,
+                head=self.head,
+                config=_changed(self.config, settings, phase),
+                seed=self.derived_seed(phase) if phase else self.seed,
+                folder=folder,
+                accelerator=self.accelerator,
+                reporter=self.reporter,
+                label=label,
+                tags={**self.tags, "seed": self.seed, **({"phase": phase} if phase else {})},
+                unlabelled=self.splits.unlabelled if isinstance(unlabelled, type) else unlabelled,
+            )
+            if self.accelerator.is_main_process:
+                folder.mkdir(parents=True, exist_ok=True)
+            self.accelerator.wait_for_everyone()
+            history = fit(learner, work)
+            if phase and self.accelerator.is_main_process:
+                _write_phase(folder, learner, history)
+            self.accelerator.wait_for_everyone()
+        self.history.extend(history)
+        if idle := idle_term(history):
+            self.warn(
+                f"term '{idle[0]}' was under 1 % of the loss for a whole epoch (first in epoch {idle[1]} of seed "
+                f"{self.seed}); raise its weight or drop it"
+            )
+        return history
+
+    # Figures ---------------------------------------------------------------------------------------------------------
+
+    def validate(self, model: Trained) -> dict[str, float]:
+        """The head's metrics of the validation rows."""
+        return self.judge("val", model.predict(self.splits.val, self.device))
+
+    def judge(self, split: str, prediction: Tensor) -> dict[str, float]:
+        """The head's metrics of predictions of a split, ``"val"`` or ``"test"`` (in `Method.evaluate` only)."""
+        rows = self.splits.named()[split].columns(["target", "index", *self.head.row_entries()])
+        return self.head.evaluate(prediction, rows)
+
+    def note(self, **facts: Any) -> None:
+        """Keep facts about this training (chosen peer, rows dropped) for the summary and the report; JSON-ready."""
+        self.notes.update(json.loads(json.dumps(facts)))
+
+
+def _changed(config: TrainConfig, settings: Mapping[str, Any], phase: str) -> TrainConfig:
+    unknown = sorted(set(settings) - set(TrainConfig.model_fields))
+    if unknown:
+        raise RecipeError(
+            f"'{unknown[0]}' is not a training setting",
+            where=f"method, phase '{phase}'",
+            fix=f"one of {', '.join(TrainConfig.model_fields)}",
+        )
+    return TrainConfig.model_validate({**config.model_dump(), **settings})
+
+
+def _write_phase(folder: Path, learner: Learner, history: list[dict[str, Any]]) -> None:
+    """Weights of all that learned, then the record whose presence says that they are there."""
+    state = {name: tensor.detach().cpu().clone() for name, tensor in learner.state_dict().items()}
+    write_tensors(folder / "learner.safetensors", state)
+    write_json(folder / "done.json", history)
+    (folder / "checkpoint.pt").unlink(missing_ok=True)
+
+
+def _read_phase(folder: Path, learner: Learner) -> list[dict[str, Any]]:
+    learner.load_state_dict(read_tensors(folder / "learner.safetensors"))
+    learner.eval()
+    history: list[dict[str, Any]] = read_json(folder / "done.json")
+    return history
