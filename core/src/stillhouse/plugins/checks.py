@@ -258,7 +258,7 @@ def _spec(component: Component) -> None:
 def _target(component: Component) -> None:
     try:
         component.load()
-        for field in ("reader", "features"):
+        for field in ("reader", "features", "rules"):
             if other := getattr(component.spec, field, ""):
                 load_target(other, who=f"{component.kind} '{component.id}', {field}")
     except MissingDependencyError as error:

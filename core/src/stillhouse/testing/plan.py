@@ -76,7 +76,8 @@ class Plan:
         from stillhouse.testing.process import plan_process
         from stillhouse.testing.recipes import plan_recipe
 
-        yield from plan_process(self.record, self._manager.implementations(self.record))
+        own = self._manager.components_of(self.record)
+        yield from plan_process(self.record, self._manager.implementations(self.record), own)
         # In the order in which the checks build on each other.
         for kind, plan in (
             ("dataset", plan_dataset),
