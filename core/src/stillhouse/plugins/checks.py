@@ -277,11 +277,12 @@ def _loaded(component: Component) -> Any:
 
 
 def _recipe_shape(component: Component, text: Any) -> None:
-    import yaml
+    from ruamel.yaml import YAML  # only recipes need it
+    from ruamel.yaml.error import YAMLError
 
     try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        content = YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
         raise PluginError(f"'{component.spec.target}' is not YAML: {error}", fix="correct the file") from error
     if not isinstance(content, dict):
         raise PluginError(

@@ -146,7 +146,8 @@ def probe_reference(request: dict[str, str]) -> dict[str, str]:
     found = {"recipe.yaml": (folder / "recipe.yaml").read_text(encoding="utf-8")}
     for path in sorted(folder.rglob("*")):
         if path.suffix == ".safetensors" or path.parent.name == "data":
-            found[str(path.relative_to(folder))] = hashlib.sha256(path.read_bytes()).hexdigest()
+            with path.open("rb") as content:
+                found[str(path.relative_to(folder))] = hashlib.file_digest(content, "sha256").hexdigest()
     return found
 
 
