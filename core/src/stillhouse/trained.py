@@ -175,9 +175,7 @@ def _read_estimator(path: Path, component: Component) -> Any:
         return skops.io.load(path, trusted=foreign)
     except RunFolderError:
         raise
-    except (
-        Exception
-    ) as error:  # skops raises whatever the parts of a damaged archive raise: zip, JSON, key and type errors
+    except Exception as error:  # damaged archives raise zip, JSON, key and type errors alike
         raise RunFolderError(
             f"cannot read the estimator: {type(error).__name__}: {error}",
             where=str(path),

@@ -47,7 +47,7 @@ def parse_value(text: str, *, source: str) -> Any:
 
 def to_yaml(values: Any) -> str:
     """Plain values as YAML, fields in their order."""
-    yaml = YAML(typ="safe", pure=True)
+    yaml: Any = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
     yaml.allow_unicode = True
     yaml.width = 1 << 16  # a line for each value
@@ -81,11 +81,11 @@ def _read(text: str, source: str) -> tuple[Any, dict[Path_, int]]:
     except (YAMLError, ValueError, RecursionError) as error:
         # Scalars such as 2026-99-99 raise ValueError, control characters a YAML error without a mark.
         mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
+        place = f"{source}, line {mark.line + 1}" if mark else source
         problem = getattr(error, "problem", None) or (str(error).splitlines() or [type(error).__name__])[0]
         raise RecipeError(
             f"not valid YAML: {problem}",
-            where=f"{source}{line}",
+            where=place,
             fix="check indentation, colons, brackets and quotes there",
         ) from error
 

@@ -1,8 +1,8 @@
 """What a fresh process finds out about a plugin; started by `stillhouse.testing.process`, with a request on stdin.
 
 ``import``: the time that importing the plugin and calling its hooks takes, the heavy packages that come with it, and
-what is different in the process after the plugin was removed. ``modules``: which of the modules that targets name cannot
-be imported before all others. ``reference``: digests of a small run of the core.
+what is different in the process after the plugin was removed. ``modules``: which of the modules that targets name
+cannot be imported before all others. ``reference``: digests of a small run of the core.
 """
 
 from __future__ import annotations

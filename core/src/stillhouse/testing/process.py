@@ -27,8 +27,8 @@ TIMEOUT = 300
 
 
 def plan_process(record: PluginRecord, module: Any, components: Sequence[Component]) -> list[Planned]:
-    """``light-import``, ``import-order``, ``unregister`` and ``non-interference``; the core itself is only asked for the
-    first two.
+    """``light-import``, ``import-order``, ``unregister`` and ``non-interference``; the core itself is only asked for
+    the first two.
 
     Args:
         record: the plugin.

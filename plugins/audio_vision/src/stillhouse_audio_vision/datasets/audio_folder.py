@@ -79,7 +79,7 @@ def audio_folder(
     if repeated.any():
         row = int(np.argmax(repeated))
         raise DataError(
-            f"row {row + 2}: '{paths[row].relative_to(folder)}' stands in the table twice",
+            f"row {row + 2}: '{rows[file].iloc[row]}' stands in the table twice",
             where=str(where),
             fix="keep one row",
         )
