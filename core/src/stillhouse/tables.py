@@ -14,7 +14,7 @@ from stillhouse.errors import DataError, nearest
 
 SUFFIXES = (".csv", ".parquet")
 """Types of files that `read_table` reads."""
-SHOWN = 80
+_SHOWN = 80
 """Characters of a value that an error shows."""
 
 
@@ -98,7 +98,7 @@ def refuse(bad: np.ndarray, column: pd.Series, what: str, *, where: str, first: 
 
 
 def _shortened(text: str) -> str:
-    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 def numbers(column: pd.Series, *, where: str, first: int, gaps: bool = False) -> np.ndarray:

@@ -13,8 +13,11 @@ from pydantic import BaseModel, ValidationError
 
 from stillhouse.errors import RecipeError, nearest
 from stillhouse.plugins.registry import Registry
-from stillhouse.recipe.model import Recipe
+from stillhouse.recipe.model import ComponentRef, Recipe, TeacherConfig
 from stillhouse.recipe.text import Path_, parse_value, parse_yaml
+
+SHORT = [name for name, field in Recipe.model_fields.items() if field.annotation in (ComponentRef, TeacherConfig)]
+"""Fields that may be a component's id alone, short for a mapping with ``use``."""
 
 
 def apply_overrides(values: dict[str, Any], overrides: Iterable[str]) -> None:
@@ -45,11 +48,7 @@ def apply_overrides(values: dict[str, Any], overrides: Iterable[str]) -> None:
         if isinstance(place, list):
             place[_position(place, last, where)] = value
         else:
-            if (
-                isinstance(place.get(last), str)
-                and last in ("student", "dataset", "head", "teacher")
-                and isinstance(value, dict)
-            ):
+            if isinstance(place.get(last), str) and last in SHORT and isinstance(value, dict):
                 value = {"use": place[last], **value}
             place[last] = value
 

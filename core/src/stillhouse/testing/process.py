@@ -20,7 +20,7 @@ from stillhouse.plugins.checks import Planned, Skipped, counted
 from stillhouse.plugins.manager import CORE
 from stillhouse.plugins.records import PluginRecord
 from stillhouse.plugins.registry import Component
-from stillhouse.plugins.specs import load_target
+from stillhouse.plugins.specs import KINDS, load_target
 
 TIMEOUT = 300
 """Seconds after which a process is given up."""
@@ -74,7 +74,7 @@ def _modules(components: Sequence[Component]) -> list[str]:
     """Modules that the targets name and that other checks found to be there, each once."""
     found: dict[str, None] = {}
     for component in components:
-        if component.kind == "recipe":  # its target is a file
+        if KINDS[component.kind].given is None:  # the target is a file
             continue
         for field in ("target", "reader", "features", "rules"):
             if target := getattr(component.spec, field, ""):
