@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 import stillhouse
 from stillhouse.cli import app as cli_app
 from stillhouse.cli import main
-from stillhouse.cli.components_cmd import Kind
 from stillhouse.cli.shared import FLAGS, VALUES, hoisted
 from stillhouse.errors import DataError
-from stillhouse.plugins.specs import SPEC_TYPES
+from stillhouse.plugins.specs import KINDS
 
 
 @pytest.fixture(autouse=True)
@@ -63,8 +62,10 @@ def test_components_can_be_chosen_by_kind_and_tag(capsys: pytest.CaptureFixture[
     assert "No component fits." in capsys.readouterr().out
 
 
-def test_kind_option_knows_every_kind() -> None:
-    assert {str(kind) for kind in Kind} == set(SPEC_TYPES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_kind_option_knows_every_kind(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["components", "--kind", kind, "--json"]) == 0
+    assert {each["kind"] for each in json.loads(capsys.readouterr().out)["components"]} == {kind}
 
 
 def test_unknown_kind_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:

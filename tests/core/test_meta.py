@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 import typer
 
+import stillhouse.plugins
 from stillhouse import errors
 from stillhouse.cli.app import app
 from stillhouse.cli.shared import FLAGS, VALUES
 from stillhouse.errors import StillhouseError
 from stillhouse.plugins import hookspecs
+from stillhouse.plugins.specs import KINDS, ComponentKind, load_target
+from stillhouse.recipe.model import ComponentRef, Recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "docs" / "reference"
@@ -61,6 +64,23 @@ def test_every_hook_has_documentation_and_a_test(hook: str) -> None:
     assert f"({hook}.md)" in (REFERENCE / "hooks" / "index.md").read_text(encoding="utf-8")
     assert inspect.getdoc(getattr(hookspecs, hook))
     assert re.search(rf"\b{hook}\b", text_of_tests())
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.name)
+def test_every_kind_of_component_is_whole(kind: ComponentKind) -> None:
+    """What a row of the table needs beside it; hooks, choices, schema and checks are derived from the row."""
+    assert kind.hook in hookspecs.HOOKS
+    assert hasattr(getattr(hookspecs, kind.hook), "stillhouse_spec")
+    assert kind.spec.__name__ in stillhouse.plugins.__all__
+    assert not kind.checks or callable(load_target(f"stillhouse.testing.{kind.checks}", who=kind.name))
+
+
+def test_every_field_of_a_recipe_that_names_a_component_has_its_kind() -> None:
+    named = [field for kind in KINDS.values() for field in kind.fields]
+    plain = [
+        name for name, field in Recipe.model_fields.items() if field.annotation in (ComponentRef, list[ComponentRef])
+    ]
+    assert sorted(named) == sorted(plain)
 
 
 @pytest.mark.parametrize("name", list(COMMANDS), ids=" ".join)

@@ -31,7 +31,7 @@ from stillhouse.errors import (
 )
 from stillhouse.kinds import OutputKind
 from stillhouse.pipeline.data import check_splits, check_targets, duplicated_rows
-from stillhouse.plugins.manager import using
+from stillhouse.plugins.manager import default_manager, using
 from stillhouse.plugins.specs import DatasetSpec, StudentSpec
 from stillhouse.progress import Silent
 from stillhouse.trained import load
@@ -314,6 +314,19 @@ def test_estimators_teach_and_learn_and_folds_and_members_are_recorded(tmp_path:
     assert "ece" in result.summary["student"]["metrics"]["test"]
     manifest = json.loads((result.folder / "manifest.json").read_text())
     assert manifest["components"]["teacher.1"]["id"] == "core/mlp"
+
+
+def test_a_damaged_estimator_file_is_told_as_such(tmp_path: Path) -> None:
+    """skops raised zipfile.BadZipFile, which was shown as a defect of ours."""
+    folder = stillhouse.run(recipe(student={"use": "core/decision-tree", "depth": 2}, seeds=[0]), out=tmp_path).folder
+    student = folder / "student" / "seed-0"
+    whole = (student / "estimator.skops").read_bytes()
+    registry, info = default_manager().registry, DataInfo.from_json(json.loads((folder / "data/info.json").read_text()))
+    load(student, registry, info)
+    for content in (b"no zip archive", b"", whole[: len(whole) // 2]):
+        (student / "estimator.skops").write_bytes(content)
+        with pytest.raises(RunFolderError, match="cannot read the estimator"):
+            load(student, registry, info)
 
 
 def test_out_of_fold_signals_come_from_teachers_that_never_saw_the_row(tmp_path: Path) -> None:

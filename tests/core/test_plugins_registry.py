@@ -21,7 +21,7 @@ from stillhouse.errors import (
 )
 from stillhouse.plugins import Manager, Status, using
 from stillhouse.plugins.hookspecs import HOOKS
-from stillhouse.plugins.specs import SPEC_TYPES, DatasetSpec, StudentSpec, TeacherSpec
+from stillhouse.plugins.specs import KINDS, DatasetSpec, StudentSpec, TeacherSpec
 
 
 def plugin(**hooks: Any) -> SimpleNamespace:
@@ -191,11 +191,11 @@ def test_core_comes_through_the_same_door() -> None:
     manager = Manager(installed=False)
     (core,) = manager.records
     assert (core.name, core.distribution, core.version) == ("core", "stillhouse", stillhouse.__version__)
-    assert {each.kind for each in manager.registry.components()} == set(SPEC_TYPES)
+    assert {each.kind for each in manager.registry.components()} == set(KINDS)
 
 
 def test_every_kind_has_a_hook() -> None:
-    assert set(HOOKS.values()) == set(SPEC_TYPES.values())
+    assert set(HOOKS.values()) == {kind.spec for kind in KINDS.values()}
 
 
 @pytest.mark.parametrize("hook", list(HOOKS))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from stillhouse.errors import (
 from stillhouse.pipeline import resolved_yaml
 from stillhouse.plugins.manager import Manager
 from stillhouse.recipe import Recipe, recipe_schema, resolve
-from stillhouse.recipe.read import apply_overrides, parse_yaml, read_recipe
+from stillhouse.recipe.read import apply_overrides, read_recipe
+from stillhouse.recipe.text import MOST_VALUES, parse_yaml, to_yaml
 
 GOOD = """\
 head: core/multiclass
@@ -96,7 +98,7 @@ def test_a_good_recipe_is_resolved_with_defaults(registry: Any, tmp_path: Path) 
             "schedule",
         ),
         (("seeds: [0, 1]", "seeds: [0, 0]"), RecipeError, "seeds must differ", "line 12", ""),
-        (("seeds: [0, 1]", "seeds: [0, 1]\nseeds: [2]"), RecipeError, "given twice", "lines 12 and 13", ""),
+        (("seeds: [0, 1]", "seeds: [0, 1]\nseeds: [2]"), RecipeError, "'seeds' is given twice", "line 13", ""),
         (
             ("{use: soft, temperature: 4}", "{use: core/hints}"),
             IncompatibleError,
@@ -254,6 +256,32 @@ scalars = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan
 def test_any_mapping_gives_a_recipe_or_a_recipe_error(value: Any) -> None:
     with pytest.raises(RecipeError):
         read_recipe({"head": value, "surplus": value}, source="generated")
+
+
+def test_nested_aliases_are_bounded_before_they_are_written_out(registry: Any, tmp_path: Path) -> None:
+    """Nine levels of nine took minutes."""
+    levels = ["a0: &a0 [x]"] + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10)]
+    error = failure("\n".join([*levels, GOOD]), registry, tmp_path)
+    assert f"more than {MOST_VALUES} values" in error.what
+    assert "mine.yaml" in error.where
+    bomb = (
+        "[&a [x], " + ", ".join(f"&{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in itertools.pairwise("abcdefghij")) + "]"
+    )
+    with pytest.raises(RecipeError, match=f"more than {MOST_VALUES} values"):
+        apply_overrides(yaml.safe_load(GOOD), [f"metrics={bomb}"])
+
+
+@pytest.mark.parametrize(("text", "value"), [("yes", True), ("off", False), ("true", True)])
+def test_words_of_yaml_1_1_still_switch_a_field(text: str, value: bool, registry: Any, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(GOOD.replace("    lr: 1e-2", f"    balance: {text}"))
+    assert resolve(path, registry).recipe.train.student.balance is value
+
+
+def test_words_and_numbers_are_those_of_yaml_1_2() -> None:
+    values, _ = parse_yaml("{a: no, b: 1e-3, c: 010, d: 1:30, e: ~}", source="text")
+    assert values == {"a": "no", "b": 0.001, "c": 10, "d": "1:30", "e": None}
+    assert parse_yaml(to_yaml(values), source="text")[0] == values
 
 
 @given(st.text(max_size=60))

@@ -42,6 +42,7 @@ def test_parquet_files_are_the_same_tables(tmp_path: Path) -> None:
     [
         ("t.xlsx", b"a", "'.xlsx' files cannot be read here"),
         ("none.csv", None, "does not exist"),
+        pytest.param(f"{'n' * 300}.csv", None, "does not exist", id="longer than a file system takes names"),
         ("t.csv", b"", "is empty"),
         ("t.csv", b"a,b\n", "has no rows"),
         ("t.csv", b"a,b\n1,2,3,4\n1\n", "there is no column 'c'"),

@@ -29,7 +29,7 @@ PLUGIN, DATASETS, TEACHERS, STUDENTS, HEADS, OBJECTIVES, METRICS, RECIPE = (
         "recipes/example.yaml",
     )
 )
-PROCESS = ("light-import", "unregister", "non-interference")
+PROCESS = ("light-import", "import-order", "unregister", "non-interference")
 """Checks that start processes; they are run where they are what is to be proven, and once for the good plugin."""
 SLOW = ("non-interference",)
 
@@ -300,6 +300,15 @@ CASES = [
         {RECIPE: [("teacher: proof/wide", "teacher: {use: proof/wide, checkpoint: nowhere}")]},
     ),
     Bad("light-import", "imports PIL", {PLUGIN: [after_imports("import PIL\n")]}),
+    Bad(
+        "import-order",
+        "'stillhouse_proof.metrics', imported before the other modules, fails with ImportError: cannot import name",
+        {
+            # Heads first works, metrics first does not; the other checks load heads first.
+            HEADS: [("\n\nclass ", "\nHEAD = 'classes'\nfrom stillhouse_proof.metrics import top_k\n\n\nclass ")],
+            METRICS: [("\n\ndef top_k", "\nfrom stillhouse_proof.heads import HEAD\n\n\ndef top_k")],
+        },
+    ),
     Bad("unregister", "the state of the random module", {PLUGIN: [after_imports("import random\n\nrandom.seed(0)\n")]}),
     Bad("non-interference", "dropout: 0.5", {PLUGIN: [after_imports(MEDDLING)]}),
 ]

@@ -252,7 +252,9 @@ def test_own_files_that_cannot_be_used_are_refused(own, context, tmp_path):
     write_own(tmp_path, [{**row, "part": "train"} for row in own])
     refused("split 'val' is empty", split="part")
     write_own(tmp_path, [*own, {**own[0], "image": "absent.png"}])
-    refused("row 37")
+    refused("row 37, column 'image'")
+    write_own(tmp_path, [*own, {**own[0], "image": f"{'a' * 300}.png"}])  # longer than a file system takes names
+    refused("row 37, column 'image'")
     write_own(tmp_path, own[:1])
     (tmp_path / "own.csv").write_text("image,question,answer\n0.png,What?\n")
     refused("another number of fields")

@@ -5,26 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from torch import Tensor
-from torchmetrics.functional.classification import binary_calibration_error, multiclass_calibration_error
 
 from stillhouse.errors import OptionError
 from stillhouse.heads.checks import judged
+from stillhouse.heads.measures import BINS, binary_ece, multiclass_ece
 from stillhouse.types import Batch
-
-BINS = 15
-
-
-def multiclass_ece(probability: Tensor, target: Tensor, bins: int = BINS) -> float:
-    """Expected calibration error of probabilities ``[N, C]`` for classes ``[N]``: the mean over equally wide
-    bins of |accuracy - confidence|, weighted by the rows of each bin (Guo et al. 2017, equation 3)."""
-    return float(
-        multiclass_calibration_error(probability, target, num_classes=probability.shape[1], n_bins=bins, norm="l1")
-    )
-
-
-def binary_ece(probability: Tensor, target: Tensor, bins: int = BINS) -> float:
-    """The same for the probability ``[N]`` of the positive class and its frequency in 0/1 targets ``[N]``."""
-    return float(binary_calibration_error(probability, target, n_bins=bins, norm="l1"))
 
 
 def ece(*, bins: int = BINS) -> Callable[[Tensor, Batch], float]:
@@ -38,7 +23,7 @@ def ece(*, bins: int = BINS) -> Callable[[Tensor, Batch], float]:
         ``[N]``.
 
     Raises:
-        OptionError: bins is below one. The metric itself refuses an empty split and figures that are not finite.
+        OptionError: bins is below one. The metric itself refuses an empty split and predictions that are not finite.
     """
     if bins < 1:
         raise OptionError(f"bins is {bins}", where="metric 'ece'", fix="a whole number from 1 upwards; 15 is usual")

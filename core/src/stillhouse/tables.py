@@ -3,6 +3,7 @@ and the column."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from stillhouse.errors import DataError, nearest
 
 SUFFIXES = (".csv", ".parquet")
 """Types of files that `read_table` reads."""
+_SHOWN = 80
+"""Characters of a value that an error shows."""
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -26,7 +29,7 @@ def read_table(path: Path) -> pd.DataFrame:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise DataError(f"'{path.suffix}' files cannot be read here", where=str(path), fix="bring .csv or .parquet")
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path.is_file raises where the name is longer than the file system takes
         raise DataError("the file does not exist", where=str(path), fix="correct the path")
     try:
         table: pd.DataFrame = pd.read_csv(path, sep=_separator(path)) if suffix == ".csv" else pd.read_parquet(path)
@@ -90,8 +93,12 @@ def refuse(bad: np.ndarray, column: pd.Series, what: str, *, where: str, first: 
         row = int(np.argmax(bad))
         more = f" ({int(bad.sum())} such rows)" if bad.sum() > 1 else ""
         value = column.iloc[row]
-        shown = "an empty cell" if pd.isna(value) else f"'{value}'"
+        shown = "an empty cell" if pd.isna(value) else f"'{_shortened(str(value))}'"
         raise DataError(f"row {row + first}, column '{column.name}': {shown} is not {what}{more}", where=where, fix=fix)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 def numbers(column: pd.Series, *, where: str, first: int, gaps: bool = False) -> np.ndarray:
@@ -149,3 +156,15 @@ def words(column: pd.Series, *, where: str, first: int) -> list[str]:
     empty = (found == "").to_numpy()
     refuse(empty, column.where(~empty), "a text", where=where, first=first, fix="fill it, or remove the row")
     return [str(value) for value in found]
+
+
+def files(column: pd.Series, folder: Path, *, where: str, first: int) -> list[Path]:
+    """The files that the column names, relative to ``folder``.
+
+    Raises:
+        DataError: a name is empty, or there is no such file (nor can be: its name is too long, say).
+    """
+    paths = [folder / name for name in words(column, where=where, first=first)]
+    gone = np.array([not os.path.isfile(path) for path in paths], dtype=bool)
+    refuse(gone, column, f"a file in {folder}", where=where, first=first, fix="add the file, or correct its name")
+    return paths

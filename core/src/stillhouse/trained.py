@@ -171,9 +171,11 @@ def _read_estimator(path: Path, component: Component) -> Any:
                 fix="do not use files of unknown origin",
             )
         return skops.io.load(path, trusted=foreign)
-    except OSError as error:
+    except RunFolderError:
+        raise
+    except Exception as error:  # damaged archives raise zip, JSON, key and type errors alike
         raise RunFolderError(
-            f"cannot read the estimator: {error}",
+            f"cannot read the estimator: {type(error).__name__}: {error}",
             where=str(path),
             fix="remove the folder and start the run again",
         ) from error

@@ -11,23 +11,14 @@ from rich.text import Text
 from stillhouse.cli.output import print_fields, print_json, print_lines, print_table, print_warning
 from stillhouse.cli.shared import JsonOption, get_manager
 from stillhouse.errors import StillhouseError
+from stillhouse.plugins.specs import KINDS
 
 if TYPE_CHECKING:
     from stillhouse.plugins.registry import Component
 
 
-class Kind(StrEnum):
-    """Kinds of components, as ``--kind`` takes them."""
-
-    DATASET = "dataset"
-    TEACHER = "teacher"
-    STUDENT = "student"
-    HEAD = "head"
-    OBJECTIVE = "objective"
-    METRIC = "metric"
-    RECIPE = "recipe"
-
-
+Kind = StrEnum("Kind", {name.upper(): name for name in KINDS})  # type: ignore[misc]  # members from the table
+"""Kinds of components, as ``--kind`` takes them."""
 KindOption = Annotated[Kind | None, typer.Option("--kind", help="Only components of this kind.")]
 
 

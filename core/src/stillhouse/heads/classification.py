@@ -12,16 +12,9 @@ from torchmetrics.functional import classification as tm
 
 from stillhouse.errors import DataError
 from stillhouse.heads.checks import class_names, counts, in_range, judged, labels_in_range, row_mean, shaped
+from stillhouse.heads.measures import binary_ece, multiclass_ece, ranks
 from stillhouse.kinds import OutputKind
-from stillhouse.metrics import binary_ece, multiclass_ece
 from stillhouse.types import Batch, DataInfo, Head, ReportFigure
-
-
-def ranks(scores: Tensor) -> Tensor:
-    """Scores ``[N]`` as ranks in [0, 1): the same order and the same ties, without the ties that a saturated
-    sigmoid adds."""
-    position: Tensor = torch.unique(scores, return_inverse=True)[1]
-    return position.double() / max(len(scores), 1)
 
 
 class Multiclass(Head):

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock, Timeout
 
 from stillhouse.errors import IncompatibleError, RunFolderError, StillhouseError
@@ -21,6 +20,7 @@ from stillhouse.plugins.specs import HeadSpec
 from stillhouse.progress import Reporter, Silent, told
 from stillhouse.recipe.check import ResolvedRecipe, resolve
 from stillhouse.recipe.model import Recipe
+from stillhouse.recipe.text import parse_value, to_yaml
 from stillhouse.storage import SUMMARY, digest, remove_leftovers, write_json, write_tensors, write_text
 
 __all__ = ["STAGES", "RunResult", "run"]
@@ -106,7 +106,7 @@ def _claim(folder: Path, resolved: ResolvedRecipe, *, overwrite: bool) -> None:
     """Make the folder, or make sure that it is a run of the same name, and that nothing finished in it is lost."""
     existing = folder / "recipe.yaml"
     if existing.exists():
-        name = (yaml.safe_load(existing.read_text(encoding="utf-8")) or {}).get("name")
+        name = (parse_value(existing.read_text(encoding="utf-8"), source=str(existing)) or {}).get("name")
         if name != resolved.recipe.name:
             raise RunFolderError(
                 f"'{folder}' holds a run of '{name}', not of '{resolved.recipe.name}'",
@@ -141,8 +141,9 @@ def _claim(folder: Path, resolved: ResolvedRecipe, *, overwrite: bool) -> None:
 
 def _changed(folder: Path, resolved: ResolvedRecipe) -> list[str]:
     """What differs from the recipe that the folder was made with; seeds that are added do not count."""
-    before = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")) or {}
-    now = yaml.safe_load(resolved_yaml(resolved))
+    saved = folder / "recipe.yaml"
+    before = parse_value(saved.read_text(encoding="utf-8"), source=str(saved)) or {}
+    now = parse_value(resolved_yaml(resolved), source="recipe")
     if set(before.get("seeds", [])) <= set(now["seeds"]):
         before["seeds"] = now["seeds"]
     return differences({**before, "summary": ""}, {**now, "summary": ""})
@@ -192,7 +193,7 @@ def resolved_yaml(resolved: ResolvedRecipe) -> str:
     ]
     for field in ("metrics", "controls"):
         values[field] = [{"use": bound.id, **_plain(bound.options)} for bound in getattr(resolved, field)]
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    return to_yaml(values)
 
 
 def _plain(value: Any) -> Any:

@@ -59,22 +59,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from stillhouse.plugins.deprecation import Deprecated, Renamed
+from stillhouse.plugins.records import PluginRecord, Status
+from stillhouse.plugins.specs import (
+    DatasetSpec,
+    HeadSpec,
+    MetricSpec,
+    ModelSpec,
+    ObjectiveSpec,
+    RecipeSpec,
+    Spec,
+    StudentSpec,
+    TeacherSpec,
+)
+
 if TYPE_CHECKING:
-    from stillhouse.plugins.deprecation import Deprecated, Renamed
     from stillhouse.plugins.manager import Manager, default_manager, using
-    from stillhouse.plugins.records import PluginRecord, Status
     from stillhouse.plugins.registry import Component, Registry
-    from stillhouse.plugins.specs import (
-        DatasetSpec,
-        HeadSpec,
-        MetricSpec,
-        ModelSpec,
-        ObjectiveSpec,
-        RecipeSpec,
-        Spec,
-        StudentSpec,
-        TeacherSpec,
-    )
 
 __all__ = [
     "Component",
@@ -98,24 +99,11 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Deprecated": "deprecation",
-    "Renamed": "deprecation",
     "Component": "registry",
     "Registry": "registry",
     "Manager": "manager",
     "default_manager": "manager",
     "using": "manager",
-    "PluginRecord": "records",
-    "Status": "records",
-    "DatasetSpec": "specs",
-    "HeadSpec": "specs",
-    "MetricSpec": "specs",
-    "ModelSpec": "specs",
-    "ObjectiveSpec": "specs",
-    "RecipeSpec": "specs",
-    "Spec": "specs",
-    "StudentSpec": "specs",
-    "TeacherSpec": "specs",
 }
 
 

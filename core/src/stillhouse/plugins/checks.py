@@ -24,10 +24,7 @@ from stillhouse.plugins.options import options_model, options_of
 from stillhouse.plugins.records import PluginRecord, Status
 from stillhouse.plugins.registry import Component
 from stillhouse.plugins.source import stale_metadata
-from stillhouse.plugins.specs import SPEC_TYPES, load_target
-
-GIVEN = {"dataset": 1, "teacher": 1, "student": 1, "head": 1, "objective": 0, "metric": 0}
-"""How many positional arguments the framework gives to a target of each kind."""
+from stillhouse.plugins.specs import KINDS, load_target
 
 Outcome = Literal["passed", "failed", "skipped"]
 
@@ -229,9 +226,10 @@ def _of_component(component: Component) -> Iterator[Planned]:
     where = label(component)
     yield Planned(id=f"spec[{where}]", verify=lambda: _spec(component))
     yield Planned(id=f"target[{where}]", verify=lambda: _target(component))
-    verify = _recipe_shape if component.kind == "recipe" else _shape
+    is_file = KINDS[component.kind].given is None
+    verify = _recipe_shape if is_file else _shape
     yield Planned(id=f"shape[{where}]", verify=lambda: verify(component, _loaded(component)))
-    if component.kind != "recipe":
+    if not is_file:
         yield Planned(id=f"options[{where}]", verify=lambda: _options(component, _loaded(component)))
 
 
@@ -239,7 +237,7 @@ def _spec(component: Component) -> None:
     spec = component.spec
     who = f"{type(spec).__name__}(name={spec.name!r})"
     try:
-        again = SPEC_TYPES[component.kind](**json.loads(json.dumps(spec.describe())))
+        again = KINDS[component.kind].spec(**json.loads(json.dumps(spec.describe())))
     except (TypeError, ValueError) as error:
         raise PluginError(
             f"the spec cannot be written as JSON and read again: {error}",
@@ -258,7 +256,7 @@ def _spec(component: Component) -> None:
 def _target(component: Component) -> None:
     try:
         component.load()
-        for field in ("reader", "features"):
+        for field in ("reader", "features", "rules"):
             if other := getattr(component.spec, field, ""):
                 load_target(other, who=f"{component.kind} '{component.id}', {field}")
     except MissingDependencyError as error:
@@ -277,11 +275,12 @@ def _loaded(component: Component) -> Any:
 
 
 def _recipe_shape(component: Component, text: Any) -> None:
-    import yaml
+    from ruamel.yaml import YAML  # only recipes need it
+    from ruamel.yaml.error import YAMLError
 
     try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        content = YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
         raise PluginError(f"'{component.spec.target}' is not YAML: {error}", fix="correct the file") from error
     if not isinstance(content, dict):
         raise PluginError(
@@ -298,7 +297,7 @@ def _shape(component: Component, target: Any) -> None:
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = inspect.signature(target).parameters.values()
     count = sum(each.kind in positional for each in parameters)
-    wanted = GIVEN[component.kind]
+    wanted = KINDS[component.kind].given
     if count != wanted:
         raise PluginError(
             f"'{component.spec.target}' has {counted(count, 'positional parameter')}, "

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pluggy
 
 from stillhouse.plugins.specs import (
+    KINDS,
     DatasetSpec,
     HeadSpec,
     MethodSpec,
@@ -73,16 +74,7 @@ def stillhouse_recipes() -> Iterable[RecipeSpec]:
     raise NotImplementedError
 
 
-HOOKS: dict[str, type[Spec]] = {
-    "stillhouse_datasets": DatasetSpec,
-    "stillhouse_teachers": TeacherSpec,
-    "stillhouse_students": StudentSpec,
-    "stillhouse_heads": HeadSpec,
-    "stillhouse_objectives": ObjectiveSpec,
-    "stillhouse_methods": MethodSpec,
-    "stillhouse_metrics": MetricSpec,
-    "stillhouse_recipes": RecipeSpec,
-}
+HOOKS: dict[str, type[Spec]] = {kind.hook: kind.spec for kind in KINDS.values()}
 """Spec class that each hook's items must have."""
 
 

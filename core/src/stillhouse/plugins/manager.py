@@ -251,13 +251,14 @@ class Manager:
         path = file.expanduser().absolute()
         record = PluginRecord(name=path.stem, distribution="", version="", location=str(path), status=Status.ACTIVE)
         try:
-            content = path.read_bytes()
+            with path.open("rb") as content:
+                digest = hashlib.file_digest(content, "sha256").hexdigest()
         except OSError as error:
             reason = error.strerror or str(error)
             return self._keep(
                 _failed(record, Status.BROKEN, f"cannot be read: {reason}", "give the path of a Python file")
             )
-        record = replace(record, sha256=hashlib.sha256(content).hexdigest())
+        record = replace(record, sha256=digest)
         if path.suffix != ".py" or not path.stem.isidentifier() or not NAME.fullmatch(path.stem):
             fix = "rename it to lower-case letters, digits and '_', e.g. my_domain.py"
             return self._keep(_failed(record, Status.INVALID, f"'{path.name}' cannot name a plugin", fix))

@@ -15,7 +15,8 @@ from stillhouse.plugins.options import validate_options
 from stillhouse.plugins.registry import Component, Registry
 from stillhouse.plugins.specs import DatasetSpec, HeadSpec, MethodSpec, MetricSpec, ModelSpec, ObjectiveSpec
 from stillhouse.recipe.model import ComponentRef, Recipe
-from stillhouse.recipe.read import Path_, load_recipe, locate
+from stillhouse.recipe.read import load_recipe, locate
+from stillhouse.recipe.text import Path_
 
 
 @dataclass(frozen=True)

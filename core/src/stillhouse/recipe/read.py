@@ -9,76 +9,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from stillhouse.errors import RecipeError, nearest
 from stillhouse.plugins.registry import Registry
-from stillhouse.recipe.model import Recipe
+from stillhouse.recipe.model import ComponentRef, Recipe, TeacherConfig
+from stillhouse.recipe.text import Path_, parse_value, parse_yaml
 
-Path_ = tuple[str | int, ...]
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 as PyYAML has it, but 1e-3 is a number and a repeated key is an error."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"^[-+]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][-+]?\d+)$|^[-+]?(?:\d+\.\d*|\.\d+)$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"
-    ),
-    list("-+0123456789."),
-)
-
-
-def parse_yaml(text: str, *, source: str) -> tuple[dict[str, Any], dict[Path_, int]]:
-    """A YAML mapping, and the line of each of its fields.
-
-    Raises:
-        RecipeError: not YAML, not a mapping, or a key stands twice; with the line.
-    """
-    try:
-        node = yaml.compose(text, Loader=_Loader)
-        lines: dict[Path_, int] = {}
-        if node is not None:
-            _collect(node, (), lines, source)
-        values = yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        # Scalars such as 2026-99-99 raise ValueError, control characters a YAML error without a mark.
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise RecipeError(
-            f"not valid YAML: {problem}",
-            where=f"{source}{line}",
-            fix="check indentation, colons, brackets and quotes there",
-        ) from error
-    if not isinstance(values, dict):
-        raise RecipeError(
-            f"a recipe is a mapping of fields, not {type(values).__name__}",
-            where=source,
-            fix="start from `stillhouse init core/quickstart`",
-        )
-    return values, lines
-
-
-def _collect(node: yaml.Node, path: Path_, lines: dict[Path_, int], source: str) -> None:
-    lines.setdefault(path, node.start_mark.line + 1)
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            here = (*path, key.value)
-            if here in lines:
-                raise RecipeError(
-                    f"'{'.'.join(map(str, here))}' is given twice",
-                    where=f"{source}, lines {lines[here]} and {key.start_mark.line + 1}",
-                    fix="keep one of them",
-                )
-            lines[here] = key.start_mark.line + 1
-            _collect(value, here, lines, source)
-    elif isinstance(node, yaml.SequenceNode):
-        for position, value in enumerate(node.value):
-            _collect(value, (*path, position), lines, source)
+SHORT = [name for name, field in Recipe.model_fields.items() if field.annotation in (ComponentRef, TeacherConfig)]
+"""Fields that may be a component's id alone, short for a mapping with ``use``."""
 
 
 def apply_overrides(values: dict[str, Any], overrides: Iterable[str]) -> None:
@@ -95,10 +34,12 @@ def apply_overrides(values: dict[str, Any], overrides: Iterable[str]) -> None:
                 "an override has the form path=value", where=where, fix="for example --set student.width=16"
             )
         try:
-            value = yaml.load(text, Loader=_Loader)
-        except yaml.YAMLError as error:
+            value = parse_value(text, source=where)
+        except RecipeError as error:
             raise RecipeError(
-                f"'{text}' is not a YAML value", where=where, fix="quote it, for example --set 'seeds=[0, 1]'"
+                f"'{text[:80]}' is not a YAML value: {error.what}",
+                where=where,
+                fix="quote it, for example --set 'seeds=[0, 1]'",
             ) from error
         *parents, last = path.strip().split(".")
         place: Any = values
@@ -107,11 +48,7 @@ def apply_overrides(values: dict[str, Any], overrides: Iterable[str]) -> None:
         if isinstance(place, list):
             place[_position(place, last, where)] = value
         else:
-            if (
-                isinstance(place.get(last), str)
-                and last in ("student", "dataset", "head", "teacher")
-                and isinstance(value, dict)
-            ):
+            if isinstance(place.get(last), str) and last in SHORT and isinstance(value, dict):
                 value = {"use": place[last], **value}
             place[last] = value
 

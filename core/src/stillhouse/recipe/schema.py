@@ -7,22 +7,22 @@ from typing import Any
 from stillhouse.errors import StillhouseError
 from stillhouse.plugins.options import options_model
 from stillhouse.plugins.registry import Registry
+from stillhouse.plugins.specs import KINDS
 from stillhouse.recipe.model import Recipe
 
 
 def recipe_schema(registry: Registry) -> dict[str, Any]:
-    """JSON Schema (2020-12) of a recipe; ``head``, ``dataset``, ``student``, ``teacher`` and soft terms list the
-    installed components by id, each with its options. Components whose package is missing are listed without
+    """JSON Schema (2020-12) of a recipe; fields that name components (``head``, ``teacher``, soft terms, ...) list the
+    installed ones by id, each with its options. Components whose package is missing are listed without
     options."""
     schema = Recipe.model_json_schema()
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     definitions = schema["$defs"]
-    for kind in ("head", "dataset", "student", "metric"):
-        definitions[f"{kind}-ref"] = _reference(registry, (kind,), definitions["ComponentRef"])
-    for field in ("head", "dataset", "student"):
-        schema["properties"][field] = {**schema["properties"][field], "$ref": f"#/$defs/{field}-ref"}
-    schema["properties"]["metrics"]["items"] = {"$ref": "#/$defs/metric-ref"}
-    schema["properties"]["controls"]["items"] = {"$ref": "#/$defs/student-ref"}
+    for kind in KINDS.values():
+        for field in kind.fields:
+            definitions[f"{kind.name}-ref"] = _reference(registry, (kind.name,), definitions["ComponentRef"])
+            entry = schema["properties"][field]
+            entry.get("items", entry)["$ref"] = f"#/$defs/{kind.name}-ref"
     definitions["TeacherMember"] = _reference(registry, ("teacher", "student"), definitions["TeacherMember"])
     definitions["TeacherConfig"] = _reference(
         registry, ("teacher", "student"), definitions["TeacherConfig"], required=False

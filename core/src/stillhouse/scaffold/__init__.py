@@ -8,16 +8,24 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterator, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from stillhouse.errors import StillhouseError, nearest
+from stillhouse.plugins import specs
 from stillhouse.plugins.metadata import bounded_requirement
-from stillhouse.plugins.specs import SPEC_TYPES
 from stillhouse.scaffold.names import Names, check_name
 
-KINDS = tuple(SPEC_TYPES)
-"""Component kinds in the order in which a plugin lists them."""
+TEMPLATES = resources.files("stillhouse.scaffold") / "templates"
+
+
+def _template(kind: specs.ComponentKind) -> str:
+    return f"package/{f'{kind.plural}.py' if kind.given is not None else f'{kind.name}.yaml'}.j2"
+
+
+KINDS = tuple(name for name, kind in specs.KINDS.items() if (TEMPLATES / _template(kind)).is_file())
+"""Component kinds that a new plugin can start with, in the order in which plugins list them."""
 DEFAULT_KINDS = ("dataset", "teacher", "student", "head", "recipe")
 
 __all__ = ["DEFAULT_KINDS", "KINDS", "Names", "check_kinds", "check_name", "write_plugin"]
@@ -111,10 +119,9 @@ def _files(names: Names, kinds: Sequence[str]) -> Iterator[tuple[str, str]]:
     yield "package/plugin.py.j2", f"{package}/plugin.py"
     yield "package/py.typed.j2", f"{package}/py.typed"
     for kind in kinds:
-        if kind == "recipe":
-            yield "package/recipe.yaml.j2", f"{package}/recipes/example.yaml"
-        else:
-            yield f"package/{kind}s.py.j2", f"{package}/{kind}s.py"
+        row = specs.KINDS[kind]
+        made = f"{row.plural}/example.yaml" if row.given is None else f"{row.plural}.py"
+        yield _template(row), f"{package}/{made}"
     yield "tests/test_contract.py.j2", "tests/test_contract.py"
     if set(kinds) != {"teacher"}:
         yield "tests/test_components.py.j2", "tests/test_components.py"

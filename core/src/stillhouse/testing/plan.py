@@ -9,6 +9,7 @@ from stillhouse.errors import StillhouseError, nearest
 from stillhouse.plugins.checks import Check, Planned, Report, chosen, label, plan_declared
 from stillhouse.plugins.manager import Manager
 from stillhouse.plugins.records import PluginRecord, Status
+from stillhouse.plugins.specs import KINDS, load_target
 
 if TYPE_CHECKING:
     from stillhouse.testing.workbench import Workbench
@@ -69,26 +70,15 @@ class Plan:
         return Report(record=self.record, components=self.components, checks=tuple(self.run(each) for each in self.ids))
 
     def _running(self, bench: Workbench) -> Iterator[Planned]:
-        from stillhouse.testing.datasets import plan_dataset
-        from stillhouse.testing.judges import plan_head
-        from stillhouse.testing.measures import plan_metric, plan_objective
-        from stillhouse.testing.models import plan_model
         from stillhouse.testing.process import plan_process
-        from stillhouse.testing.recipes import plan_recipe
 
-        yield from plan_process(self.record, self._manager.implementations(self.record))
-        # In the order in which the checks build on each other.
-        for kind, plan in (
-            ("dataset", plan_dataset),
-            ("head", plan_head),
-            ("teacher", plan_model),
-            ("student", plan_model),
-            ("objective", plan_objective),
-            ("metric", plan_metric),
-            ("recipe", plan_recipe),
-        ):
-            for component in bench.components(kind):
-                yield from plan(bench, component)
+        own = self._manager.components_of(self.record)
+        yield from plan_process(self.record, self._manager.implementations(self.record), own)
+        for kind in KINDS.values():
+            if kind.checks:
+                plan = load_target(f"stillhouse.testing.{kind.checks}", who=f"kind '{kind.name}'")
+                for component in bench.components(kind.name):
+                    yield from plan(bench, component)
 
 
 def check_all(manager: Manager, name: str | None = None, *, quick: bool = False) -> list[Report]:

@@ -1,12 +1,14 @@
 """What a fresh process finds out about a plugin; started by `stillhouse.testing.process`, with a request on stdin.
 
 ``import``: the time that importing the plugin and calling its hooks takes, the heavy packages that come with it, and
-what is different in the process after the plugin was removed. ``reference``: digests of a small run of the core.
+what is different in the process after the plugin was removed. ``modules``: which of the modules that targets name
+cannot be imported before all others. ``reference``: digests of a small run of the core.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import logging
 import os
@@ -17,6 +19,7 @@ import threading
 import time
 import types
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -143,15 +146,42 @@ def probe_reference(request: dict[str, str]) -> dict[str, str]:
     found = {"recipe.yaml": (folder / "recipe.yaml").read_text(encoding="utf-8")}
     for path in sorted(folder.rglob("*")):
         if path.suffix == ".safetensors" or path.parent.name == "data":
-            found[str(path.relative_to(folder))] = hashlib.sha256(path.read_bytes()).hexdigest()
+            with path.open("rb") as content:
+                found[str(path.relative_to(folder))] = hashlib.file_digest(content, "sha256").hexdigest()
     return found
+
+
+def probe_modules(request: dict[str, Any]) -> dict[str, str]:
+    """What is raised by those of ``request["modules"]`` that cannot be imported before the others.
+
+    Other packages stay imported, which is what makes this quick; a package that allows itself to be imported only once
+    fails here all the same, so that a failure is to be confirmed in a process of its own.
+    """
+    if request["file"]:
+        sys.path.append(str(Path(request["file"]).parent))
+    own = {"stillhouse", *(name.partition(".")[0] for name in request["modules"])}
+    failed = {}
+    for name in request["modules"]:
+        for loaded in [each for each in sys.modules if each.partition(".")[0] in own]:
+            del sys.modules[loaded]
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            failed[name] = f"{type(error).__name__}: {error}"
+    return failed
+
+
+PROBES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "import": probe_import,
+    "modules": probe_modules,
+    "reference": probe_reference,
+}
 
 
 def main() -> None:
     """Answer the request on stdin with JSON in the file that it names."""
     request = json.load(sys.stdin)
-    probe = probe_import if request["probe"] == "import" else probe_reference
-    answer = probe(request)
+    answer = PROBES[request["probe"]](request)
     Path(request["answer"]).write_text(json.dumps(answer), encoding="utf-8")
 
 

@@ -1,4 +1,5 @@
-"""Checks that need a process of their own: light import, nothing left behind, and the core's figures unchanged."""
+"""Checks that need a process of their own: light import, imports in any order, nothing left behind, and the core's
+figures unchanged."""
 
 from __future__ import annotations
 
@@ -10,28 +11,35 @@ import subprocess
 import sys
 import tempfile
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from stillhouse.errors import PluginError
-from stillhouse.plugins.checks import Planned, Skipped
+from stillhouse.plugins.checks import Planned, Skipped, counted
 from stillhouse.plugins.manager import CORE
 from stillhouse.plugins.records import PluginRecord
+from stillhouse.plugins.registry import Component
+from stillhouse.plugins.specs import KINDS, load_target
 
 TIMEOUT = 300
 """Seconds after which a process is given up."""
 
 
-def plan_process(record: PluginRecord, module: Any) -> list[Planned]:
-    """``light-import``, ``unregister`` and ``non-interference``; the core itself is only asked for the first.
+def plan_process(record: PluginRecord, module: Any, components: Sequence[Component]) -> list[Planned]:
+    """``light-import``, ``import-order``, ``unregister`` and ``non-interference``; the core itself is only asked for
+    the first two.
 
     Args:
         record: the plugin.
         module: its hook implementations.
+        components: its components.
     """
     imported = functools.cache(lambda: _probe("import", *_request(record, module)))  # two checks look at it
-    planned = [Planned(id="light-import", verify=lambda: _light(record, imported()))]
+    planned = [
+        Planned(id="light-import", verify=lambda: _light(record, imported())),
+        Planned(id="import-order", verify=lambda: _any_order(record, module, components)),
+    ]
     if record.name != CORE:
         planned.append(Planned(id="unregister", verify=lambda: _unregister(record, imported())))
         planned.append(Planned(id="non-interference", verify=lambda: _unchanged(record, module)))
@@ -46,6 +54,36 @@ def _light(record: PluginRecord, found: Mapping[str, Any]) -> str:
             fix="import it in the modules that targets name: every command waits for the module of hooks",
         )
     return f"imported in {found['milliseconds']:.1f} ms"
+
+
+def _any_order(record: PluginRecord, module: Any, components: Sequence[Component]) -> str:
+    request, modules = _request(record, module), _modules(components)
+    # One process tries all; what fails there may only dislike being imported twice, so that it gets one of its own.
+    suspects = _probe("modules", *request, modules=modules)
+    for name in suspects:
+        for problem in _probe("modules", *request, modules=[name]).values():
+            raise PluginError(
+                f"'{name}', imported before the other modules, fails with {problem}",
+                where=record.location,
+                fix="break the circle: move what two modules need of each other into a third one that imports neither",
+            )
+    return f"{counted(len(modules), 'module')}"
+
+
+def _modules(components: Sequence[Component]) -> list[str]:
+    """Modules that the targets name and that other checks found to be there, each once."""
+    found: dict[str, None] = {}
+    for component in components:
+        if KINDS[component.kind].given is None:  # the target is a file
+            continue
+        for field in ("target", "reader", "features", "rules"):
+            if target := getattr(component.spec, field, ""):
+                try:
+                    load_target(target, who=component.id)
+                except Exception:  # the check of the target tells it
+                    continue
+                found[target.partition(":")[0]] = None
+    return list(found)
 
 
 def _unregister(record: PluginRecord, found: Mapping[str, Any]) -> None:
@@ -87,11 +125,11 @@ def _plain() -> dict[str, Any]:
     return _probe("reference", "", "")
 
 
-def _probe(probe: str, name: str, file: str) -> dict[str, Any]:
+def _probe(probe: str, name: str, file: str, **more: Any) -> dict[str, Any]:
     """What `stillhouse.testing.probe` finds in a fresh process that imports from the same places as this one."""
     with tempfile.TemporaryDirectory(prefix="stillhouse-") as folder:
         answer = Path(folder) / "answer.json"
-        request = {"probe": probe, "name": name, "file": file, "folder": f"{folder}/run", "answer": str(answer)}
+        request = {"probe": probe, "name": name, "file": file, "folder": f"{folder}/run", "answer": str(answer)} | more
         environment = {key: value for key, value in os.environ.items() if not key.startswith("STILLHOUSE_")}
         environment |= {
             "PYTHONPATH": os.pathsep.join(each for each in sys.path if each),

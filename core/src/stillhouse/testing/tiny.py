@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from stillhouse.pipeline import run
 from stillhouse.plugins.manager import Manager, default_manager
@@ -52,7 +51,7 @@ def run_tiny(
         stillhouse.testing.isolation.Unreachable: something tried to reach the network.
     """
     given = manager or default_manager()
-    changes = [f"{path.replace('__', '.')}={yaml.safe_dump(value).strip()}" for path, value in overrides.items()]
+    changes = [f"{path.replace('__', '.')}={json.dumps(value)}" for path, value in overrides.items()]
     resolved = resolve(recipe, given.registry, overrides=changes)
     budget = {
         "train.teacher.epochs": 1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def read_image(path: Path, size: int, *, colour: bool, where: str = "") -> np.nd
     Raises:
         DataError: the file is missing or is no image that can be read to its end.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path.is_file raises where the name is too long
         raise DataError(
             f"the image '{path.name}' does not exist",
             where=where or str(path.parent),

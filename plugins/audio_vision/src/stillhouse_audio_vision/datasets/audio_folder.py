@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from stillhouse.errors import DataError, OptionError, nearest
-from stillhouse.tables import first_row, read_table, require_columns, words
+from stillhouse.tables import files, first_row, read_table, require_columns, words
 from stillhouse.types import DataContext, Splits
 from stillhouse_audio_vision.datasets.rows import audio_splits, stratified
 from stillhouse_audio_vision.datasets.sounds import Clips, check_sound_options, read_sound
@@ -74,17 +74,19 @@ def audio_folder(
     require_columns(rows, [file, tags, *(column for column in (split, group) if column is not None)], str(where))
     names, target = labels(rows, tags, where, separator=separator, task=task, classes=classes)
     place = {"where": str(where), "first": first_row(where)}
-    files = words(rows[file], **place)
-    repeated = pd.Series(files).duplicated()
+    paths = files(rows[file], folder, **place)
+    repeated = pd.Series(paths).duplicated()
     if repeated.any():
         row = int(np.argmax(repeated))
         raise DataError(
-            f"row {row + 2}: '{files[row]}' stands in the table twice", where=str(where), fix="keep one row"
+            f"row {row + 2}: '{rows[file].iloc[row]}' stands in the table twice",
+            where=str(where),
+            fix="keep one row",
         )
     groups = words(rows[group], **place) if group is not None else None
     shares = {"val": val_fraction, "test": test_fraction}
     of_split = split_rows(rows, target, split, group, groups, where, **shares, seed=context.seed)
-    clips = Clips([read_sound(folder / name, rate) for name in files], target, np.arange(len(files)), groups)
+    clips = Clips([read_sound(each, rate) for each in paths], target, np.arange(len(paths)), groups)
     return audio_splits(
         {name: clips.take(at) for name, at in of_split.items()},
         name="audio-folder",

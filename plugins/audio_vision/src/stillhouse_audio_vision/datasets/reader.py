@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -124,6 +125,6 @@ def files_of(path: Path, suffixes: tuple[str, ...], *, what: str) -> list[Path]:
         if not found:
             raise DataError(f"the folder has no {what} files", where=str(path), fix=f"files with {', '.join(suffixes)}")
         return found
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise DataError(f"the {what} file does not exist", where=str(path), fix="correct the path")
     return [path]

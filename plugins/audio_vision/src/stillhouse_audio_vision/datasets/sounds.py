@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ def read_sound(path: Path, rate: int) -> np.ndarray:
     Raises:
         DataError: the file is missing, unreadable, truncated, empty, or holds values that are not finite.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path.is_file raises where the name is too long
         raise DataError(
             "the sound file does not exist", where=str(path), fix="add it, or correct the table that names it"
         )

@@ -10,7 +10,7 @@ from torchmetrics.functional import classification as tm
 
 from stillhouse.errors import OptionError
 from stillhouse.heads import Binary
-from stillhouse.heads.classification import ranks
+from stillhouse.heads.measures import ranks
 from stillhouse.types import Batch, DataInfo
 
 

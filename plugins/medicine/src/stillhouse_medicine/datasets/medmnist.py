@@ -137,14 +137,12 @@ def _checksum(file: Path, official: Mapping[str, Any] | None) -> str:
     """ "official", "differs" (with a warning) or "unknown"."""
     if official is None:
         return "unknown"
-    digest = hashlib.md5(usedforsecurity=False)
     with file.open("rb") as opened:
-        while block := opened.read(1 << 20):
-            digest.update(block)
-    if digest.hexdigest() in official["md5"].values():
+        digest = hashlib.file_digest(opened, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if digest in official["md5"].values():
         return "official"
     warnings.warn(
-        f"{file.name} is not the official file of MedMNIST (its MD5 is {digest.hexdigest()}): figures may not compare "
+        f"{file.name} is not the official file of MedMNIST (its MD5 is {digest}): figures may not compare "
         "with published ones",
         stacklevel=3,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -61,7 +62,8 @@ class QuestionReader:
         for image, place in zip(images, places, strict=True):
             if image not in known:
                 known[image] = len(pictures)
-                pictures.append(read_image(image_path(path.parent, image), self.size, colour=self.colour, where=place))
+                at = f"{place}, column '{self.image}'"
+                pictures.append(read_image(image_path(path.parent, image), self.size, colour=self.colour, where=at))
         columns = {"question": self.vocabulary.encode(texts), "index": torch.arange(len(texts))}
         if self.tokenizer:
             try:
@@ -115,4 +117,4 @@ def is_image(path: Path) -> bool:
 def image_path(folder: Path, name: str) -> Path:
     """Where an image named in a file of ``folder`` lies: there, or in ``images/`` below it."""
     beside = folder / name
-    return beside if beside.is_file() or not (folder / "images").is_dir() else folder / "images" / name
+    return beside if os.path.isfile(beside) or not (folder / "images").is_dir() else folder / "images" / name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     Raises:
         DataError: the file is missing, cannot be parsed (with the line), is empty, or a row is no object.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise DataError("the file does not exist", where=str(path), fix="correct the path")
     try:
         text = path.read_text(encoding="utf-8-sig")

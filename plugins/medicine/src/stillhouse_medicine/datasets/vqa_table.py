@@ -93,7 +93,7 @@ def vqa(
     else:
         parts = {name: [q for q, s in zip(questions, given, strict=True) if s == name] for name in SPLITS}
     names = sorted({each.image for each in questions})
-    first = {each.image: f"{source}, row {each.index + 1}" for each in reversed(questions)}
+    first = {each.image: f"{source}, row {each.index + 1}, column '{image}'" for each in reversed(questions)}
     folder = source.parent if images is None else context.base / images
     located = {name: image_path(folder, name) for name in names}
     pictures = numpy_images([read_image(located[name], size, colour=colour, where=first[name]) for name in names])

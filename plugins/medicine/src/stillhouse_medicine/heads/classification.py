@@ -10,8 +10,7 @@ from torchmetrics.functional import classification as tm
 
 from stillhouse import heads
 from stillhouse.errors import DataError
-from stillhouse.heads import classification
-from stillhouse.metrics import binary_ece
+from stillhouse.heads.measures import binary_ece, ranks
 from stillhouse.types import Batch, DataInfo
 from stillhouse_medicine.heads.task import require_task
 
@@ -160,6 +159,6 @@ def mean_auc(score: Tensor, truth: Tensor, classes: tuple[str, ...]) -> float:
             fix="split so that classes occur in every split",
         )
     # Ranks keep the order and the ties, which a sigmoid inside the metric would blur.
-    ranks = [classification.ranks(score[:, label]) for label in usable]
-    areas = [float(tm.binary_auroc(each, truth[:, label])) for each, label in zip(ranks, usable, strict=True)]
+    ranked = [ranks(score[:, label]) for label in usable]
+    areas = [float(tm.binary_auroc(each, truth[:, label])) for each, label in zip(ranked, usable, strict=True)]
     return sum(areas) / len(areas)
