@@ -1,4 +1,4 @@
-"""Runs all comparisons, or those of one group: ``python -m benchmarks [start|training]``."""
+"""Runs all comparisons, or those of one group: ``python -m benchmarks [start|training|threads]``."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 from rich.console import Console
 
 from benchmarks.start import compare_start
-from benchmarks.training import compare_training
+from benchmarks.training import compare_threads, compare_training
 
-GROUPS = {"start": compare_start, "training": compare_training}
+GROUPS = {"start": compare_start, "training": compare_training, "threads": compare_threads}
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,8 +14,10 @@ from torch.nn import functional as F
 import stillhouse
 from benchmarks.timing import Comparison, compare
 from stillhouse.objectives import SimilarityPreserving, SoftTargets
+from stillhouse.recipe import TrainConfig
 from stillhouse.teachers import CachedTeacher, LiveTeacher, write_cache
 from stillhouse.training.loss import Term
+from stillhouse.training.threads import available_cores, choose_threads, limited_threads
 from stillhouse.types import Batch, TensorSplit
 
 ROWS, BATCH, CHANNELS, LENGTH, CLASSES = 2048, 64, 8, 64, 5
@@ -56,6 +59,23 @@ def compare_training() -> Iterator[Comparison]:
     yield compare(
         "an epoch with taps and a second objective, against one with soft targets", lambda: ours(terms=tapped), ours
     )
+
+
+def compare_threads() -> Iterator[Comparison]:
+    """An epoch with all cores against one with a single thread: a step that is too short for them, and a longer one."""
+    torch.manual_seed(0)
+    rows = torch.randn(16 * BATCH, CHANNELS, LENGTH)
+    for name, width in (("short steps", 16), ("long steps", 256)):
+        network = _network(width)
+
+        def epoch(threads: int, network: nn.Module = network) -> None:
+            with limited_threads(threads):
+                for at in range(0, len(rows), BATCH):
+                    network(rows[at : at + BATCH]).square().mean().backward()
+
+        found = compare(f"all cores, against one thread: {name}", lambda: epoch(available_cores()), lambda: epoch(1))
+        chosen = choose_threads(TrainConfig(batch_size=BATCH), network, TensorSplit({"x": rows}), ["x"])
+        yield replace(found, name=f"{found.name}; auto takes {chosen}")
 
 
 def _network(width: int) -> nn.Sequential:

@@ -11,6 +11,7 @@ from stillhouse.methods.context import MethodContext
 from stillhouse.objectives.schedule import parse_schedule
 from stillhouse.trained import Trained
 from stillhouse.training.estimators import fit_distilled
+from stillhouse.training.threads import limited_threads, share
 
 
 class Offline(Method):
@@ -42,13 +43,14 @@ def _fit_estimator(context: MethodContext, student: Trained) -> None:
     columns = [part.columns([*student.inputs, "index"]) for part in parts]
     features = torch.cat([torch.from_numpy(student.features(each)) for each in columns]).numpy()
     predictions = torch.cat([source({**each}).prediction.cpu() for each in columns])
-    fit_distilled(
-        student.model,
-        features,
-        context.splits.train.columns(["target"])["target"],
-        predictions,
-        kind=context.head.kind,
-        alpha=parse_schedule(context.alpha).value(1.0),
-        temperature=float(context.terms[0].bound.options.get("temperature", 1.0)),
-    )
+    with limited_threads(share()):
+        fit_distilled(
+            student.model,
+            features,
+            context.splits.train.columns(["target"])["target"],
+            predictions,
+            kind=context.head.kind,
+            alpha=parse_schedule(context.alpha).value(1.0),
+            temperature=float(context.terms[0].bound.options.get("temperature", 1.0)),
+        )
     context.reporter.unit_done("fitted")

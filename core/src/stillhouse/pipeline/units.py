@@ -21,6 +21,7 @@ from stillhouse.trained import Trained, load
 from stillhouse.training.estimators import fit_hard
 from stillhouse.training.learner import Supervised
 from stillhouse.training.loop import Fit, fit
+from stillhouse.training.threads import limited_threads, share
 from stillhouse.types import Split
 
 MakeUnit = Callable[[], tuple[Trained, list[dict[str, Any]]]]
@@ -133,7 +134,8 @@ def train_hard(
     if not trained.is_network:
         context.reporter.unit(label, 0)
         columns = rows.columns()
-        fit_hard(trained.model, trained.features(columns), columns["target"])
+        with limited_threads(share()):
+            fit_hard(trained.model, trained.features(columns), columns["target"])
         context.reporter.unit_done("fitted")
         return []
     learner = Supervised(trained.model, trained.inputs, context.head.hard_loss)

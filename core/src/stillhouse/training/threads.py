@@ -25,9 +25,14 @@ by ``python -m benchmarks threads``)."""
 def share() -> int:
     """Threads that this process may use: the cores it may run on (fewer where ``OMP_NUM_THREADS`` says so), divided by
     the processes of a launcher that run beside it."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = available_cores()
     allowed = int(given) if (given := os.environ.get("OMP_NUM_THREADS", "")).isdigit() and int(given) > 0 else cores
     return max(1, min(cores, allowed) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def available_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def choose_threads(config: TrainConfig, model: nn.Module, rows: Split, inputs: Sequence[str]) -> int:
