@@ -15,6 +15,7 @@ from stillhouse.kinds import DEFAULT_SOFT_LOSS
 from stillhouse.objectives.adapters import make_adapter
 from stillhouse.objectives.schedule import parse_schedule
 from stillhouse.pipeline.context import RunContext
+from stillhouse.pipeline.stages import component_identity
 from stillhouse.pipeline.teacher import Teacher, signal
 from stillhouse.pipeline.units import TrainUnit, fit_settings, train_hard, unit
 from stillhouse.recipe.check import Bound, BoundTerm
@@ -71,14 +72,9 @@ def student_stage(context: RunContext, teacher: Teacher) -> None:
                 "train": config.model_dump(mode="json"),
                 "teacher": teacher.key,
                 "objectives": {
-                    "alpha": recipe.objectives.alpha,
+                    **recipe.objectives.model_dump(mode="json", exclude={"soft"}),
                     "terms": [
-                        {
-                            **context.bound_inputs(term.bound),
-                            "weight": term.weight,
-                            "scheduled": dict(term.scheduled),
-                            "taps": [term.student, term.teacher],
-                        }
+                        {**component_identity(term.bound.component), "term": term.to_recipe()}
                         for term in context.resolved.terms
                     ],
                 },

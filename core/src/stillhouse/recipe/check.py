@@ -8,41 +8,60 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import to_jsonable_python
+
 from stillhouse.errors import IncompatibleError, RecipeError, StillhouseError
 from stillhouse.kinds import DEFAULT_SOFT_LOSS, OutputKind
 from stillhouse.objectives.schedule import parse_schedule
 from stillhouse.plugins.options import validate_options
 from stillhouse.plugins.registry import Component, Registry
-from stillhouse.plugins.specs import DatasetSpec, HeadSpec, MetricSpec, ModelSpec, ObjectiveSpec
-from stillhouse.recipe.model import Recipe
+from stillhouse.plugins.specs import KINDS, DatasetSpec, HeadSpec, MetricSpec, ModelSpec, ObjectiveSpec
+from stillhouse.recipe.model import ComponentRef, Recipe, Scheduled, SoftTerm, TeacherConfig, TeacherMember
 from stillhouse.recipe.read import load_recipe, locate
 from stillhouse.recipe.text import Path_
 
 
 @dataclass(frozen=True)
 class Bound:
-    """A component with the options that the recipe gives it, defaults filled in."""
+    """A component with the options that the recipe gives it, defaults filled in.
+
+    Attributes:
+        component: which one.
+        options: all of its options.
+        ref: the part of the recipe that names it without the options: its full id, and fields such as a weight.
+    """
 
     component: Component
     options: Mapping[str, Any]
-    weight: float = 1.0
-    seed: int | None = None
+    ref: ComponentRef | SoftTerm
 
     @property
     def id(self) -> str:
         """The component's full id."""
         return self.component.id
 
+    @property
+    def weight(self) -> float:
+        """Weight of a member of an ensemble of teachers; 1 for everything else."""
+        return self.ref.weight if isinstance(self.ref, TeacherMember) else 1.0
+
+    @property
+    def seed(self) -> int | None:
+        """Seed of a member of an ensemble of teachers, when it has one of its own."""
+        return self.ref.seed if isinstance(self.ref, TeacherMember) else None
+
+    def to_recipe(self) -> dict[str, Any]:
+        """That part of the recipe with every default filled in, JSON-ready."""
+        fields = self.ref.model_dump(mode="json", exclude_none=True)
+        return {**fields, **to_jsonable_python(dict(self.options), fallback=str)}
+
 
 @dataclass(frozen=True)
 class BoundTerm:
-    """A soft term: its objective, options that stay and those that follow a schedule, and the taps it compares."""
+    """A soft term: its objective, and the options that follow a schedule (at their start in ``bound``)."""
 
     bound: Bound
-    weight: Any
     scheduled: Mapping[str, Any]
-    student: str | None
-    teacher: str | None
 
     @property
     def spec(self) -> ObjectiveSpec:
@@ -50,6 +69,30 @@ class BoundTerm:
         spec = self.bound.component.spec
         assert isinstance(spec, ObjectiveSpec)
         return spec
+
+    @property
+    def weight(self) -> Scheduled:
+        """Its weight inside the soft loss, a number or a schedule."""
+        return self._term.weight
+
+    @property
+    def student(self) -> str | None:
+        """Path of the student's module that it compares; None for the prediction."""
+        return self._term.student
+
+    @property
+    def teacher(self) -> str | None:
+        """Path of the teacher's module that it compares; None for the prediction."""
+        return self._term.teacher
+
+    @property
+    def _term(self) -> SoftTerm:
+        assert isinstance(self.bound.ref, SoftTerm)
+        return self.bound.ref
+
+    def to_recipe(self) -> dict[str, Any]:
+        """The term with every default filled in, JSON-ready."""
+        return {**self.bound.to_recipe(), **self.scheduled}
 
 
 @dataclass(frozen=True)
@@ -72,6 +115,26 @@ class ResolvedRecipe:
         spec = self.head.component.spec
         assert isinstance(spec, HeadSpec)
         return spec.output
+
+    def to_recipe(self) -> dict[str, Any]:
+        """The recipe with every default filled in, options of components included, JSON-ready; reading it again gives
+        the same run."""
+        values = self.recipe.model_dump(mode="json")
+        for field in (field for kind in KINDS.values() for field in kind.fields):
+            bound = getattr(self, field)
+            values[field] = [each.to_recipe() for each in bound] if isinstance(bound, tuple) else bound.to_recipe()
+        teacher = self.recipe.teacher
+        values["teacher"] = teacher.model_dump(
+            mode="json", include=set(TeacherConfig.model_fields) - {"use", "members"}, exclude_none=True
+        )
+        if teacher.members:
+            values["teacher"]["members"] = [member.to_recipe() for member in self.teachers]
+        else:
+            only = self.teachers[0].to_recipe()
+            own = set(TeacherMember.model_fields) - {"use"}  # of an ensemble's members alone
+            values["teacher"] |= {name: value for name, value in only.items() if name not in own}
+        values["objectives"]["soft"] = [term.to_recipe() for term in self.terms]
+        return values
 
     def components(self) -> dict[str, Component]:
         """Every component of the run by its role."""
@@ -96,21 +159,18 @@ def resolve(
     """
     recipe, source, lines, base = load_recipe(given, registry, overrides=overrides)
     checker = _Checker(registry, source, lines)
-    head = checker.bind("head", ("head",), recipe.head.use, recipe.head.options)
-    dataset = checker.bind("dataset", ("dataset",), recipe.dataset.use, recipe.dataset.options)
+    head = checker.bind("head", ("head",), recipe.head)
+    dataset = checker.bind("dataset", ("dataset",), recipe.dataset)
     single = not recipe.teacher.members
     teachers = tuple(
         checker.bind(
             "teacher",
             ("teacher",) if single else ("teacher", "members", position),
-            member.use,
-            member.options,
-            weight=member.weight,
-            seed=member.seed,
+            member,
         )
         for position, member in enumerate(recipe.teacher.as_members())
     )
-    student = checker.bind("student", ("student",), recipe.student.use, recipe.student.options)
+    student = checker.bind("student", ("student",), recipe.student)
     spec = head.component.spec
     assert isinstance(spec, HeadSpec)
     checker.check_dataset(dataset, spec)
@@ -119,10 +179,7 @@ def resolve(
     terms = tuple(checker.bind_term(recipe, position, spec) for position in range(len(recipe.objectives.soft)))
     checker.check_schedule(recipe.objectives.alpha, ("objectives", "alpha"))
     checker.check_taps(recipe, terms, teachers)
-    metrics = tuple(
-        checker.bind("metric", ("metrics", position), ref.use, ref.options)
-        for position, ref in enumerate(recipe.metrics)
-    )
+    metrics = tuple(checker.bind("metric", ("metrics", position), ref) for position, ref in enumerate(recipe.metrics))
     for position, metric in enumerate(metrics):
         assert isinstance(metric.component.spec, MetricSpec)
         if spec.output not in metric.component.spec.kinds:
@@ -132,8 +189,7 @@ def resolve(
                 fix="remove it",
             )
     controls = tuple(
-        checker.bind("student", ("controls", position), ref.use, ref.options)
-        for position, ref in enumerate(recipe.controls)
+        checker.bind("student", ("controls", position), ref) for position, ref in enumerate(recipe.controls)
     )
     for position, control in enumerate(controls):
         checker.check_model(control, spec, ("controls", position))
@@ -151,16 +207,19 @@ class _Checker:
         self,
         kind: str,
         path: Path_,
-        use: str,
-        options: Mapping[str, Any],
+        ref: ComponentRef | SoftTerm,
         *,
-        weight: float = 1.0,
-        seed: int | None = None,
+        use: str = "",
+        start: Mapping[str, Any] | None = None,
     ) -> Bound:
+        """The component that ``ref`` names (or ``use``), with its options; ``start`` are those of schedules."""
         try:
             # A born-again teacher is a student component; the teacher's own kind is asked first.
-            component = self._registry.get(("teacher", "student") if kind == "teacher" else kind, use)
-            return Bound(component, validate_options(component, dict(options)), weight, seed)
+            kinds = ("teacher", "student") if kind == "teacher" else kind
+            component = self._registry.get(kinds, use or ref.use)
+            bound = validate_options(component, {**ref.options, **(start or {})})
+            own = ref.model_dump(include=set(type(ref).model_fields))
+            return Bound(component, bound, type(ref).model_validate({**own, "use": component.id}))
         except StillhouseError as error:
             where = self.at(*path) + (f" ({error.where})" if error.where else "")
             raise type(error)(error.what, where=where, fix=error.fix) from error
@@ -206,8 +265,8 @@ class _Checker:
         for name, value in (("weight", term.weight), *scheduled.items()):
             self.check_schedule(value, (*path, name))
         start = {name: parse_schedule(value).value(0.0) for name, value in scheduled.items()}
-        bound = self.bind("objective", path, use, {**term.options, **start})
-        found = BoundTerm(bound, term.weight, scheduled, term.student, term.teacher)
+        bound = self.bind("objective", path, term, use=use, start=start)
+        found = BoundTerm(bound, scheduled)
         if found.spec.level == "feature" and term.student is None:
             raise IncompatibleError(
                 f"objective '{bound.id}' compares features, and no taps are named",
