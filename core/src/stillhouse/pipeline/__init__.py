@@ -17,7 +17,7 @@ from stillhouse.pipeline.data import check_targets, duplicated_rows, fingerprint
 from stillhouse.pipeline.stages import RECORD, STAGES, differences, finish, why_stale
 from stillhouse.plugins.manager import Manager, default_manager
 from stillhouse.plugins.specs import HeadSpec
-from stillhouse.progress import Reporter, Silent, told
+from stillhouse.progress import Reporter, Silent, collect_warnings
 from stillhouse.recipe.check import ResolvedRecipe, resolve
 from stillhouse.recipe.model import Recipe
 from stillhouse.recipe.text import parse_value, to_yaml
@@ -180,7 +180,7 @@ def _run(
 
     last = STAGES.index(stop_after)
     reporter.stage("data", resolved.dataset.id)
-    with told() as said:
+    with collect_warnings() as said:
         splits = make_splits(resolved, download=download)
     spec = resolved.head.component.spec
     assert isinstance(spec, HeadSpec)

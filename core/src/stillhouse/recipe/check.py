@@ -273,8 +273,8 @@ class _Checker:
                 where=self.at(*path),
                 fix="name a module of each model: student: <path>, teacher: <path>",
             )
-        if term.student is None and (head.output in found.spec.refused or head.output not in found.spec.kinds):
-            reason = found.spec.refused.get(head.output, f"it is defined for {', '.join(found.spec.kinds)}")
+        if term.student is None and (head.output in found.spec.incompatible or head.output not in found.spec.kinds):
+            reason = found.spec.incompatible.get(head.output, f"it is defined for {', '.join(found.spec.kinds)}")
             raise IncompatibleError(
                 f"objective '{bound.id}' does not suit {head.output} heads such as '{recipe.head.use}': {reason}",
                 where=self.at(*path),
