@@ -6,6 +6,7 @@ import html
 import json
 import math
 import types
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,13 @@ from stillhouse.errors import (
 )
 from stillhouse.kinds import OutputKind
 from stillhouse.pipeline.data import check_splits, check_targets, duplicated_rows
+from stillhouse.pipeline.stages import RECORD
 from stillhouse.plugins.manager import default_manager, using
 from stillhouse.plugins.specs import DatasetSpec, StudentSpec
 from stillhouse.progress import Silent
+from stillhouse.recipe import Recipe, SoftTerm, TeacherConfig, resolve
+from stillhouse.recipe.check import ResolvedRecipe
+from stillhouse.recipe.model import TeacherMember
 from stillhouse.trained import load
 from stillhouse.types import DataInfo, Splits, TensorSpec, TensorSplit
 
@@ -327,6 +332,45 @@ def test_a_damaged_estimator_file_is_told_as_such(tmp_path: Path) -> None:
         (student / "estimator.skops").write_bytes(content)
         with pytest.raises(RunFolderError, match="cannot read the estimator"):
             load(student, registry, info)
+
+
+class TermWithMore(SoftTerm):
+    added: str = "given"
+
+
+def test_a_new_field_of_a_soft_term_reaches_the_saved_recipe_and_the_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both were written field by field, so that a new field would have been dropped and an old student kept."""
+    genuine = stillhouse.pipeline.resolve
+
+    def with_more(*args: Any, **options: Any) -> ResolvedRecipe:
+        resolved = genuine(*args, **options)
+        (term,) = resolved.terms
+        bound = replace(term.bound, ref=TermWithMore.model_validate(term.bound.ref.model_dump()))
+        return replace(resolved, terms=(replace(term, bound=bound),))
+
+    monkeypatch.setattr("stillhouse.pipeline.resolve", with_more)
+    folder = stillhouse.run(recipe(seeds=[0]), out=tmp_path / "run", stop_after="student").folder
+    (term,) = yaml.safe_load((folder / "recipe.yaml").read_text())["objectives"]["soft"]
+    assert (term["use"], term["added"], term["weight"]) == ("core/soft-targets", "given", 1.0)
+    record = json.loads((folder / "student" / "seed-0" / RECORD).read_text())
+    assert '"added": "given"' in json.dumps(record["inputs"])
+
+
+def test_every_field_of_every_part_reaches_the_saved_recipe() -> None:
+    values = recipe(
+        teacher={"members": [{"use": "core/mlp", "weight": 2, "seed": 3}], "cache": False, "seed": 5},
+        objectives={"soft": [{"use": "core/hints", "student": "a", "teacher": "b", "weight": 0.5}]},
+        controls=["core/linear"],
+    )
+    resolved = resolve(values, default_manager().registry)
+    saved = resolved.to_recipe()
+    assert saved["teacher"].keys() == TeacherConfig.model_fields.keys() - {"use", "checkpoint"}  # there is none
+    assert saved["teacher"]["members"][0].keys() >= TeacherMember.model_fields.keys()
+    assert saved["objectives"]["soft"][0].keys() >= SoftTerm.model_fields.keys()
+    assert saved.keys() == Recipe.model_fields.keys()
+    assert resolve(saved, default_manager().registry).to_recipe() == saved
 
 
 def test_out_of_fold_signals_come_from_teachers_that_never_saw_the_row(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ TESTS = """
 import stillhouse.testing
 
 FILE = {file!r}
-PROCESS = ("light-import", "unregister", "non-interference")
+PROCESS = ("light-import", "import-order", "unregister", "non-interference")
 LOSS = "loss[objective:item_plugin/still]"
 
 test_as_it_is = stillhouse.testing.contract(FILE)
@@ -77,7 +77,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], 
     (folder / "item_parts.py").write_text(PARTS)
     (folder / "test_items.py").write_text(TESTS.format(file=str(folder / "item_plugin.py")))
     # What starts processes has its own tests.
-    chosen = ["-k", "not (light-import or unregister or non-interference)"]
+    chosen = ["-k", "not (light-import or import-order or unregister or non-interference)"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-rA", "-p", "no:cacheprovider", *chosen, str(folder)],
         cwd=folder,
@@ -153,7 +153,7 @@ def test_plugin_without_components_fails(tmp_path: Path) -> None:
     (tmp_path / "nothing_at_all.py").write_text("")
     test = contract(tmp_path / "nothing_at_all.py")
     recorded: list[Any] = []
-    request = SimpleNamespace(config=SimpleNamespace(pluginmanager=SimpleNamespace(is_registered=lambda _: True)))
+    request = SimpleNamespace(config=SimpleNamespace(pluginmanager=SimpleNamespace(has_plugin=lambda _: True)))
     with pytest.raises(pytest.fail.Exception, match="components: it brings no components"):
         test("components", request, lambda name, value: recorded.append(value))
     assert recorded == [["nothing_at_all", 0, "failed", ""]]

@@ -6,6 +6,7 @@ difference, and raise `stillhouse.API` if a plugin written for the previous inte
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import importlib
 import inspect
@@ -15,9 +16,14 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import stillhouse
 from stillhouse.plugins import hookspecs
 
+ROOT = Path(__file__).parents[2]
+OURS = sorted(each for each in (ROOT / "plugins").iterdir() if (each / "pyproject.toml").exists())
+EXAMPLE = ROOT / "examples" / "stillhouse-law"
 SNAPSHOT = Path(__file__).with_name("public_interface.txt")
 MODULES = (
     "stillhouse",
@@ -30,6 +36,10 @@ MODULES = (
     "stillhouse.errors",
     "stillhouse.heads",
     "stillhouse.heads.checks",
+    "stillhouse.heads.figures",
+    "stillhouse.heads.measures",
+    "stillhouse.figures",
+    "stillhouse.units",
     "stillhouse.testing",
     "stillhouse.testing.fixtures",
 )
@@ -113,6 +123,30 @@ def test_public_interface_is_the_one_that_was_agreed_on() -> None:
     new = [each for each in found if each not in agreed]
     assert not gone, f"plugins may depend on this: see the top of {Path(__file__).name}"
     assert not new, f"to be agreed on: see the top of {Path(__file__).name}"
+
+
+def imported(file: Path) -> Iterator[str]:
+    """Full names of ours that a file imports: modules, and ``module.name`` for what it takes from one."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (each.name for each in node.names if each.name.partition(".")[0] == "stillhouse")
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "stillhouse":
+            yield from (f"{node.module}.{each.name}" for each in node.names)
+
+
+def is_public(name: str) -> bool:
+    module, _, attribute = name.rpartition(".")
+    if name in MODULES or module not in MODULES:
+        return name in MODULES
+    offered = getattr(importlib.import_module(module), "__all__", [attribute])
+    return attribute in offered and not attribute.startswith("_")
+
+
+@pytest.mark.parametrize("folder", [*OURS, EXAMPLE], ids=lambda folder: folder.name)
+def test_plugins_use_the_public_interface_only(folder: Path) -> None:
+    used = {name for file in folder.rglob("*.py") for name in imported(file)}
+    assert [name for name in sorted(used) if not is_public(name)] == []
+    assert len(used) >= 6
 
 
 def test_version_of_the_contract_is_a_number_that_the_snapshot_holds() -> None:

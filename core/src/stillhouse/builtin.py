@@ -52,7 +52,7 @@ def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
         target=f"{module}:SoftTargets",
         summary="KL divergence from the teacher's softened classes, times T squared",
         kinds=(MULTICLASS,),
-        refused=NOT_CLASSES | ONE_LOGIT,
+        incompatible=NOT_CLASSES | ONE_LOGIT,
         tags=("prediction",),
     )
     yield ObjectiveSpec(
@@ -60,7 +60,7 @@ def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
         target=f"{module}:BernoulliKL",
         summary="KL divergence of each label from the teacher's softened probability, times T squared",
         kinds=(BINARY, MULTILABEL),
-        refused={
+        incompatible={
             MULTICLASS: "classes exclude each other: use soft-targets",
             REGRESSION: "values are not probabilities: use teacher-mse or teacher-bounded",
             GAUSSIAN: "values are not probabilities: use gaussian-kl",
@@ -74,7 +74,7 @@ def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
         target=f"{module}:TeacherMSE",
         summary="Mean squared difference from the teacher's values",
         kinds=(REGRESSION,),
-        refused=NOT_VALUES | {GAUSSIAN: "a log-variance is not a value to reach: use gaussian-kl"},
+        incompatible=NOT_VALUES | {GAUSSIAN: "a log-variance is not a value to reach: use gaussian-kl"},
         tags=("prediction",),
     )
     yield ObjectiveSpec(
@@ -82,7 +82,7 @@ def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
         target=f"{module}:TeacherBounded",
         summary="Squared error that counts only while the student is not clearly better than the teacher",
         kinds=(REGRESSION,),
-        refused=NOT_VALUES | {GAUSSIAN: "a log-variance is not a value to reach: use gaussian-kl"},
+        incompatible=NOT_VALUES | {GAUSSIAN: "a log-variance is not a value to reach: use gaussian-kl"},
         extras=("target",),
         tags=("prediction",),
     )
@@ -91,7 +91,7 @@ def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
         target=f"{module}:GaussianKL",
         summary="KL divergence between the teacher's and the student's Gaussians",
         kinds=(GAUSSIAN,),
-        refused=NOT_VALUES | {REGRESSION: "it needs a predicted variance: use teacher-mse, or a gaussian head"},
+        incompatible=NOT_VALUES | {REGRESSION: "it needs a predicted variance: use teacher-mse, or a gaussian head"},
         tags=("prediction",),
     )
     per_place: dict[str, str] = {
@@ -106,7 +106,7 @@ def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
         target=f"{module}:PixelKL",
         summary="KL divergence from the teacher's softened classes at every pixel",
         kinds=(SEGMENTATION,),
-        refused=per_place | {SEQUENCE: NOT_CLASSES[SEQUENCE]},
+        incompatible=per_place | {SEQUENCE: NOT_CLASSES[SEQUENCE]},
         tags=("prediction",),
     )
     yield ObjectiveSpec(
@@ -114,7 +114,7 @@ def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
         target=f"{module}:ChannelKL",
         summary="KL divergence from where in the image the teacher sees each class",
         kinds=(SEGMENTATION,),
-        refused=per_place | {SEQUENCE: NOT_CLASSES[SEQUENCE]},
+        incompatible=per_place | {SEQUENCE: NOT_CLASSES[SEQUENCE]},
         tags=("prediction",),
     )
     yield ObjectiveSpec(
@@ -122,7 +122,7 @@ def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
         target=f"{module}:TokenKL",
         summary="Forward, reverse or Jensen-Shannon divergence from the teacher at every valid token",
         kinds=(SEQUENCE,),
-        refused=per_place | {SEGMENTATION: NOT_CLASSES[SEGMENTATION]},
+        incompatible=per_place | {SEGMENTATION: NOT_CLASSES[SEGMENTATION]},
         extras=("target",),
         tags=("prediction",),
     )
@@ -131,7 +131,7 @@ def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
         target=f"{module}:DKD",
         summary="Decoupled KD: the target class and the other classes weighted apart",
         kinds=(MULTICLASS,),
-        refused=NOT_CLASSES | TWO_CLASSES,
+        incompatible=NOT_CLASSES | TWO_CLASSES,
         extras=("target",),
         tags=("prediction",),
     )
@@ -140,7 +140,7 @@ def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
         target=f"{module}:DIST",
         summary="Correlation with the teacher between the classes of a row and between the rows of a class",
         kinds=(MULTICLASS,),
-        refused=NOT_CLASSES | TWO_CLASSES,
+        incompatible=NOT_CLASSES | TWO_CLASSES,
         tags=("prediction",),
     )
     yield from _feature_objectives()
@@ -182,7 +182,7 @@ def _feature_objectives() -> Iterable[ObjectiveSpec]:
         target="stillhouse.objectives.contrastive:SupervisedContrastive",
         summary="Answers or features drawn to the teacher's of the same class, and away from other classes",
         kinds=(MULTICLASS,),
-        refused=NOT_CLASSES
+        incompatible=NOT_CLASSES
         | dict.fromkeys((BINARY, MULTILABEL, SEGMENTATION, SEQUENCE), "its target must be one class a row"),
         extras=("target",),
         adapts=True,

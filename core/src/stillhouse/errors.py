@@ -13,7 +13,7 @@ DOCS = "https://stillhouse.readthedocs.io/en/latest/reference/errors/"
 
 
 class StillhouseError(Exception):
-    """Base of every error that a user can mend: bad input, a missing file, a broken plugin.
+    """Base of every error that a user can fix: bad input, a missing file, a broken plugin.
 
     Args:
         what: one sentence that says what is wrong, with the wrong value.

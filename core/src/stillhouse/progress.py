@@ -48,8 +48,8 @@ class Silent:
 
 
 @contextmanager
-def told() -> Iterator[list[str]]:
-    """Collects what components tell users by ``warnings.warn(message)``; warnings of other categories pass."""
+def collect_warnings() -> Iterator[list[str]]:
+    """Collect what components say by ``warnings.warn(message)``; warnings of other categories pass."""
     messages: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.filterwarnings("always", category=UserWarning)

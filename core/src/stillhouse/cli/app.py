@@ -74,7 +74,7 @@ INTERRUPTED = 130
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status.
 
-    0 is success; 1 a defect, or a check that failed; 2 an error that the user can mend; 130 an interrupt.
+    0 is success; 1 a defect, or a check that failed; 2 an error that the user can fix; 130 an interrupt.
     """
     given = list(sys.argv[1:] if args is None else args)
     as_json, debug = "--json" in given, "--debug" in given

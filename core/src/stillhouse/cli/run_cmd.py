@@ -216,9 +216,9 @@ def predict(
     manager = get_manager(ctx)
     from stillhouse.deploy import predict as predict_file
     from stillhouse.deploy import write_csv
-    from stillhouse.progress import told
+    from stillhouse.progress import collect_warnings
 
-    with told() as said:
+    with collect_warnings() as said:
         columns = predict_file(run, file, out=out, seed=seed, manager=manager)
     for message in said:
         print(f"warning: {message}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Figures that core's heads add to a report."""
+"""Figures that heads add to a report: core's own, and what plugins' heads may draw."""
 
 from __future__ import annotations
 
@@ -9,6 +9,16 @@ from torch import Tensor
 
 from stillhouse.figures import MARKERS, QUIET, colour, legend, new_figure, order
 from stillhouse.types import ReportFigure
+
+__all__ = [
+    "by_name",
+    "by_position",
+    "error_by_true",
+    "precision_recall",
+    "predicted_true",
+    "regression",
+    "reliability",
+]
 
 MOST_NAMES = 20
 MOST_POINTS = 600

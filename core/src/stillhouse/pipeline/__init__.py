@@ -17,7 +17,7 @@ from stillhouse.pipeline.data import check_targets, duplicated_rows, fingerprint
 from stillhouse.pipeline.stages import RECORD, STAGES, differences, finish, why_stale
 from stillhouse.plugins.manager import Manager, default_manager
 from stillhouse.plugins.specs import HeadSpec
-from stillhouse.progress import Reporter, Silent, told
+from stillhouse.progress import Reporter, Silent, collect_warnings
 from stillhouse.recipe.check import ResolvedRecipe, resolve
 from stillhouse.recipe.model import Recipe
 from stillhouse.recipe.text import parse_value, to_yaml
@@ -165,43 +165,7 @@ def _remove_stale(folder: Path, resolved: ResolvedRecipe) -> None:
 
 def resolved_yaml(resolved: ResolvedRecipe) -> str:
     """The recipe with every default filled in, options of components included; reading it again gives the same run."""
-    values = resolved.recipe.model_dump(mode="json")
-    for field in ("head", "dataset", "student", "method"):
-        bound = getattr(resolved, field)
-        values[field] = {"use": bound.id, **_plain(bound.options)}
-    members = [
-        {
-            "use": bound.id,
-            **_plain(bound.options),
-            **({"weight": bound.weight, "seed": bound.seed} if len(resolved.teachers) > 1 else {}),
-        }
-        for bound in resolved.teachers
-    ]
-    settings = {name: values["teacher"][name] for name in ("out_of_fold", "cache", "seed", "checkpoint")}
-    values["teacher"] = {
-        **settings,
-        **(members[0] if len(members) == 1 and not resolved.recipe.teacher.members else {"members": members}),
-    }
-    values["objectives"]["soft"] = [
-        {
-            "use": term.bound.id,
-            "weight": term.weight,
-            **({"student": term.student, "teacher": term.teacher} if term.student else {}),
-            **_plain({**term.bound.options, **term.scheduled}),
-        }
-        for term in resolved.terms
-    ]
-    for field in ("metrics", "controls"):
-        values[field] = [{"use": bound.id, **_plain(bound.options)} for bound in getattr(resolved, field)]
-    return to_yaml(values)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value if isinstance(value, str | int | float | bool) or value is None else str(value)
+    return to_yaml(resolved.to_recipe())
 
 
 def _run(
@@ -216,7 +180,7 @@ def _run(
 
     last = STAGES.index(stop_after)
     reporter.stage("data", resolved.dataset.id)
-    with told() as said:
+    with collect_warnings() as said:
         splits = make_splits(resolved, download=download)
     spec = resolved.head.component.spec
     assert isinstance(spec, HeadSpec)

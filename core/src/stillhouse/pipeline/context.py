@@ -16,6 +16,7 @@ from stillhouse.pipeline.stages import component_identity, platform_identity
 from stillhouse.plugins.registry import Registry
 from stillhouse.progress import Reporter
 from stillhouse.recipe.check import Bound, ResolvedRecipe, bind
+from stillhouse.recipe.model import ComponentRef
 from stillhouse.storage import write_tensors
 from stillhouse.trained import Trained
 from stillhouse.types import Batch, Head, Split, Splits, Task
@@ -98,7 +99,7 @@ class RunContext:
 
     def bind(self, kind: str, reference: Any) -> Bound:
         """A component by kind and reference (an id, or ``{"use": id, **options}``), options checked."""
-        return bind(self.registry, kind, reference)
+        return bind(self.registry, kind, ComponentRef.model_validate(reference))
 
     def judged_rows(self, split: Split) -> Batch:
         """Entries of a split that metrics need, without the inputs."""

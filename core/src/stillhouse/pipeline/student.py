@@ -10,6 +10,7 @@ from typing import Any
 from stillhouse.errors import StillhouseError
 from stillhouse.methods import Method, MethodContext
 from stillhouse.pipeline.context import RunContext
+from stillhouse.pipeline.stages import component_identity
 from stillhouse.pipeline.teacher import Teacher, signal
 from stillhouse.pipeline.units import train_hard, unit
 from stillhouse.recipe.check import Bound
@@ -97,14 +98,9 @@ def student_stage(context: RunContext, teacher: Teacher) -> None:
         "teacher": teacher.key,
         "method": context.bound_inputs(context.resolved.method),
         "objectives": {
-            "alpha": recipe.objectives.alpha,
+            **recipe.objectives.model_dump(mode="json", exclude={"soft"}),
             "terms": [
-                {
-                    **context.bound_inputs(term.bound),
-                    "weight": term.weight,
-                    "scheduled": dict(term.scheduled),
-                    "taps": [term.student, term.teacher],
-                }
+                {**component_identity(term.bound.component), "term": term.to_recipe()}
                 for term in context.resolved.terms
             ],
         },

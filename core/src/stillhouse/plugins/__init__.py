@@ -13,7 +13,7 @@ the plugin's id and the prefix of its components' ids; its value is a light modu
 
     # src/stillhouse_law/plugin.py
     from stillhouse import hookimpl
-    from stillhouse.plugins.specs import DatasetSpec
+    from stillhouse.plugins import DatasetSpec
 
     @hookimpl
     def stillhouse_datasets():

@@ -40,7 +40,7 @@ class Skipped(Exception):
 @dataclass(frozen=True, kw_only=True)
 class Check:
     """One check that ran: its id (stable, e.g. ``options[student:law/cnn]``), its outcome, what is wrong and how to
-    mend it, and what else it found (a figure, say)."""
+    fix it, and what else it found (a figure, say)."""
 
     id: str
     outcome: Outcome
@@ -113,8 +113,8 @@ def summary(outcomes: Sequence[str], components: int) -> str:
     counts = {
         outcome: list(outcomes).count(outcome) for outcome in dict.fromkeys(("passed", "failed", "skipped", *outcomes))
     }
-    told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
-    return f"{counted(len(outcomes), 'check')} on {counted(components, 'component')}: {told}"
+    counted_outcomes = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
+    return f"{counted(len(outcomes), 'check')} on {counted(components, 'component')}: {counted_outcomes}"
 
 
 def counted(count: int, word: str) -> str:
@@ -307,7 +307,7 @@ def _shape(component: Component, target: Any) -> None:
     inherited = isinstance(target, type) and "__init__" not in vars(target)  # e.g. that of torch.nn.Module
     if not inherited and any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters):
         raise PluginError(
-            f"'{component.spec.target}' takes **keywords, so that a misspelt option could not be refused",
+            f"'{component.spec.target}' takes **keywords, so that a misspelt option would be ignored",
             fix="name each option in the signature",
         )
 

@@ -1,7 +1,7 @@
-"""How a hook, a spec field, a component or an option is deprecated, and what its users are told.
+"""How a hook, a spec field, a component or an option is deprecated, and which notice its users get.
 
 ========================  ============================================================  ===========================
-what                      how it is marked                                              who is told, and when
+what                      how it is marked                                              who gets the notice, and when
 ========================  ============================================================  ===========================
 component                 ``deprecated="law/cases"`` in its spec                        the user, when it is loaded
 option, renamed           ``hidden: Annotated[int, Renamed("width")] = 64``             the user, who writes it
@@ -55,7 +55,7 @@ def deprecated_field(instead: str, *, removed_in: str = "") -> dict[str, Any]:
     return {"deprecated": Deprecated(instead, removed_in)}
 
 
-def told(what: str, mark: Deprecated) -> str:
+def notice(what: str, mark: Deprecated) -> str:
     """The sentence for a user: what is deprecated, until when, and what to write instead."""
     until = f" and goes in {mark.removed_in}" if mark.removed_in else ""
     return f"{what} is deprecated{until}: {mark.instead}"
@@ -73,5 +73,5 @@ def used_fields(specs: Iterable[Any]) -> list[str]:
         for field in dataclasses.fields(spec):
             mark = field.metadata.get("deprecated")
             if isinstance(mark, Deprecated) and getattr(spec, field.name) != field.default:
-                found.append(told(f"field '{field.name}' of {type(spec).__name__}(name={spec.name!r})", mark))
+                found.append(notice(f"field '{field.name}' of {type(spec).__name__}(name={spec.name!r})", mark))
     return found

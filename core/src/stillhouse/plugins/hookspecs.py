@@ -92,4 +92,4 @@ class RenamedHook:
 
 
 RENAMED_HOOKS: dict[str, RenamedHook] = {}
-"""Hooks of earlier contracts that still work, by their old name; their authors are told."""
+"""Hooks of earlier contracts that still work, by their old name; their authors get a notice."""

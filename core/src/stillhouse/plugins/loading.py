@@ -16,7 +16,7 @@ from typing import Any
 import pluggy
 
 from stillhouse.errors import PluginError, SpecError
-from stillhouse.plugins.deprecation import Deprecated, told
+from stillhouse.plugins.deprecation import Deprecated, notice
 from stillhouse.plugins.hookspecs import HOOKS, PROJECT, RENAMED_HOOKS
 from stillhouse.plugins.metadata import Installed
 from stillhouse.plugins.records import Status
@@ -211,7 +211,7 @@ def specs_of(plugin: Any, source: str) -> list[Spec]:
 def old_hooks(plugin: Any) -> list[str]:
     """Sentences on the renamed hooks that ``plugin`` still implements under their old name."""
     return [
-        told(f"hook '{name}'", Deprecated(f"write '{hook}'", f"stillhouse {RENAMED_HOOKS[name].removed_in}"))
+        notice(f"hook '{name}'", Deprecated(f"write '{hook}'", f"stillhouse {RENAMED_HOOKS[name].removed_in}"))
         for name, hook in check_hooks(plugin)
         if name != hook
     ]

@@ -148,7 +148,7 @@ class Manager:
             raise PluginError(
                 f"{len(causes)} plugin{'s' if len(causes) > 1 else ''} cannot be used, and {STRICT} is set:\n"
                 + "\n".join(f"  - {cause}" for cause in causes),
-                fix=f"mend or uninstall them, or name them in --disable-plugin, or unset {STRICT}",
+                fix=f"fix or uninstall them, or name them in --disable-plugin, or unset {STRICT}",
             )
 
     def add(
@@ -188,7 +188,7 @@ class Manager:
             status=Status.ACTIVE,
         )
         loaded = self._load(record, lambda: importlib.import_module("stillhouse.builtin"))
-        if loaded.status is not Status.ACTIVE:  # a defect of ours, not something a user can mend
+        if loaded.status is not Status.ACTIVE:  # a defect of ours, not something a user can fix
             raise RuntimeError(f"the core's own components cannot be loaded: {loaded.error}")
 
     def _add_installed(self, found: Installed, rivals: list[Installed]) -> None:

@@ -20,7 +20,7 @@ import pydantic
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from stillhouse.errors import OptionError, PluginError, nearest
-from stillhouse.plugins.deprecation import Deprecated, Renamed, told, warn
+from stillhouse.plugins.deprecation import Deprecated, Renamed, notice, warn
 from stillhouse.plugins.registry import Component
 
 
@@ -125,7 +125,7 @@ def validate_options(component: Component, given: Mapping[str, Any], *, where: s
 def _current(
     component: Component, model: type[pydantic.BaseModel], given: Mapping[str, Any], where: str
 ) -> dict[str, Any]:
-    """``given`` under the present names; deprecated options are told of.
+    """``given`` under the present names; deprecated options give a warning.
 
     Raises:
         OptionError: an option is given under its old and its new name.
@@ -142,9 +142,9 @@ def _current(
                     )
                 current[name] = current.pop(mark.old)
                 renamed = Deprecated(f"write '{name}' instead", mark.removed_in)
-                warn(told(f"option '{mark.old}' of {component.label}", renamed))
+                warn(notice(f"option '{mark.old}' of {component.label}", renamed))
             elif isinstance(mark, Deprecated) and name in current:
-                warn(told(f"option '{name}' of {component.label}", mark))
+                warn(notice(f"option '{name}' of {component.label}", mark))
     return current
 
 
@@ -201,7 +201,7 @@ def type_name(annotation: Any) -> str:
 
 def _fate(field: pydantic.fields.FieldInfo) -> str:
     """What a deprecated option's help ends with."""
-    return " ".join(f"({told('it', mark)})" for mark in field.metadata if isinstance(mark, Deprecated))
+    return " ".join(f"({notice('it', mark)})" for mark in field.metadata if isinstance(mark, Deprecated))
 
 
 def _with_bounds(field: pydantic.fields.FieldInfo) -> str:
@@ -257,7 +257,7 @@ def _option_error(
 
 
 def _resolved(target: Any, parameters: list[inspect.Parameter], name: str) -> dict[str, Any]:
-    """Annotations of ``parameters`` as objects; only theirs: others may name what only typing imports."""
+    """Annotations of ``parameters`` as objects; only of these: others may name what only typing imports."""
     function = inspect.unwrap(target)
     function = inspect.getattr_static(function, "__init__") if isinstance(function, type) else function
     function = getattr(function, "func", function)  # functools.partial

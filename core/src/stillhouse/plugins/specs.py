@@ -31,7 +31,7 @@ class Spec:
         summary: one line, shown by ``stillhouse components``.
         requires: import names of packages beyond the distribution's own dependencies.
         extra: pip extra of the distribution that brings ``requires``.
-        tags: free words for searching.
+        tags: free terms for searching.
         deprecated: what to write instead; empty while the component is current.
 
     Raises:
@@ -67,9 +67,9 @@ class Spec:
             )
         for each_name in ("requires", "tags"):
             value = getattr(self, each_name)
-            if not isinstance(value, tuple) or not all(isinstance(word, str) and word for word in value):
+            if not isinstance(value, tuple) or not all(isinstance(each, str) and each for each in value):
                 raise SpecError(
-                    f"{each_name} must be a tuple of words, not {value!r}",
+                    f"{each_name} must be a tuple of strings, not {value!r}",
                     where=who,
                     fix=f"{each_name}=('a', 'b')",
                 )
@@ -250,7 +250,7 @@ class ObjectiveSpec(Spec):
     Args:
         level: ``"prediction"`` compares predictions unless a recipe names taps; ``"feature"`` needs taps.
         kinds: output kinds that it makes sense for.
-        refused: reason by output kind, said when a recipe pairs the two.
+        incompatible: reason by output kind that it does not suit, shown when a recipe pairs the two.
         extras: which of ``"target"``, ``"mask"`` (batch entries) ``forward`` takes as keywords.
         adapts: a feature of another shape is brought to the teacher's by an adapter that is trained with
             the student.
@@ -259,14 +259,14 @@ class ObjectiveSpec(Spec):
     kind: ClassVar[str] = "objective"
     level: str = "prediction"
     kinds: tuple[OutputKind, ...] = ALL_KINDS
-    refused: dict[str, str] = field(default_factory=dict)
+    incompatible: dict[str, str] = field(default_factory=dict)
     extras: tuple[str, ...] = ()
     adapts: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_kinds(self, self.kinds)
-        _check_kinds(self, tuple(self.refused))
+        _check_kinds(self, tuple(self.incompatible))
         if self.level not in ("prediction", "feature"):
             raise SpecError(
                 f"level '{self.level}' is unknown",

@@ -8,25 +8,33 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import to_jsonable_python
+
 from stillhouse.errors import IncompatibleError, RecipeError, StillhouseError
 from stillhouse.kinds import DEFAULT_SOFT_LOSS, OutputKind
 from stillhouse.objectives.schedule import parse_schedule
 from stillhouse.plugins.options import validate_options
 from stillhouse.plugins.registry import Component, Registry
-from stillhouse.plugins.specs import DatasetSpec, HeadSpec, MethodSpec, MetricSpec, ModelSpec, ObjectiveSpec
-from stillhouse.recipe.model import ComponentRef, Recipe
+from stillhouse.plugins.specs import KINDS, DatasetSpec, HeadSpec, MethodSpec, MetricSpec, ModelSpec, ObjectiveSpec
+from stillhouse.recipe.model import ComponentRef, Recipe, Scheduled, SoftTerm, TeacherConfig, TeacherMember
 from stillhouse.recipe.read import load_recipe, locate
 from stillhouse.recipe.text import Path_
 
 
 @dataclass(frozen=True)
 class Bound:
-    """A component with the options that the recipe gives it, defaults filled in."""
+    """A component with the options that the recipe gives it, defaults filled in.
+
+    Attributes:
+        component: which one.
+        options: all of its options.
+        ref: the part of the recipe that names it without the options: its full id, and fields such as a weight.
+        named: the students that the options of a method name.
+    """
 
     component: Component
     options: Mapping[str, Any]
-    weight: float = 1.0
-    seed: int | None = None
+    ref: ComponentRef | SoftTerm
     named: tuple[Bound, ...] = ()
 
     @property
@@ -34,32 +42,40 @@ class Bound:
         """The component's full id."""
         return self.component.id
 
+    @property
+    def weight(self) -> float:
+        """Weight of a member of an ensemble of teachers; 1 for everything else."""
+        return self.ref.weight if isinstance(self.ref, TeacherMember) else 1.0
 
-def bind(registry: Registry, kind: str | tuple[str, ...], reference: Any) -> Bound:
-    """A component by kind and reference, options checked and filled in.
+    @property
+    def seed(self) -> int | None:
+        """Seed of a member of an ensemble of teachers, when it has one of its own."""
+        return self.ref.seed if isinstance(self.ref, TeacherMember) else None
 
-    Args:
-        registry: where components are found.
-        kind: its kind, or several.
-        reference: an id, or ``{"use": id, **options}``.
+    def to_recipe(self) -> dict[str, Any]:
+        """That part of the recipe with every default filled in, JSON-ready."""
+        fields = self.ref.model_dump(mode="json", exclude_none=True)
+        return {**fields, **to_jsonable_python(dict(self.options), fallback=str)}
+
+
+def bind(registry: Registry, kind: str | tuple[str, ...], ref: ComponentRef | SoftTerm, *, use: str = "") -> Bound:
+    """The component that ``ref`` names (or ``use``), with its options checked and filled in.
 
     Raises:
         StillhouseError: no such component, or options that it does not have.
     """
-    given = ComponentRef.model_validate(reference)
-    component = registry.get(kind, given.use)
-    return Bound(component, validate_options(component, given.options))
+    component = registry.get(kind, use or ref.use)
+    own = ref.model_dump(include=set(type(ref).model_fields))
+    options = validate_options(component, ref.options)
+    return Bound(component, options, type(ref).model_validate({**own, "use": component.id}))
 
 
 @dataclass(frozen=True)
 class BoundTerm:
-    """A soft term: its objective, options that stay and those that follow a schedule, and the taps it compares."""
+    """A soft term: its objective, and the options that follow a schedule (at their start in ``bound``)."""
 
     bound: Bound
-    weight: Any
     scheduled: Mapping[str, Any]
-    student: str | None
-    teacher: str | None
 
     @property
     def spec(self) -> ObjectiveSpec:
@@ -67,6 +83,30 @@ class BoundTerm:
         spec = self.bound.component.spec
         assert isinstance(spec, ObjectiveSpec)
         return spec
+
+    @property
+    def weight(self) -> Scheduled:
+        """Its weight inside the soft loss, a number or a schedule."""
+        return self._term.weight
+
+    @property
+    def student(self) -> str | None:
+        """Path of the student's module that it compares; None for the prediction."""
+        return self._term.student
+
+    @property
+    def teacher(self) -> str | None:
+        """Path of the teacher's module that it compares; None for the prediction."""
+        return self._term.teacher
+
+    @property
+    def _term(self) -> SoftTerm:
+        assert isinstance(self.bound.ref, SoftTerm)
+        return self.bound.ref
+
+    def to_recipe(self) -> dict[str, Any]:
+        """The term with every default filled in, JSON-ready."""
+        return {**self.bound.to_recipe(), **self.scheduled}
 
 
 @dataclass(frozen=True)
@@ -98,6 +138,26 @@ class ResolvedRecipe:
         assert isinstance(spec, MethodSpec)
         return spec
 
+    def to_recipe(self) -> dict[str, Any]:
+        """The recipe with every default filled in, options of components included, JSON-ready; reading it again gives
+        the same run."""
+        values = self.recipe.model_dump(mode="json")
+        for field in (field for kind in KINDS.values() for field in kind.fields):
+            bound = getattr(self, field)
+            values[field] = [each.to_recipe() for each in bound] if isinstance(bound, tuple) else bound.to_recipe()
+        teacher = self.recipe.teacher
+        values["teacher"] = teacher.model_dump(
+            mode="json", include=set(TeacherConfig.model_fields) - {"use", "members"}, exclude_none=True
+        )
+        if teacher.members:
+            values["teacher"]["members"] = [member.to_recipe() for member in self.teachers]
+        else:
+            only = self.teachers[0].to_recipe()
+            own = set(TeacherMember.model_fields) - {"use"}  # of an ensemble's members alone
+            values["teacher"] |= {name: value for name, value in only.items() if name not in own}
+        values["objectives"]["soft"] = [term.to_recipe() for term in self.terms]
+        return values
+
     def components(self) -> dict[str, Component]:
         """Every component of the run by its role."""
         roles = {"head": self.head, "dataset": self.dataset, "student": self.student, "method": self.method}
@@ -122,22 +182,19 @@ def resolve(
     """
     recipe, source, lines, base = load_recipe(given, registry, overrides=overrides)
     checker = _Checker(registry, source, lines)
-    head = checker.bind("head", ("head",), recipe.head.use, recipe.head.options)
-    dataset = checker.bind("dataset", ("dataset",), recipe.dataset.use, recipe.dataset.options)
+    head = checker.bind("head", ("head",), recipe.head)
+    dataset = checker.bind("dataset", ("dataset",), recipe.dataset)
     single = not recipe.teacher.members
     teachers = tuple(
         checker.bind(
             "teacher",
             ("teacher",) if single else ("teacher", "members", position),
-            member.use,
-            member.options,
-            weight=member.weight,
-            seed=member.seed if member.count == 1 else (member.seed or recipe.teacher.seed) + number,
+            each,
         )
         for position, member in enumerate(recipe.teacher.as_members())
-        for number in range(member.count)
+        for each in member.copies(recipe.teacher.seed)
     )
-    student = checker.bind("student", ("student",), recipe.student.use, recipe.student.options)
+    student = checker.bind("student", ("student",), recipe.student)
     spec = head.component.spec
     assert isinstance(spec, HeadSpec)
     checker.check_dataset(dataset, spec)
@@ -147,10 +204,7 @@ def resolve(
     checker.check_schedule(recipe.objectives.alpha, ("objectives", "alpha"))
     checker.check_taps(recipe, terms, teachers)
     method = checker.bind_method(recipe, spec, student, terms)
-    metrics = tuple(
-        checker.bind("metric", ("metrics", position), ref.use, ref.options)
-        for position, ref in enumerate(recipe.metrics)
-    )
+    metrics = tuple(checker.bind("metric", ("metrics", position), ref) for position, ref in enumerate(recipe.metrics))
     for position, metric in enumerate(metrics):
         assert isinstance(metric.component.spec, MetricSpec)
         if spec.output not in metric.component.spec.kinds:
@@ -160,8 +214,7 @@ def resolve(
                 fix="remove it",
             )
     controls = tuple(
-        checker.bind("student", ("controls", position), ref.use, ref.options)
-        for position, ref in enumerate(recipe.controls)
+        checker.bind("student", ("controls", position), ref) for position, ref in enumerate(recipe.controls)
     )
     for position, control in enumerate(controls):
         checker.check_model(control, spec, ("controls", position))
@@ -179,16 +232,16 @@ class _Checker:
         self,
         kind: str,
         path: Path_,
-        use: str,
-        options: Mapping[str, Any],
+        ref: ComponentRef | SoftTerm,
         *,
-        weight: float = 1.0,
-        seed: int | None = None,
+        use: str = "",
+        start: Mapping[str, Any] | None = None,
     ) -> Bound:
+        """The component that ``ref`` names (or ``use``), with its options; ``start`` are those of schedules."""
         try:
-            # A born-again teacher is a student component; the teacher's own kind is asked first.
-            component = self._registry.get(("teacher", "student") if kind == "teacher" else kind, use)
-            return Bound(component, validate_options(component, dict(options)), weight, seed)
+            # The teacher may be a student component; the teacher's own kind is asked first.
+            given = ref.model_copy(update=dict(start)) if start else ref
+            return bind(self._registry, ("teacher", "student") if kind == "teacher" else kind, given, use=use)
         except StillhouseError as error:
             where = self.at(*path) + (f" ({error.where})" if error.where else "")
             raise type(error)(error.what, where=where, fix=error.fix) from error
@@ -234,16 +287,16 @@ class _Checker:
         for name, value in (("weight", term.weight), *scheduled.items()):
             self.check_schedule(value, (*path, name))
         start = {name: parse_schedule(value).value(0.0) for name, value in scheduled.items()}
-        bound = self.bind("objective", path, use, {**term.options, **start})
-        found = BoundTerm(bound, term.weight, scheduled, term.student, term.teacher)
+        bound = self.bind("objective", path, term, use=use, start=start)
+        found = BoundTerm(bound, scheduled)
         if found.spec.level == "feature" and term.student is None:
             raise IncompatibleError(
                 f"objective '{bound.id}' compares features, and no taps are named",
                 where=self.at(*path),
                 fix="name a module of each model: student: <path>, teacher: <path>",
             )
-        if term.student is None and (head.output in found.spec.refused or head.output not in found.spec.kinds):
-            reason = found.spec.refused.get(head.output, f"it is defined for {', '.join(found.spec.kinds)}")
+        if term.student is None and (head.output in found.spec.incompatible or head.output not in found.spec.kinds):
+            reason = found.spec.incompatible.get(head.output, f"it is defined for {', '.join(found.spec.kinds)}")
             raise IncompatibleError(
                 f"objective '{bound.id}' does not suit {head.output} heads such as '{recipe.head.use}': {reason}",
                 where=self.at(*path),
@@ -257,11 +310,10 @@ class _Checker:
         Raises:
             IncompatibleError: see above; the message says what and why.
         """
-        method = self.bind("method", ("method",), recipe.method.use, recipe.method.options)
+        method = self.bind("method", ("method",), recipe.method)
         spec = method.component.spec
         assert isinstance(spec, MethodSpec)
         tapped = [position for position, term in enumerate(terms) if term.student is not None]
-        members = recipe.teacher.as_members()
         problems: list[tuple[bool, str, Path_, str]] = [
             (
                 bool(spec.kinds) and head.output not in spec.kinds,
@@ -282,7 +334,7 @@ class _Checker:
                 "remove 'student' and 'teacher' of that term",
             ),
             (
-                spec.several_teachers and sum(member.count for member in members) < 2,
+                spec.several_teachers and sum(member.count for member in recipe.teacher.as_members()) < 2,
                 "needs a teacher of several members",
                 ("teacher",),
                 "teacher: {members: [...]}",
@@ -302,8 +354,7 @@ class _Checker:
             given = method.options.get(option) or []
             for position, reference in enumerate(given if isinstance(given, list | tuple) else [given]):
                 here: Path_ = ("method", option, position)
-                student_ref = ComponentRef.model_validate(reference)
-                named.append(self.bind("student", here, student_ref.use, student_ref.options))
+                named.append(self.bind("student", here, ComponentRef.model_validate(reference)))
                 self.check_model(named[-1], head, here)
         return replace(method, named=tuple(named))
 

@@ -38,6 +38,13 @@ class TeacherMember(ComponentRef):
         int, Field(ge=1, description="so many members of this kind, with seeds that follow each other")
     ] = 1
 
+    def copies(self, seed: int) -> list[TeacherMember]:
+        """``count`` members; the first has this member's seed, or ``seed`` without one."""
+        if self.count == 1:
+            return [self]
+        first = seed if self.seed is None else self.seed
+        return [self.model_copy(update={"count": 1, "seed": first + number}) for number in range(self.count)]
+
 
 class TeacherConfig(BaseModel):
     """The teacher: one component (``use`` and its options) or ``members`` of an ensemble."""

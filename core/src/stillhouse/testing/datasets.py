@@ -40,7 +40,7 @@ def _data(bench: Workbench, component: Component, spec: DatasetSpec) -> str:
             where=spec.target,
             fix="return stillhouse.types.Splits(info=..., train=..., val=..., test=...)",
         )
-    with contextlib.suppress(LeakageError):  # told by the check 'disjoint'
+    with contextlib.suppress(LeakageError):  # reported by the check 'disjoint'
         check_splits(splits, name=component.id)
     if spec.simulated and not splits.info.simulated:  # the other way round, real files may just not be here
         raise DataError(

@@ -15,8 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from stillhouse.testing.summary import pytest_terminal_summary
+
 if TYPE_CHECKING:
     from stillhouse.plugins.manager import Manager
+
+__all__ = ["Plugins", "pytest_terminal_summary", "stillhouse_plugins"]
 
 
 class Plugins:
@@ -42,21 +46,3 @@ class Plugins:
 def stillhouse_plugins() -> Plugins:
     """Managers without any installed plugin."""
     return Plugins()
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """One line per plugin: how many checks ran on how many components, and what came of them."""
-    from stillhouse.plugins.checks import summary
-    from stillhouse.testing.items import PROPERTY
-
-    found: dict[str, list[Any]] = {}
-    for reports in terminalreporter.stats.values():
-        for report in reports:
-            if getattr(report, "when", "") == "call":
-                for name, value in report.user_properties:
-                    if name == PROPERTY:
-                        found.setdefault(value[0], []).append(value)
-    for plugin, values in sorted(found.items()):
-        notes = [note for *_, note in values if note]
-        line = summary([outcome for _, _, outcome, _ in values], values[0][1])
-        terminalreporter.write_line(f"contract of plugin '{plugin}': {'; '.join([line, *notes])}")

@@ -12,10 +12,9 @@ from stillhouse.errors import StillhouseError, nearest
 from stillhouse.plugins.checks import Check, Outcome
 from stillhouse.plugins.manager import CORE, Manager
 from stillhouse.plugins.records import PluginRecord, Status
+from stillhouse.testing import summary
 from stillhouse.testing.plan import Plan
 
-PROPERTY = "stillhouse_contract"
-"""Name of the property that each report of an item carries, for the summary."""
 OWN = "expected-failures"
 """Id of the item that says which expected failures name no check."""
 
@@ -65,7 +64,7 @@ def contract(
         if check in expected:
             outcome = "expected to fail" if found.outcome == "failed" else "failed"
         note = found.note if check == "light-import" else ""
-        record_property(PROPERTY, [plan.record.name, plan.components, outcome, note])
+        record_property(summary.PROPERTY, [plan.record.name, plan.components, outcome, note])
         _conclude(found, found.outcome, expected.get(check))
 
     return test_contract
@@ -119,7 +118,6 @@ def _check_expected(expected: Mapping[str, str], ids: tuple[str, ...]) -> None:
 
 def _register_summary(config: pytest.Config) -> None:
     """See to it that the summary is printed, without a pytest plugin that loads itself everywhere."""
-    from stillhouse.testing import fixtures
-
-    if not config.pluginmanager.is_registered(fixtures):
-        config.pluginmanager.register(fixtures, fixtures.__name__)
+    names = (summary.__name__, "stillhouse.testing.fixtures")  # `-p` of the latter brings the summary too
+    if not any(config.pluginmanager.has_plugin(name) for name in names):
+        config.pluginmanager.register(summary, summary.__name__)

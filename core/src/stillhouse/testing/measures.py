@@ -58,7 +58,7 @@ def plan_metric(bench: Workbench, component: Component) -> Iterator[Planned]:
         return made
 
     def known() -> str:
-        measure, told = metric(), []
+        measure, measured = metric(), []
         for kind in map(OutputKind, spec.kinds):
             outputs, rows = example(kind)
             good, bad = (float(measure(make(kind, outputs, rows["target"]), dict(rows))) for make in (perfect, wrong))
@@ -74,8 +74,8 @@ def plan_metric(bench: Workbench, component: Component) -> Iterator[Planned]:
                     where=spec.target,
                     fix="correct the metric, or higher_is_better",
                 )
-            told.append(str(kind))
-        return ", ".join(told)
+            measured.append(str(kind))
+        return ", ".join(measured)
 
     def edges() -> None:
         bench.require(component, "metrics")

@@ -80,7 +80,7 @@ class _Models:
                 few_rows = few(splits.train, 6)
                 batch = few_rows.batch(range(len(few_rows)))
             except Exception:
-                continue  # told by the checks of the dataset and of the head
+                continue  # reported by the checks of the dataset and of the head
             task = Task(info=splits.info, kind=head.kind, outputs=head.outputs, seed=7)
             try:
                 with offline():

@@ -80,7 +80,7 @@ def _modules(components: Sequence[Component]) -> list[str]:
             if target := getattr(component.spec, field, ""):
                 try:
                     load_target(target, who=component.id)
-                except Exception:  # the check of the target tells it
+                except Exception:  # the check of the target reports it
                     continue
                 found[target.partition(":")[0]] = None
     return list(found)
@@ -101,10 +101,10 @@ def _unchanged(record: PluginRecord, module: Any) -> None:
     if not changed:
         return
     lines = difflib.ndiff(plain["recipe.yaml"].splitlines(), given["recipe.yaml"].splitlines())
-    words = [" ".join(line.split()) for line in lines if line[0] in "+-"][:4]
+    shown = [" ".join(line.split()) for line in lines if line[0] in "+-"][:4]
     raise PluginError(
         f"a run of the core that does not name the plugin is another one when it is installed: {', '.join(changed[:3])}"
-        + (f" ({'; '.join(words)})" if words else ""),
+        + (f" ({'; '.join(shown)})" if shown else ""),
         where=record.location,
         fix="change no default, class or function of the core; bring a component of your own, and name it in recipes",
     )

@@ -64,7 +64,7 @@ class Workbench:
         return self._outcomes[check_id]
 
     def require(self, component: Component, *names: str) -> None:
-        """Go on only if these checks of a component hold, so that one fault is told once.
+        """Go on only if these checks of a component hold, so that one fault is reported once.
 
         Raises:
             Skipped: one failed, or could not run.
@@ -153,7 +153,7 @@ class Workbench:
             try:
                 yield resolve(component.id, self.manager.registry)
             except StillhouseError:
-                continue  # what is wrong with it is told by the recipe's own check
+                continue  # what is wrong with it is reported by the recipe's own check
 
     def settings(self, component: Component) -> Iterator[Setting]:
         """Settings for a model or a head: those of the plugin's recipes first, then its own datasets and heads, then

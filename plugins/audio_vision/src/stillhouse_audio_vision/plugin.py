@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from stillhouse import hookimpl
 from stillhouse.kinds import OutputKind
-from stillhouse.plugins.specs import DatasetSpec, HeadSpec, RecipeSpec, StudentSpec, TeacherSpec
+from stillhouse.plugins import DatasetSpec, HeadSpec, RecipeSpec, StudentSpec, TeacherSpec
 
 PACKAGE = "stillhouse_audio_vision"
 AUDIO_READER = f"{PACKAGE}.datasets.reader:AudioReader"

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from stillhouse import hookimpl
 from stillhouse.kinds import OutputKind
-from stillhouse.plugins.specs import DatasetSpec, HeadSpec, RecipeSpec, StudentSpec, TeacherSpec
+from stillhouse.plugins import DatasetSpec, HeadSpec, RecipeSpec, StudentSpec, TeacherSpec
 
 BINARY = (OutputKind.BINARY,)
 TABLE = (OutputKind.BINARY, OutputKind.MULTICLASS, OutputKind.REGRESSION)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from stillhouse import hookimpl
 from stillhouse.kinds import OutputKind
-from stillhouse.plugins.specs import DatasetSpec, HeadSpec, RecipeSpec, StudentSpec, TeacherSpec
+from stillhouse.plugins import DatasetSpec, HeadSpec, RecipeSpec, StudentSpec, TeacherSpec
 
 READER = "stillhouse_industrial.datasets.reader:SignalReader"
 VALUE = (OutputKind.REGRESSION,)
