@@ -118,6 +118,7 @@ def _train_distilled(context: RunContext, teacher: Teacher, *, seed: int, label:
         )
         work.unlabelled = context.splits.unlabelled
         work.on_epoch = loss.set_progress
+        work.teacher = source
         with Taps(trained.model, loss.student_taps) as taps:
             history = fit(trained.model, distillation_step(source, loss, taps, trained.inputs), work, extra=loss)
         _warn_of_idle_terms(context, history)

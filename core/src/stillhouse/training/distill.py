@@ -101,13 +101,13 @@ def distill(
             student.train()
             sums: dict[str, Tensor] = {}
             count = 0
-            guard = FiniteGuard("the loss", epoch, fix="lower lr")
-            for batch in batches:
-                batch = to_device(batch, where)
+            guard = FiniteGuard("the loss", epoch, fix="lower lr", teacher=source)
+            for given in batches:
+                batch = to_device(given, where)
                 total, values = step(student, batch, len(batch[inputs[0]]))
-                guard.watch(total, batch)
                 optimizer.zero_grad(set_to_none=True)
                 total.backward()  # type: ignore[no-untyped-call]
+                guard.watch(total, given, gradients=(*student.parameters(), *loss.parameters()))
                 optimizer.step()
                 count += 1
                 for name, value in (

@@ -22,7 +22,7 @@ from stillhouse.training.finite import FiniteGuard
 from stillhouse.training.optim import make_average, make_optimizer, make_scheduler
 from stillhouse.training.rows import batches, epoch_seed, in_order, step_positions, unlabelled_positions
 from stillhouse.training.state import TrainingState
-from stillhouse.types import Batch, Head, Split
+from stillhouse.types import Batch, Head, Outputs, Split
 
 TermValues = dict[str, dict[str, Tensor]]
 StepLoss = Callable[[nn.Module, Batch, int], tuple[Tensor, TermValues]]
@@ -49,6 +49,7 @@ class Fit:
         label: what to call the model, e.g. ``"student, seed 0"``.
         tags: fields added to every record (stage, seed, member).
         unlabelled: rows that follow the labelled ones in each batch.
+        teacher: what the model is distilled from; an error names the rows of which its output is not finite.
         on_epoch: called with the progress in [0, 1] before each epoch (schedules).
     """
 
@@ -64,6 +65,7 @@ class Fit:
     folder: Path | None = None
     tags: dict[str, Any] = field(default_factory=dict)
     unlabelled: Split | None = None
+    teacher: Callable[[Batch], Outputs] | None = None
     on_epoch: Callable[[float], None] | None = None
 
 
@@ -175,18 +177,25 @@ def _run_epoch(
         f"the loss of {work.label}",
         epoch,
         fix="lower train.*.lr or set train.*.grad_clip. The last good checkpoint is kept",
+        teacher=work.teacher,
     )
     for batch in loader:
         labelled = len(batch["index"])
-        given = batch
         if extra_rows is not None:
             batch = _append(batch, next(extra_rows))
+        given = batch
         batch = to_device(batch, accelerator.device)
         with accelerator.autocast():
             total, values = step_loss(wrapped, batch, labelled)
-        guard.watch(total, given)
         optimizer.zero_grad(set_to_none=True)
         accelerator.backward(total)
+        # A gradient scaler (float16) expects infinite gradients now and then, and leaves such steps out itself.
+        learning = (
+            ()
+            if accelerator.scaler is not None
+            else (*wrapped.parameters(), *(extra.parameters() if extra is not None else ()))
+        )
+        guard.watch(total, given, gradients=learning)
         if extra is not None and world > 1:
             _average_gradients(extra, accelerator)
         if config.grad_clip is not None:
