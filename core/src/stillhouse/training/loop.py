@@ -190,12 +190,8 @@ def _run_epoch(
         optimizer.zero_grad(set_to_none=True)
         accelerator.backward(total)
         # A gradient scaler (float16) expects infinite gradients now and then, and leaves such steps out itself.
-        learning = (
-            ()
-            if accelerator.scaler is not None
-            else (*wrapped.parameters(), *(extra.parameters() if extra is not None else ()))
-        )
-        guard.watch(total, given, gradients=learning)
+        learning = [*wrapped.parameters(), *(extra.parameters() if extra is not None else ())]
+        guard.watch(total, given, gradients=learning if accelerator.scaler is None else ())
         if extra is not None and world > 1:
             _average_gradients(extra, accelerator)
         if config.grad_clip is not None:

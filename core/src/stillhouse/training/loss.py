@@ -61,10 +61,13 @@ class Term:
         teacher_output = teacher.prediction if self.teacher is None else teacher.features[self.teacher]
         if "target" in self.extras and not getattr(self.objective, "partial_target", False):
             student_output, teacher_output = student_output[:labelled], teacher_output[:labelled]
-        if self.adapter is not None:
-            student_output = self.adapter(student_output)
+        # A term of weight 0 is shut off before and behind its adapter, whose weights may not be finite either.
         if not counts:
             student_output = silent(student_output)
+        if self.adapter is not None:
+            student_output = self.adapter(student_output)
+            if not counts:
+                student_output = silent(student_output)
         rows = len(student_output)
         ends = {"target": min(labelled, rows)}
         extras = {name: batch[name][: ends.get(name, rows)] for name in self.extras if name in batch}
