@@ -1,4 +1,4 @@
-"""Runs all comparisons, or those of one group: ``python -m benchmarks [start|training|threads]``."""
+"""Runs all comparisons, or those of one group: ``python -m benchmarks [objectives|start|training|threads]``."""
 
 from __future__ import annotations
 
@@ -8,10 +8,16 @@ import platform
 import torch
 from rich.console import Console
 
+from benchmarks.objectives import compare_objectives
 from benchmarks.start import compare_start
 from benchmarks.training import compare_threads, compare_training
 
-GROUPS = {"start": compare_start, "training": compare_training, "threads": compare_threads}
+GROUPS = {
+    "objectives": compare_objectives,
+    "start": compare_start,
+    "training": compare_training,
+    "threads": compare_threads,
+}
 
 
 def main() -> None:
@@ -28,7 +34,7 @@ def main() -> None:
                 spread = f"[{min(found.ratios):.2f}, {max(found.ratios):.2f}]"
                 console.print(
                     f"{found.ratio:6.2f} {spread:>16}  {found.name}  "
-                    f"({found.seconds * 1000:.0f} ms, {found.yardstick_seconds * 1000:.0f} ms)",
+                    f"({found.ours:.0f} {found.unit}, {found.yardstick:.0f} {found.unit})",
                     markup=False,
                 )
 

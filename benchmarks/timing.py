@@ -15,19 +15,21 @@ class Comparison:
 
     Args:
         name: what is compared.
-        seconds: median seconds of ours.
-        yardstick_seconds: median seconds of the yardstick.
+        ours: ours, the median.
+        yardstick: the yardstick's, the median.
         ratios: ours over the yardstick, one for each pair of runs.
+        unit: of both.
     """
 
     name: str
-    seconds: float
-    yardstick_seconds: float
+    ours: float
+    yardstick: float
     ratios: tuple[float, ...]
+    unit: str = "ms"
 
     @property
     def ratio(self) -> float:
-        """Median ratio; below 1 ours is faster."""
+        """Median ratio; below 1 ours is better."""
         return statistics.median(self.ratios)
 
 
@@ -41,8 +43,8 @@ def compare(name: str, ours: Callable[[], object], yardstick: Callable[[], objec
             taken[each].append(_seconds(each))
     return Comparison(
         name,
-        statistics.median(taken[ours]),
-        statistics.median(taken[yardstick]),
+        1000 * statistics.median(taken[ours]),
+        1000 * statistics.median(taken[yardstick]),
         tuple(a / b for a, b in zip(taken[ours], taken[yardstick], strict=True)),
     )
 

@@ -53,6 +53,7 @@ def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
         summary="KL divergence from the teacher's softened classes, times T squared",
         kinds=(MULTICLASS,),
         incompatible=NOT_CLASSES | ONE_LOGIT,
+        extras=("mask",),
         tags=("prediction",),
     )
     yield ObjectiveSpec(
@@ -67,6 +68,7 @@ def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
             SEGMENTATION: "the classes of a pixel exclude each other: use pixel-kl",
             SEQUENCE: "the tokens of a position exclude each other: use token-kl",
         },
+        extras=("mask",),
         tags=("prediction",),
     )
     yield ObjectiveSpec(
@@ -75,6 +77,7 @@ def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
         summary="Mean squared difference from the teacher's values",
         kinds=(REGRESSION,),
         incompatible=NOT_VALUES | {GAUSSIAN: "a log-variance is not a value to reach: use gaussian-kl"},
+        extras=("mask",),
         tags=("prediction",),
     )
     yield ObjectiveSpec(
@@ -83,7 +86,7 @@ def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
         summary="Squared error that counts only while the student is not clearly better than the teacher",
         kinds=(REGRESSION,),
         incompatible=NOT_VALUES | {GAUSSIAN: "a log-variance is not a value to reach: use gaussian-kl"},
-        extras=("target",),
+        extras=("target", "mask"),
         tags=("prediction",),
     )
     yield ObjectiveSpec(
@@ -92,6 +95,7 @@ def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
         summary="KL divergence between the teacher's and the student's Gaussians",
         kinds=(GAUSSIAN,),
         incompatible=NOT_VALUES | {REGRESSION: "it needs a predicted variance: use teacher-mse, or a gaussian head"},
+        extras=("mask",),
         tags=("prediction",),
     )
     per_place: dict[str, str] = {
@@ -107,6 +111,7 @@ def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
         summary="KL divergence from the teacher's softened classes at every pixel",
         kinds=(SEGMENTATION,),
         incompatible=per_place | {SEQUENCE: NOT_CLASSES[SEQUENCE]},
+        extras=("target", "mask"),
         tags=("prediction",),
     )
     yield ObjectiveSpec(
@@ -115,6 +120,7 @@ def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
         summary="KL divergence from where in the image the teacher sees each class",
         kinds=(SEGMENTATION,),
         incompatible=per_place | {SEQUENCE: NOT_CLASSES[SEQUENCE]},
+        extras=("mask",),
         tags=("prediction",),
     )
     yield ObjectiveSpec(
@@ -123,7 +129,7 @@ def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
         summary="Forward, reverse or Jensen-Shannon divergence from the teacher at every valid token",
         kinds=(SEQUENCE,),
         incompatible=per_place | {SEGMENTATION: NOT_CLASSES[SEGMENTATION]},
-        extras=("target",),
+        extras=("target", "mask"),
         tags=("prediction",),
     )
     yield ObjectiveSpec(
@@ -132,7 +138,7 @@ def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
         summary="Decoupled KD: the target class and the other classes weighted apart",
         kinds=(MULTICLASS,),
         incompatible=NOT_CLASSES | TWO_CLASSES,
-        extras=("target",),
+        extras=("target", "mask"),
         tags=("prediction",),
     )
     yield ObjectiveSpec(
@@ -141,6 +147,7 @@ def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
         summary="Correlation with the teacher between the classes of a row and between the rows of a class",
         kinds=(MULTICLASS,),
         incompatible=NOT_CLASSES | TWO_CLASSES,
+        extras=("mask",),
         tags=("prediction",),
     )
     yield from _feature_objectives()
@@ -148,25 +155,30 @@ def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
 
 def _feature_objectives() -> Iterable[ObjectiveSpec]:
     module = "stillhouse.objectives.feature"
-    for name, attribute, summary, adapts in (
-        ("hints", "Hints", "Mean squared difference between features, after an adapter", True),
+    yield ObjectiveSpec(
+        name="hints",
+        target=f"{module}:Hints",
+        summary="Mean squared difference between features, after an adapter",
+        level="feature",
+        extras=("mask",),
+        adapts=True,
+        tags=("feature",),
+    )
+    for name, attribute, summary in (
         (
             "attention-transfer",
             "AttentionTransfer",
             "Difference between where in space the features are large",
-            False,
         ),
         (
             "similarity-preserving",
             "SimilarityPreserving",
             "Difference between the similarities of the rows of a batch",
-            False,
         ),
         (
             "relational",
             "Relational",
             "Difference between distances and angles among the rows of a batch",
-            False,
         ),
     ):
         yield ObjectiveSpec(
@@ -174,7 +186,6 @@ def _feature_objectives() -> Iterable[ObjectiveSpec]:
             target=f"{module}:{attribute}",
             summary=summary,
             level="feature",
-            adapts=adapts,
             tags=("feature",),
         )
     yield ObjectiveSpec(

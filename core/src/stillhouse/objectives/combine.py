@@ -4,8 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
+import torch
 from torch import Tensor
+
+
+class _Silent(torch.autograd.Function):
+    """The input, or zeros of its shape, with a gradient of zeros whatever comes back."""
+
+    @staticmethod
+    def forward(context: Any, values: Tensor, zeros: bool) -> Tensor:
+        return torch.zeros_like(values) if zeros else values.view_as(values)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return torch.zeros_like(gradients[0]), None
+
+
+def silent(values: Tensor, *, zeros: bool = False) -> Tensor:
+    """``values`` (or zeros) that pass zeros back, which 0 times a gradient that is not finite would not be.
+
+    Parameters behind them keep their place in the backward pass, as several processes need.
+    """
+    result: Tensor = _Silent.apply(values, zeros)
+    return result
 
 
 def combined_loss(
@@ -16,6 +39,8 @@ def combined_loss(
     Source: equation 2 of Zhang et al., "Distilling Wisdom" (2025), doi 10.1109/ACCESS.2025.3554586, and
     Hinton et al. (2015). Public implementations differ in giving T^2 to the soft loss only when alpha is
     above 0, or folding (1 - alpha) into it.
+
+    A part that weighs 0 adds exactly nothing, even when it is not finite, and keeps its place in the backward pass.
 
     Args:
         hard: loss against labels, a scalar; None for rows without labels.
@@ -39,15 +64,13 @@ def combined_loss(
         raise ValueError(f"the names of losses must be unique and not 'hard', not {', '.join(names)}")
     parts: dict[str, tuple[Tensor, Tensor]] = {}
     if hard is not None:
-        parts["hard"] = (hard, alpha * hard)
+        parts["hard"] = (hard, _weighted(alpha, hard))
     for name, weight, value in terms:
         if not (math.isfinite(weight) and weight >= 0):
             raise ValueError(f"the weight of '{name}' must be at least 0 and finite, not {weight}")
-        parts[name] = (value, (1 - alpha) * weight * value)
+        parts[name] = (value, _weighted((1 - alpha) * weight, value))
     if not parts:
         raise ValueError("there is neither a hard loss nor a soft one to add")
-    # Parts of weight 0 stay in the sum: every parameter then keeps its place in the backward pass of
-    # several processes.
     first, *others = (weighted for _, weighted in parts.values())
     total = first
     for weighted in others:
@@ -55,3 +78,7 @@ def combined_loss(
     return total, {
         name: {"raw": raw.detach(), "weighted": weighted.detach()} for name, (raw, weighted) in parts.items()
     }
+
+
+def _weighted(weight: float, value: Tensor) -> Tensor:
+    return weight * value if weight else silent(value, zeros=True)

@@ -1,35 +1,41 @@
 """Objectives between predictions: what the teacher's answer adds to the label's.
 
 Each is a module with ``forward(student, teacher, **extras) -> scalar``. All compute in float32 whatever the
-precision of the run (float64 stays float64), pass no gradient to the teacher, refuse shapes that differ,
-and have an exactly zero gradient where student and teacher agree. Options that a recipe may schedule are
-plain attributes of the same name. ``mask`` (bool, or weights) has the shape of the first dimensions of what
-is averaged; what it leaves out does not count in the mean either, and a mask of zeros gives 0.
+precision of the run (float64 stays float64), pass no gradient to the teacher, refuse shapes that differ, and have
+an exactly zero gradient where student and teacher agree (`TeacherBounded`, which compares with the label, only
+without a margin). Options that a recipe may schedule are plain attributes of the same name. ``mask`` (bool, or
+weights) has the shape of the first dimensions of what is averaged; what it leaves out does not count in the mean
+either, whatever it holds, and a mask of zeros or a batch without rows gives 0. Else what is not finite makes the
+loss NaN.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from stillhouse.kinds import SEGMENTATION_IGNORE, SEQUENCE_IGNORE
 from stillhouse.objectives.functional import (
+    Objective,
+    certain,
+    class_columns,
     correlation_distance,
     full_precision,
     jsd_elements,
+    kept,
     kl_elements,
     masked_mean,
-    require_not_negative,
-    require_positive,
     require_same_shape,
     reverse_kl_elements,
     softened_kl,
+    weights_of,
 )
 
 
-class SoftTargets(nn.Module):
+class SoftTargets(Objective):
     """Soft targets: ``T^2 * KL(p_teacher || p_student)`` of softmax at temperature T.
 
     Shapes: logits ``[B, C]``; ``mask`` ``[B]``. Reduction: sum over classes, mean over rows.
@@ -44,19 +50,22 @@ class SoftTargets(nn.Module):
             probabilities.
     """
 
+    positive: ClassVar[tuple[str, ...]] = ("temperature",)
+
     def __init__(self, *, temperature: float = 4.0) -> None:
         super().__init__()
-        require_positive(temperature=temperature)
         self.temperature = temperature
+        self.check_options()
 
     @full_precision
     def forward(self, student: Tensor, teacher: Tensor, *, mask: Tensor | None = None) -> Tensor:
         """Loss of logits ``[B, C]``."""
         require_same_shape(student, teacher, "[B, C]", 2)
+        student, teacher = kept(mask, student, teacher, outcomes=1)
         return masked_mean(softened_kl(student, teacher, self.temperature, dim=1), mask)
 
 
-class BernoulliKL(nn.Module):
+class BernoulliKL(Objective):
     """Soft targets of yes/no labels: ``T^2 * KL`` between Bernoulli distributions, one per label.
 
     Shapes: logits ``[B, 1]`` (binary) or ``[B, L]`` (multilabel); ``mask`` ``[B]`` or ``[B, L]``.
@@ -71,21 +80,24 @@ class BernoulliKL(nn.Module):
         temperature: T, which divides both logits.
     """
 
+    positive: ClassVar[tuple[str, ...]] = ("temperature",)
+
     def __init__(self, *, temperature: float = 1.0) -> None:
         super().__init__()
-        require_positive(temperature=temperature)
         self.temperature = temperature
+        self.check_options()
 
     @full_precision
     def forward(self, student: Tensor, teacher: Tensor, *, mask: Tensor | None = None) -> Tensor:
         """Loss of logits ``[B, L]``."""
         require_same_shape(student, teacher, "[B, L]", 2)
-        student = torch.stack((student, torch.zeros_like(student)), dim=-1)
-        teacher = torch.stack((teacher, torch.zeros_like(teacher)), dim=-1)
-        return masked_mean(softened_kl(student, teacher, self.temperature, dim=-1), mask)
+        student, teacher = kept(mask, student / self.temperature, teacher / self.temperature)
+        yes = kl_elements(F.logsigmoid(student), F.logsigmoid(teacher))
+        no = kl_elements(F.logsigmoid(-student), F.logsigmoid(-teacher))
+        return self.temperature**2 * masked_mean(yes + no, mask)
 
 
-class TeacherMSE(nn.Module):
+class TeacherMSE(Objective):
     """Mean squared difference from the teacher's values, in squared units of the target.
 
     Shapes: values ``[B, D]``; ``mask`` ``[B]`` or ``[B, D]``. Reduction: mean over all elements.
@@ -98,15 +110,17 @@ class TeacherMSE(nn.Module):
     def forward(self, student: Tensor, teacher: Tensor, *, mask: Tensor | None = None) -> Tensor:
         """Loss of values ``[B, D]``."""
         require_same_shape(student, teacher, "[B, D]", 2)
+        student, teacher = kept(mask, student, teacher)
         return masked_mean((student - teacher).square(), mask)
 
 
-class TeacherBounded(nn.Module):
+class TeacherBounded(Objective):
     """The student's squared error to the label, counted only for rows where it does not beat the teacher's
     by a margin.
 
     Row i adds ``e_s = mean((student_i - target_i)^2)`` when ``e_s + margin > e_t``, otherwise 0: the
-    teacher is a bound to reach, not a value to imitate, so that its own errors are never taught.
+    teacher is a bound to reach, not a value to imitate, so that its own errors are never taught. With a margin a
+    student that equals the teacher still learns from the label.
 
     Shapes: values ``[B, D]``; ``target`` ``[B, D]``, or ``[B]`` for D = 1; ``mask`` ``[B]``. Reduction:
     mean over values, then over rows, those that add 0 included.
@@ -120,10 +134,12 @@ class TeacherBounded(nn.Module):
             stops counting.
     """
 
+    not_negative: ClassVar[tuple[str, ...]] = ("margin",)
+
     def __init__(self, *, margin: float = 0.0) -> None:
         super().__init__()
-        require_not_negative(margin=margin)
         self.margin = margin
+        self.check_options()
 
     @full_precision
     def forward(self, student: Tensor, teacher: Tensor, *, target: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -134,12 +150,17 @@ class TeacherBounded(nn.Module):
             target = target.unsqueeze(1)
         if target.shape != student.shape:
             raise ValueError(f"target {tuple(target.shape)} does not fit values of shape {tuple(student.shape)}")
+        if mask is not None:
+            target = torch.where(weights_of(mask, target.shape[:1], target.dtype).unsqueeze(1) != 0, target, 0.0)
+        student, teacher = kept(mask, student, teacher, outcomes=1)
         error = (student - target).square().mean(1)
         bound = (teacher - target).square().mean(1)
-        return masked_mean(torch.where(error + self.margin > bound, error, torch.zeros_like(error)), mask)
+        # 0 for a row that is beaten, NaN for one of which either error is not finite.
+        beaten = (error.detach() + bound) * 0.0
+        return masked_mean(torch.where(error + self.margin > bound, error + beaten, beaten), mask)
 
 
-class GaussianKL(nn.Module):
+class GaussianKL(Objective):
     """``KL(N_teacher || N_student)`` when both predict a mean and a variance.
 
     Shapes: ``[B, 2 * D]``, D means and then D log-variances; ``mask`` ``[B]`` or ``[B, D]``. Reduction:
@@ -155,9 +176,15 @@ class GaussianKL(nn.Module):
 
     def __init__(self, *, min_log_variance: float = -20.0, max_log_variance: float = 40.0) -> None:
         super().__init__()
-        if not min_log_variance < max_log_variance:
-            raise ValueError(f"min_log_variance {min_log_variance} must lie below max_log_variance {max_log_variance}")
         self.min_log_variance, self.max_log_variance = min_log_variance, max_log_variance
+        self.check_options()
+
+    def check_options(self) -> None:
+        """As of any objective; and the two bounds have an order."""
+        if not self.min_log_variance < self.max_log_variance:
+            raise ValueError(
+                f"min_log_variance {self.min_log_variance} must lie below max_log_variance {self.max_log_variance}"
+            )
 
     @full_precision
     def forward(self, student: Tensor, teacher: Tensor, *, mask: Tensor | None = None) -> Tensor:
@@ -167,6 +194,8 @@ class GaussianKL(nn.Module):
             raise ValueError(f"{tuple(student.shape)} does not split into means and as many log-variances")
         student_mean, student_log = student.chunk(2, dim=1)
         teacher_mean, teacher_log = teacher.chunk(2, dim=1)
+        student_mean, teacher_mean = kept(mask, student_mean, teacher_mean)
+        student_log, teacher_log = kept(mask, student_log, teacher_log)
         student_log = student_log.clamp(self.min_log_variance, self.max_log_variance)
         teacher_log = teacher_log.clamp(self.min_log_variance, self.max_log_variance)
         gap = teacher_log - student_log
@@ -174,11 +203,13 @@ class GaussianKL(nn.Module):
         return masked_mean(0.5 * (torch.expm1(gap) - gap + distance), mask)
 
 
-class PixelKL(nn.Module):
+class PixelKL(Objective):
     """Soft targets of every pixel: ``T^2 * KL`` of softmax over classes.
 
-    Shapes: logits ``[B, C, H, W]``; ``mask`` ``[B]`` or ``[B, H, W]``. Reduction: sum over classes, mean
-    over pixels and rows.
+    Shapes: logits ``[B, C, H, W]``; ``mask`` ``[B]`` or ``[B, H, W]``; ``target`` ``[N, H, W]``, int64 class of each
+    pixel of the first N rows (N at most B: labelled rows come first), of which only 255 is read: a pixel that is
+    ignored is not distilled. Rows without a label are distilled wholly. Reduction: sum over classes, mean over the
+    pixels that are left.
 
     Source: Liu et al., "Structured Knowledge Distillation for Semantic Segmentation" (2019), its pixel-wise
     loss. Public implementations often divide by the rows only, which makes the loss H * W times larger.
@@ -187,19 +218,42 @@ class PixelKL(nn.Module):
         temperature: T, which softens both distributions.
     """
 
+    ignore = SEGMENTATION_IGNORE
+    partial_target = True
+
+    positive: ClassVar[tuple[str, ...]] = ("temperature",)
+
     def __init__(self, *, temperature: float = 1.0) -> None:
         super().__init__()
-        require_positive(temperature=temperature)
         self.temperature = temperature
+        self.check_options()
 
     @full_precision
-    def forward(self, student: Tensor, teacher: Tensor, *, mask: Tensor | None = None) -> Tensor:
-        """Loss of logits ``[B, C, H, W]``."""
+    def forward(
+        self, student: Tensor, teacher: Tensor, *, target: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """Loss of logits ``[B, C, H, W]`` over the pixels that ``target`` and ``mask`` leave."""
         require_same_shape(student, teacher, "[B, C, H, W]", 4)
+        mask = self._valid(student, target, mask)
+        student, teacher = kept(mask, student, teacher, outcomes=1)
         return masked_mean(softened_kl(student, teacher, self.temperature, dim=1), mask)
 
+    def _valid(self, student: Tensor, target: Tensor | None, mask: Tensor | None) -> Tensor | None:
+        if target is None:
+            return mask
+        rows, _, *pixels = student.shape
+        if target.is_floating_point() or list(target.shape[1:]) != pixels or not len(target) <= rows:
+            raise ValueError(
+                f"target {tuple(target.shape)} ({target.dtype}) must be class ids [N, H, W] of the first N rows of "
+                f"logits {tuple(student.shape)}"
+            )
+        labelled = (target != self.ignore).to(student.dtype)
+        unlabelled = labelled.new_ones(rows - len(target), *pixels)
+        valid = torch.cat((labelled, unlabelled)) if len(unlabelled) else labelled
+        return valid if mask is None else valid * weights_of(mask, valid.shape, valid.dtype)
 
-class ChannelKL(nn.Module):
+
+class ChannelKL(Objective):
     """Where each class is seen: ``T^2 * KL`` of softmax over the positions of a channel.
 
     Shapes: logits (or maps) ``[B, C, H, W]``; ``mask`` ``[B]`` or ``[B, C]``. Reduction: sum over
@@ -212,19 +266,22 @@ class ChannelKL(nn.Module):
         temperature: T, which softens both distributions.
     """
 
+    positive: ClassVar[tuple[str, ...]] = ("temperature",)
+
     def __init__(self, *, temperature: float = 4.0) -> None:
         super().__init__()
-        require_positive(temperature=temperature)
         self.temperature = temperature
+        self.check_options()
 
     @full_precision
     def forward(self, student: Tensor, teacher: Tensor, *, mask: Tensor | None = None) -> Tensor:
         """Loss of logits ``[B, C, H, W]``."""
         require_same_shape(student, teacher, "[B, C, H, W]", 4)
-        return masked_mean(softened_kl(student.flatten(2), teacher.flatten(2), self.temperature, dim=2), mask)
+        student, teacher = kept(mask, student.flatten(2), teacher.flatten(2), outcomes=2)
+        return masked_mean(softened_kl(student, teacher, self.temperature, dim=2), mask)
 
 
-class TokenKL(nn.Module):
+class TokenKL(Objective):
     """Divergence of the next-token distributions at every valid token.
 
     Shapes: logits ``[B, T, V]``; ``target`` ``[B, T]`` (int64, aligned with the logits; -100 is left out);
@@ -234,8 +291,9 @@ class TokenKL(nn.Module):
     Source: forward KL: Sanh et al., "DistilBERT" (2019); reverse KL: Gu et al., "MiniLLM" (2024), equation
     1; generalised Jensen-Shannon: Agarwal et al., "On-Policy Distillation of Language Models" (2024),
     equation 1, with ``m = beta * p_teacher + (1 - beta) * p_student``. That divergence vanishes at ``beta``
-    0 and 1, so that forward KL stands for 0 and reverse KL for 1, as in public implementations; those often
-    average over padding too, or multiply by T^2.
+    0 and 1, so that forward KL stands for 0 and reverse KL for 1, as in public implementations; those often average
+    over padding too, or multiply by T^2, and without labels divide the sum by the rows instead of the tokens, which
+    makes the loss T times larger.
 
     Args:
         direction: ``"forward"`` covers all that the teacher may say, ``"reverse"`` seeks its main mode,
@@ -245,7 +303,9 @@ class TokenKL(nn.Module):
         temperature: divides both logits.
     """
 
-    ignore = -100
+    ignore = SEQUENCE_IGNORE
+
+    positive: ClassVar[tuple[str, ...]] = ("temperature",)
 
     def __init__(
         self,
@@ -259,10 +319,11 @@ class TokenKL(nn.Module):
             raise ValueError(f"direction must be 'forward', 'reverse' or 'jsd', not {direction!r}")
         self.direction = direction
         self.beta, self.temperature = beta, temperature
-        self._check()
+        self.check_options()
 
-    def _check(self) -> None:
-        require_positive(temperature=self.temperature)
+    def check_options(self) -> None:
+        """As of any objective; and ``beta`` lies in [0, 1]."""
+        super().check_options()
         if not 0 <= self.beta <= 1:
             raise ValueError(f"beta must lie in [0, 1], not {self.beta}")
 
@@ -272,7 +333,8 @@ class TokenKL(nn.Module):
     ) -> Tensor:
         """Loss of logits ``[B, T, V]`` over the tokens that ``target`` and ``mask`` leave."""
         require_same_shape(student, teacher, "[B, T, V]", 3)
-        self._check()
+        valid = self._valid(student, target, mask)
+        student, teacher = kept(valid, student, teacher, outcomes=2)
         student_log = F.log_softmax(student / self.temperature, dim=-1)
         teacher_log = F.log_softmax(teacher / self.temperature, dim=-1)
         if self.direction == "forward" or (self.direction == "jsd" and self.beta == 0):
@@ -281,27 +343,27 @@ class TokenKL(nn.Module):
             elements = reverse_kl_elements(student_log, teacher_log)
         else:
             elements = jsd_elements(student_log, teacher_log, self.beta)
-        return masked_mean(elements.sum(-1), self._valid(student, target, mask))
+        return masked_mean(elements.sum(-1), valid)
 
     def _valid(self, student: Tensor, target: Tensor | None, mask: Tensor | None) -> Tensor | None:
         if target is None:
             return mask
-        if target.shape != student.shape[:2]:
-            raise ValueError(f"target {tuple(target.shape)} does not fit logits of shape {tuple(student.shape)}")
+        if target.shape != student.shape[:2] or target.is_floating_point():
+            raise ValueError(
+                f"target {tuple(target.shape)} ({target.dtype}) must be token ids [B, T] "
+                f"of logits {tuple(student.shape)}"
+            )
         valid = (target != self.ignore).to(student.dtype)
-        if mask is None:
-            return valid
-        if mask.shape != valid.shape[: mask.dim()]:
-            raise ValueError(f"mask {tuple(mask.shape)} does not fit tokens of shape {tuple(valid.shape)}")
-        return valid * (mask if mask.dim() == 2 else mask.unsqueeze(1))
+        return valid if mask is None else valid * weights_of(mask, valid.shape, valid.dtype)
 
 
-class DKD(nn.Module):
+class DKD(Objective):
     """Decoupled soft targets: ``T^2 * (alpha * TCKD + beta * NCKD)``.
 
     TCKD is the divergence of (true class, all others), NCKD that of the distributions among the others
     alone. The true class is masked out exactly, with a logit of minus infinity. Soft targets are the case
-    ``alpha = 1``, ``beta = 1 - p_teacher(true)``.
+    ``alpha = 1``, ``beta = 1 - p_teacher(true)``. Where student or teacher rules out all others by minus infinity,
+    there is no distribution among them and NCKD is 0.
 
     Shapes: logits ``[B, C]`` with C at least 2 (with 2, NCKD is 0); ``target`` ``[B]``, int64 class ids;
     ``mask`` ``[B]``. Reduction: sum over classes, mean over rows.
@@ -316,49 +378,80 @@ class DKD(nn.Module):
         temperature: T, which softens both distributions.
     """
 
+    positive: ClassVar[tuple[str, ...]] = ("temperature",)
+    not_negative: ClassVar[tuple[str, ...]] = ("alpha", "beta")
+
     def __init__(self, *, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0) -> None:
         super().__init__()
-        require_not_negative(alpha=alpha, beta=beta)
-        require_positive(temperature=temperature)
         self.alpha, self.beta, self.temperature = alpha, beta, temperature
+        self.check_options()
 
     @full_precision
     def forward(self, student: Tensor, teacher: Tensor, *, target: Tensor, mask: Tensor | None = None) -> Tensor:
         """Loss of logits ``[B, C]`` with the true class ``target`` ``[B]``."""
         require_same_shape(student, teacher, "[B, C]", 2)
-        require_positive(temperature=self.temperature)
         if student.shape[1] < 2 or target.shape != student.shape[:1] or target.is_floating_point():
             raise ValueError(
                 f"logits {tuple(student.shape)} and target {tuple(target.shape)} ({target.dtype}) "
                 "must be [B, C] with C at least 2, and class ids [B]"
             )
-        student, teacher = student / self.temperature, teacher / self.temperature
-        ids = target.long().unsqueeze(1)
-        true = torch.zeros_like(student, dtype=torch.bool).scatter(1, ids, True)
-        target_classes = kl_elements(_true_and_rest(student, ids, true), _true_and_rest(teacher, ids, true))
-        other_classes = kl_elements(
-            F.log_softmax(student.masked_fill(true, -torch.inf), dim=1),
-            F.log_softmax(teacher.masked_fill(true, -torch.inf), dim=1),
+        ids = target.long()
+        if mask is not None:
+            ids = torch.where(weights_of(mask, ids.shape, student.dtype) != 0, ids, 0)
+        student, teacher = kept(mask, student, teacher, outcomes=1)
+        student, teacher = certain(student / self.temperature, teacher / self.temperature, 1)
+        true = _one_hot(ids, student)
+        others_student, others_teacher = (each.masked_fill(true, -torch.inf) for each in (student, teacher))
+        # Without others a row has no distribution among them: any finite logits do, the same for both.
+        none = (others_student.detach().amax(1, keepdim=True) == -torch.inf) | (
+            others_teacher.amax(1, keepdim=True) == -torch.inf
         )
+        other_classes = kl_elements(
+            F.log_softmax(others_student.masked_fill(none, 0.0), dim=1),
+            F.log_softmax(others_teacher.masked_fill(none, 0.0), dim=1),
+        )
+        target_classes = kl_elements(_true_and_rest(student, true), _true_and_rest(teacher, true))
         per_row = self.alpha * target_classes.sum(1) + self.beta * other_classes.sum(1)
         return self.temperature**2 * masked_mean(per_row, mask)
 
 
-def _true_and_rest(logits: Tensor, ids: Tensor, true: Tensor) -> Tensor:
+def _one_hot(ids: Tensor, logits: Tensor) -> Tensor:
+    """Where the true class of each row is, bool ``[B, C]``.
+
+    Raises:
+        ValueError: an id lies outside [0, C). An accelerator says so by an assertion of its own, since reading the ids
+            would wait for it.
+    """
+    try:
+        return torch.zeros_like(logits, dtype=torch.bool).scatter(1, ids.unsqueeze(1), True)
+    except (RuntimeError, IndexError) as error:
+        if "out of bounds" not in str(error):
+            raise
+        raise ValueError(
+            f"target must hold class ids in [0, {logits.shape[1]}) for logits {tuple(logits.shape)}, "
+            f"not {int(ids.min())} to {int(ids.max())}"
+        ) from error
+
+
+def _true_and_rest(logits: Tensor, true: Tensor) -> Tensor:
     """Log-probabilities of (true class, all others), ``[B, 2]``."""
     log = F.log_softmax(logits, dim=1)
-    return torch.cat((log.gather(1, ids), log.masked_fill(true, -torch.inf).logsumexp(1, keepdim=True)), dim=1)
+    others = log.masked_fill(true, -torch.inf)
+    # logsumexp of nothing but minus infinity is right, but its gradient is NaN.
+    none = others.detach().amax(1, keepdim=True) == -torch.inf
+    rest = others.masked_fill(none, 0.0).logsumexp(1, keepdim=True).masked_fill(none, -torch.inf)
+    return torch.cat((torch.where(true, log, 0.0).sum(1, keepdim=True), rest), dim=1)
 
 
-class DIST(nn.Module):
+class DIST(Objective):
     """Correlation instead of equality: ``T^2 * (beta * inter + gamma * intra)``, each ``1 - Pearson`` of
     softmax at T.
 
     ``inter`` correlates the classes of a row, ``intra`` the rows of a class. A correlation that is not
     defined, because student or teacher is constant along it, adds 0: all of ``intra`` in a batch of one.
 
-    Shapes: logits ``[B, C]``; ``mask`` ``[B]`` (rows that are left out take no part in ``intra`` either).
-    Reduction: mean over rows (``inter``) and over classes (``intra``).
+    Shapes: logits ``[B, C]``; ``mask`` ``[B]``: weights of the rows in the mean of ``inter`` and in the correlations
+    of ``intra``. Reduction: mean over rows (``inter``) and over classes (``intra``).
 
     Source: Huang et al., "Knowledge Distillation from A Stronger Teacher" (2022), losses inter and intra.
     Public implementations add 1e-8 to the product of the norms, which shrinks the correlation of classes
@@ -370,21 +463,24 @@ class DIST(nn.Module):
         temperature: T, which softens both distributions.
     """
 
+    positive: ClassVar[tuple[str, ...]] = ("temperature",)
+    not_negative: ClassVar[tuple[str, ...]] = ("beta", "gamma")
+
     def __init__(self, *, beta: float = 1.0, gamma: float = 1.0, temperature: float = 1.0) -> None:
         super().__init__()
-        require_not_negative(beta=beta, gamma=gamma)
-        require_positive(temperature=temperature)
         self.beta, self.gamma, self.temperature = beta, gamma, temperature
+        self.check_options()
 
     @full_precision
     def forward(self, student: Tensor, teacher: Tensor, *, mask: Tensor | None = None) -> Tensor:
         """Loss of logits ``[B, C]``."""
         require_same_shape(student, teacher, "[B, C]", 2)
-        require_positive(temperature=self.temperature)
-        if mask is not None:
-            student, teacher = student[mask.bool()], teacher[mask.bool()]
-        student = F.softmax(student / self.temperature, dim=1)
-        teacher = F.softmax(teacher / self.temperature, dim=1)
-        inter = masked_mean(correlation_distance(student, teacher))
-        intra = masked_mean(correlation_distance(student.T, teacher.T))
+        if mask is not None and mask.dim() != 1:
+            raise ValueError(f"mask {tuple(mask.shape)} must be [B] for logits {tuple(student.shape)}")
+        student, teacher = kept(mask, student, teacher, outcomes=1)
+        weights = None if mask is None else mask.to(student.dtype)
+        student, teacher = student / self.temperature, teacher / self.temperature
+        inter = masked_mean(correlation_distance(F.softmax(student, dim=1), F.softmax(teacher, dim=1)), mask)
+        columns = class_columns(student, weights), class_columns(teacher, weights)
+        intra = correlation_distance(*columns, weights).mean()
         return self.temperature**2 * (self.beta * inter + self.gamma * intra)

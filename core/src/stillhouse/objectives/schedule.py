@@ -51,6 +51,17 @@ class Schedule:
             moved = 0.5 * (1.0 - math.cos(math.pi * moved))
         return self.start * (1.0 - moved) + self.end * moved
 
+    def require(self, name: str, *, least: float = -math.inf, most: float = math.inf) -> None:
+        """Refuse a schedule that leaves ``[least, most]`` anywhere in the run; it never leaves that of its two ends.
+
+        Raises:
+            ValueError: naming the option ``name``.
+        """
+        for value in (self.value(0.0), self.value(1.0)):
+            if not least <= value <= most:
+                bounds = f"at least {least:g}" if most == math.inf else f"in [{least:g}, {most:g}]"
+                raise ValueError(f"{name} must be {bounds} throughout the run, not {value}")
+
 
 DEFAULTS: dict[str, dict[str, float]] = {
     "constant": {},

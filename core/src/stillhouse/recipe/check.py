@@ -267,9 +267,9 @@ class _Checker:
                 fix="choose another model (`stillhouse components --kind student`)",
             )
 
-    def check_schedule(self, value: Any, path: Path_) -> None:
+    def check_schedule(self, value: Any, path: Path_, **bounds: float) -> None:
         try:
-            parse_schedule(value)
+            parse_schedule(value).require(str(path[-1]), **bounds)
         except ValueError as error:
             raise RecipeError(
                 str(error),
@@ -284,7 +284,8 @@ class _Checker:
         scheduled = {
             name: value for name, value in term.options.items() if isinstance(value, dict) and "schedule" in value
         }
-        for name, value in (("weight", term.weight), *scheduled.items()):
+        self.check_schedule(term.weight, (*path, "weight"), least=0.0)
+        for name, value in scheduled.items():
             self.check_schedule(value, (*path, name))
         start = {name: parse_schedule(value).value(0.0) for name, value in scheduled.items()}
         bound = self.bind("objective", path, term, use=use, start=start)

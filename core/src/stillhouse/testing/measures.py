@@ -142,7 +142,7 @@ def _objective(objective: Any, shape: tuple[int, ...], extras: Batch, spec: Obje
             where=spec.target,
             fix="compute the loss from the student's tensor with differentiable operations",
         )
-    if not spec.extras:
+    if "target" not in spec.extras:
         same = float(objective(teacher.detach().clone(), teacher.detach()))
         other = float(loss.detach())
         if same > other:

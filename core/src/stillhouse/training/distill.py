@@ -74,7 +74,7 @@ def distill(
     history = []
     for epoch in range(epochs):
         learner.set_progress(epoch / max(epochs - 1, 1))
-        guard = FiniteGuard("the loss", epoch, fix="lower lr")
+        guard = FiniteGuard("the loss", epoch, fix="lower lr", teacher=source)
         found = train_epoch(learner, _labelled(batches, inputs, where), optimizer, guard)
         if not found["steps"]:
             raise TrainingError(

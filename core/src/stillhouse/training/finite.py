@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stillhouse.errors import TrainingError
-from stillhouse.types import Batch
+from stillhouse.forwarding import to_device
+from stillhouse.types import Batch, Outputs
 
 
 class FiniteGuard:
-    """Stops at a loss that is not finite and names the rows; asks the device every 50 steps on an accelerator.
+    """Stops at a loss or gradient that is not finite and names the rows; asks the device every 50 steps on an
+    accelerator.
 
     Args:
         what: whose loss it is, e.g. ``"the loss of student, seed 0"``.
         epoch: counted from 0.
         fix: advice beside that on the rows.
+        teacher: what the rows were distilled from; asked again about the rows of a step that failed.
     """
 
-    def __init__(self, what: str, epoch: int, *, fix: str) -> None:
-        self._what, self._epoch, self._fix = what, epoch, fix
-        self._pending: list[tuple[Tensor, Batch]] = []
+    def __init__(self, what: str, epoch: int, *, fix: str, teacher: Callable[[Batch], Outputs] | None = None) -> None:
+        self._what, self._epoch, self._fix, self._teacher = what, epoch, fix, teacher
+        self._pending: list[tuple[Tensor, Tensor, Batch]] = []
 
-    def watch(self, total: Tensor, batch: Batch) -> None:
-        """Note the loss of one step, ``batch`` being what to name when it is not finite."""
-        self._pending.append((torch.isfinite(total.detach()), batch))
+    def watch(self, total: Tensor, batch: Batch, *, gradients: Iterable[nn.Parameter] = ()) -> None:
+        """Note one step, after its backward pass and before the optimiser's step, which a gradient that is not finite
+        would make the end of the weights.
+
+        Args:
+            total: the loss.
+            batch: what to name when it is not finite.
+            gradients: the parameters that learn.
+        """
+        finite = torch.isfinite(total.detach())
+        given = [parameter.grad for parameter in gradients if parameter.grad is not None]
+        # The largest magnitude: sums of squares of sound gradients may overflow. It stays on the device.
+        largest = nn.utils.get_total_norm(given, norm_type=torch.inf) if given else finite
+        self._pending.append((finite, torch.isfinite(largest).to(finite.device), batch))
         if total.device.type == "cpu" or len(self._pending) >= 50:
             self.check()
 
@@ -34,28 +50,42 @@ class FiniteGuard:
         Raises:
             TrainingError: one was not finite.
         """
-        for finite, batch in self._pending:
-            if not bool(finite):
-                culprits = _not_finite(batch)
-                rows = _index(batch) if culprits is None else culprits
-                shown = ", ".join(map(str, rows[:10].tolist()))
-                of = "of its batch" if culprits is None else "with values that are not finite"
-                raise TrainingError(
-                    f"{self._what} is not finite in epoch {self._epoch + 1}",
-                    where=f"rows (index) {of}: {shown}{', ...' if len(rows) > 10 else ''}",
-                    fix=f"look at these rows for NaN or extreme values; else {self._fix}",
-                )
+        for finite, finite_gradients, batch in self._pending:
+            if bool(finite) and bool(finite_gradients):
+                continue
+            what = self._what if not bool(finite) else f"the gradient of {self._what}"
+            index = _index(batch).cpu()
+            of, rows = self._culprits(batch, index, finite.device)
+            shown = ", ".join(map(str, rows[:10].tolist()))
+            raise TrainingError(
+                f"{what} is not finite in epoch {self._epoch + 1}",
+                where=f"rows (index) {of}: {shown}{', ...' if len(rows) > 10 else ''}",
+                fix=f"look at these rows for NaN or extreme values; else {self._fix}",
+            )
         self._pending.clear()
 
+    def _culprits(self, batch: Batch, index: Tensor, device: torch.device) -> tuple[str, Tensor]:
+        """What is wrong with which rows; all rows of the batch when none stands out."""
+        bad = _not_finite(batch.values(), len(index))
+        if bool(bad.any()):
+            return "with values that are not finite", index[bad]
+        if self._teacher is not None:
+            with torch.no_grad():
+                said = self._teacher(to_device(batch, device))
+            bad = _not_finite((said.prediction, *said.features.values()), len(index))
+            if bool(bad.any()):
+                return "of which the teacher's output is not finite", index[bad]
+        return "of its batch", index
 
-def _not_finite(batch: Batch) -> Tensor | None:
-    """Row ids of the rows that hold NaN or infinity; None when there are none."""
-    index = _index(batch).cpu()
-    bad = torch.zeros(len(index), dtype=torch.bool)
-    for entry in batch.values():
-        if entry.is_floating_point() and len(entry) == len(index):
-            bad |= ~torch.isfinite(entry.cpu()).reshape(len(index), -1).all(1)
-    return index[bad] if bool(bad.any()) else None
+
+def _not_finite(entries: Iterable[Tensor], rows: int) -> Tensor:
+    """Which of the rows hold NaN or infinity."""
+    bad = torch.zeros(rows, dtype=torch.bool)
+    for entry in entries:
+        # Unlabelled rows come last and have no target.
+        if entry.is_floating_point() and len(entry) <= rows:
+            bad[: len(entry)] |= ~torch.isfinite(entry.cpu()).reshape(len(entry), -1).all(1)
+    return bad
 
 
 def _index(batch: Batch) -> Tensor:

@@ -23,7 +23,12 @@ class Learner(nn.Module):
     Args:
         student: the network that is judged on validation rows and kept.
         inputs: batch entries that the student is called with.
+
+    Attributes:
+        teacher: the source that it learns from, if any; an error names the rows of which its output is not finite.
     """
+
+    teacher: TeacherSource | None = None
 
     def __init__(self, student: nn.Module, inputs: Sequence[str]) -> None:
         super().__init__()
@@ -80,6 +85,8 @@ class Distillation(Learner):
     Raises:
         IncompatibleError: a tap of the loss does not exist in the student.
     """
+
+    teacher: TeacherSource
 
     def __init__(
         self, student: nn.Module, inputs: Sequence[str], loss: DistillationLoss, teacher: TeacherSource

@@ -114,6 +114,7 @@ def _fit(learner: Learner, work: Fit, threads: int) -> list[dict[str, Any]]:
                 f"the loss of {work.label}",
                 epoch,
                 fix="lower train.*.lr or set train.*.grad_clip. The last good checkpoint is kept",
+                teacher=learner.teacher,
             ),
             accelerator=accelerator,
             grad_clip=config.grad_clip,
@@ -185,7 +186,7 @@ def train_epoch(
         ``{"loss": mean, "terms": {name: {"raw": mean, "weighted": mean}}, "steps": number}``.
 
     Raises:
-        TrainingError: a loss is not finite.
+        TrainingError: a loss or a gradient is not finite.
     """
     model.train()
     sums: dict[tuple[str, str], Tensor] = {}
@@ -193,12 +194,14 @@ def train_epoch(
     for batch, labelled in batches:
         with accelerator.autocast() if accelerator is not None else nullcontext():
             total, terms = model(batch, labelled)
-        guard.watch(total, batch)
         optimizer.zero_grad(set_to_none=True)
         if accelerator is not None:
             accelerator.backward(total)
         else:
             total.backward()
+        # A gradient scaler (float16) expects infinite gradients now and then, and leaves such steps out itself.
+        scaled = accelerator is not None and accelerator.scaler is not None
+        guard.watch(total, batch, gradients=() if scaled else model.parameters())
         if grad_clip is not None:
             clip = nn.utils.clip_grad_norm_ if accelerator is None else accelerator.clip_grad_norm_
             clip(model.parameters(), grad_clip)

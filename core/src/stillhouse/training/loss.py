@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stillhouse.objectives.combine import combined_loss
+from stillhouse.errors import OptionError
+from stillhouse.objectives.combine import combined_loss, silent
+from stillhouse.objectives.functional import Objective
 from stillhouse.objectives.schedule import Schedule, parse_schedule
 from stillhouse.types import Batch, Outputs
 
@@ -30,7 +32,9 @@ class Term:
         weight: its weight inside the soft loss, a number or a schedule.
         student: tapped module of the student; None compares predictions.
         teacher: tapped module of the teacher; None compares predictions.
-        extras: batch entries that ``forward`` takes as keywords.
+        extras: batch entries that ``forward`` takes as keywords. With ``"target"`` the term sees labelled rows only,
+            unless the objective has a true ``partial_target``: it then sees all rows, and the target of the labelled
+            ones, which come first. A ``"mask"`` is optional; rows behind those that have one are kept.
         scheduled: objective attributes that follow a schedule, e.g. ``{"temperature": {"schedule": "linear", ...}}``.
         adapter: brings the student's feature to the teacher's shape; trained with the student.
     """
@@ -44,17 +48,36 @@ class Term:
     scheduled: Mapping[str, Any] = field(default_factory=dict)
     adapter: nn.Module | None = None
 
-    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, labelled: int) -> Tensor:
-        """The raw value of the term; objectives that take the target see labelled rows only."""
-        mine = student.prediction if self.student is None else student.features[self.student]
-        theirs = teacher.prediction if self.teacher is None else teacher.features[self.teacher]
-        if self.extras and len(mine) > labelled:
-            mine, theirs = mine[:labelled], theirs[:labelled]
+    def __call__(
+        self, student: Outputs, teacher: Outputs, batch: Batch, labelled: int, *, counts: bool = True
+    ) -> Tensor:
+        """The raw value of the term.
+
+        Args:
+            student: what the student says of the batch.
+            teacher: what the teacher says of it.
+            batch: the rows.
+            labelled: number of labelled rows, which come first.
+            counts: False for a term of weight 0, which passes only zeros back to the student.
+        """
+        student_output = student.prediction if self.student is None else student.features[self.student]
+        teacher_output = teacher.prediction if self.teacher is None else teacher.features[self.teacher]
+        if "target" in self.extras and not getattr(self.objective, "partial_target", False):
+            student_output, teacher_output = student_output[:labelled], teacher_output[:labelled]
+        # A term of weight 0 is shut off before and behind its adapter, whose weights may not be finite either.
+        if not counts:
+            student_output = silent(student_output)
         if self.adapter is not None:
-            mine = self.adapter(mine)
-        # Masks are optional entries; a target is always there.
-        extras = {name: batch[name][: len(mine)] for name in self.extras if name in batch}
-        value: Tensor = self.objective(mine, theirs, **extras)
+            student_output = self.adapter(student_output)
+            if not counts:
+                student_output = silent(student_output)
+        rows = len(student_output)
+        ends = {"target": min(labelled, rows)}
+        extras = {name: batch[name][: ends.get(name, rows)] for name in self.extras if name in batch}
+        if "mask" in extras and len(extras["mask"]) < rows:
+            mask = extras["mask"]
+            extras["mask"] = torch.cat((mask, mask.new_ones(rows - len(mask), *mask.shape[1:])))
+        value: Tensor = self.objective(student_output, teacher_output, **extras)
         return value
 
 
@@ -66,6 +89,9 @@ class DistillationLoss(nn.Module):
         hard_loss: a head's ``hard_loss``; None when alpha is 0 throughout.
         terms: the soft terms, in order.
         alpha: share of the hard loss, a number or a schedule.
+
+    Raises:
+        OptionError: a schedule leaves what its option takes, or there is no such option.
     """
 
     def __init__(self, hard_loss: HardLoss | None, terms: Sequence[Term], alpha: Any = 0.5) -> None:
@@ -78,12 +104,32 @@ class DistillationLoss(nn.Module):
         )
         self._alpha = parse_schedule(alpha)
         self._weights = [parse_schedule(term.weight) for term in self.terms]
-        self._scheduled: list[tuple[nn.Module, str, Schedule]] = [
-            (term.objective, name, parse_schedule(value))
-            for term in self.terms
-            for name, value in term.scheduled.items()
+        self._scheduled: list[tuple[Term, str, Schedule]] = [
+            (term, name, parse_schedule(value)) for term in self.terms for name, value in term.scheduled.items()
         ]
+        self._check_schedules()
         self.set_progress(0.0)
+
+    def _check_schedules(self) -> None:
+        """Both ends now, so that a run does not fail half-way: between them a schedule takes no other values."""
+        place = "alpha"
+        try:
+            self._alpha.require("alpha", least=0.0, most=1.0)
+            for term, weight in zip(self.terms, self._weights, strict=True):
+                place = f"objective '{term.name}'"
+                weight.require("weight", least=0.0)
+            for term, name, _ in self._scheduled:
+                place = f"objective '{term.name}'"
+                if not hasattr(term.objective, name):
+                    raise ValueError(f"there is no option '{name}' to schedule")
+            for progress in (0.0, 1.0):
+                self.set_progress(progress)
+                for term in self.terms:
+                    place = f"objective '{term.name}'"
+                    if isinstance(term.objective, Objective):
+                        term.objective.check_options()
+        except ValueError as error:
+            raise OptionError(str(error), where=place, fix="change the value, or both ends of its schedule") from error
 
     @property
     def student_taps(self) -> tuple[str, ...]:
@@ -99,8 +145,8 @@ class DistillationLoss(nn.Module):
         """Move all schedules to ``progress`` in [0, 1] of the run."""
         self.alpha = self._alpha.value(progress)
         self.weights = [weight.value(progress) for weight in self._weights]
-        for objective, name, schedule in self._scheduled:
-            setattr(objective, name, schedule.value(progress))
+        for term, name, schedule in self._scheduled:
+            setattr(term.objective, name, schedule.value(progress))
 
     def forward(
         self, student: Outputs, teacher: Outputs, batch: Batch, labelled: int | None = None
@@ -121,7 +167,7 @@ class DistillationLoss(nn.Module):
         if self.hard_loss is not None and self.alpha > 0:
             hard = self.hard_loss(student.prediction[:labelled], rows)
         terms = [
-            (term.name, weight, term(student, teacher, batch, labelled))
+            (term.name, weight, term(student, teacher, batch, labelled, counts=(1 - self.alpha) * weight > 0))
             for term, weight in zip(self.terms, self.weights, strict=True)
         ]
         total, values = combined_loss(hard, terms, self.alpha)
