@@ -27,6 +27,8 @@ MODULES = (
     "stillhouse.readers",
     "stillhouse.tables",
     "stillhouse.downloads",
+    "stillhouse.splitting",
+    "stillhouse.folders",
     "stillhouse.errors",
     "stillhouse.heads",
     "stillhouse.heads.checks",
