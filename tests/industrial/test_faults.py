@@ -288,7 +288,7 @@ def test_normal_operation_may_be_any_class():
 def test_gradient_boosting_learns_classes(context):
     splits = process_sim(context, runs=3, val_runs=1, test_runs=2)
     task = Task(info=splits.info, kind=OutputKind.MULTICLASS, outputs=len(CLASSES))
-    model = gradient_boosting(task, iterations=10, min_rows=5, learning_rate=0.3)
+    model = gradient_boosting(task, max_iter=10, min_samples_leaf=5, learning_rate=0.3)
     train, test = splits.train.columns(), splits.test.columns()
     model.fit(window_statistics(train), train["target"].numpy())
     assert (model.predict(window_statistics(test)) == test["target"].numpy()).mean() > 0.4

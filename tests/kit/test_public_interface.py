@@ -29,6 +29,7 @@ MODULES = (
     "stillhouse.downloads",
     "stillhouse.splitting",
     "stillhouse.folders",
+    "stillhouse.trees",
     "stillhouse.errors",
     "stillhouse.heads",
     "stillhouse.heads.checks",
