@@ -65,7 +65,7 @@ def test_a_short_unit_is_padded_by_its_first_row_or_refused(official):
     assert torch.equal(window[:9], window[8:9].expand(9, -1))
     assert not torch.equal(window[8], window[9])
     with pytest.raises(DataError, match="'test-2' has 12 rows"):
-        cmapss(official.context, window=20, short="refuse")
+        cmapss(official.context, window=20, short="raise")
 
 
 def test_no_unit_and_no_row_stands_in_two_splits(official):

@@ -139,8 +139,8 @@ def _features(
     if numeric is None:
         numbers = [each for each in free if kinds.is_numeric_dtype(raw[each]) and not kinds.is_bool_dtype(raw[each])]
     if categorical is None:
-        words = [name for name in free if name not in numbers and not kinds.is_datetime64_any_dtype(raw[name])]
-        texts = [each for each in words if not kinds.is_numeric_dtype(raw[each]) or kinds.is_bool_dtype(raw[each])]
+        others = [name for name in free if name not in numbers and not kinds.is_datetime64_any_dtype(raw[name])]
+        texts = [each for each in others if not kinds.is_numeric_dtype(raw[each]) or kinds.is_bool_dtype(raw[each])]
         for name in texts:
             if raw[name].nunique() > max(20, len(raw) // 2):
                 raise DataError(
@@ -165,7 +165,7 @@ def _target(
     text = as_levels(column)
     found = sorted(text.unique())
     labels = tuple(classes) if classes else tuple(found)
-    if not classes and all(word.lstrip("-").isdigit() for word in found):
+    if not classes and all(label.lstrip("-").isdigit() for label in found):
         labels = tuple(sorted(found, key=int))
     codes = pd.Index(dict.fromkeys(labels)).get_indexer(text).astype(np.int64)
     tables.refuse(codes < 0, column, f"one of the declared classes {list(labels)}", fix=fix, **place)
