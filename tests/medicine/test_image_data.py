@@ -232,6 +232,8 @@ def test_folders_that_cannot_be_used_are_refused(folder, context, tmp_path):
         image_folder(context(), path="absent")
     with pytest.raises(OptionError, match=r"val: 0\.5, test: 0\.5"):
         image_folder(context(), path="own", val_fraction=0.5, test_fraction=0.5)
+    with pytest.raises(OptionError, match="size is 2"):
+        image_folder(context(), path="own", size=2)
     (folder / "benign" / "p0_0.png").write_bytes(b"not an image")
     with pytest.raises(DataError, match=r"p0_0\.png"):
         image_folder(context(), path="own")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stillhouse.errors import DataError, LeakageError, nearest
+from stillhouse.errors import DataError, LeakageError, OptionError, nearest
 from stillhouse.splitting import split_groups
 
 SPLITS = ("train", "val", "test")
@@ -86,7 +86,8 @@ def class_folders(
     for split, each in found.items():
         if not each.files:
             raise DataError(f"split '{split}' is empty", where=str(root), fix="bring more files, or raise its fraction")
-    _refuse_copies({split: each.files for split, each in found.items()}, root)
+    if there or group is not None:  # otherwise copies were drawn together
+        _refuse_copies({split: each.files for split, each in found.items()}, root)
     return names, found
 
 
@@ -120,6 +121,16 @@ def file_groups(files: Sequence[Path], separator: str | None) -> list[str]:
                 fix="rename the file, or leave dataset.group out",
             )
     return [file.stem.partition(separator)[0] for file in files]
+
+
+def check_image_size(size: int) -> None:
+    """Check the option ``size`` of a dataset of images.
+
+    Raises:
+        OptionError: it is no side of an image.
+    """
+    if not 4 <= size <= 4096:
+        raise OptionError(f"size is {size}", where="dataset.size", fix="from 4 to 4096 pixels")
 
 
 def require_folder(folder: Path) -> Path:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.datasets.utils import check_integrity
 
 from stillhouse.errors import DataError, OptionError
-from stillhouse.folders import class_folders
+from stillhouse.folders import check_image_size, class_folders
 from stillhouse.splitting import split_rows
 from stillhouse.types import DataContext, Splits
 from stillhouse_audio_vision.datasets.reader import IMAGE_SUFFIXES, read_image
@@ -190,8 +190,7 @@ def image_folder(
         LeakageError: the same file is in the folders of two splits.
         OptionError: an option is out of range.
     """
-    if not 4 <= size <= 1024:
-        raise OptionError(f"size is {size}", where="dataset 'image-folder'", fix="from 4 to 1024 pixels")
+    check_image_size(size)
     root = context.base / path
     fractions = {"val": val_fraction, "test": test_fraction}
     names, found = class_folders(

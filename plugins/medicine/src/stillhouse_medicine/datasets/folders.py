@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from stillhouse.errors import DataError
-from stillhouse.folders import class_folders, draw_files, file_groups, require_folder
+from stillhouse.folders import check_image_size, class_folders, draw_files, file_groups, require_folder
 from stillhouse.types import DataContext, Splits
 from stillhouse_medicine.augment import augmentation
 from stillhouse_medicine.datasets.labelled import Labels, build
@@ -30,7 +30,8 @@ def image_folder(
 ) -> Splits:
     """Your images in a folder for each class, drawn class by class; or such folders inside train, val and test.
 
-    Two classes make a binary task (the second in the alphabet is the positive one), more a multiclass task.
+    Two classes make a binary task (the second in the alphabet, or of ``classes``, is the positive one), more a
+    multiclass task.
 
     Args:
         context: the folder that ``path`` is relative to, and the seed of the split.
@@ -49,6 +50,7 @@ def image_folder(
         LeakageError: the same file is in the folders of two splits.
         OptionError: an option is out of range.
     """
+    check_image_size(size)
     root = context.base / path
     fractions = {"val": val_fraction, "test": test_fraction}
     names, found = class_folders(
@@ -107,6 +109,7 @@ def mask_folder(
     Raises:
         DataError: a folder or mask is missing, a file cannot be read, a mask has a value that is no class.
     """
+    check_image_size(size)
     root = context.base / path
     for folder in (root, root / "images", root / "masks"):
         require_folder(folder)
