@@ -14,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stillhouse.errors import DataError
+from stillhouse.errors import DataError, StillhouseError
 from stillhouse.types import DataContext
 from stillhouse_industrial.datasets.cmapss import USUAL_SENSORS, cmapss
 from stillhouse_industrial.datasets.reader import SignalReader
@@ -152,7 +152,7 @@ def test_the_sensors_can_be_chosen(official):
     [{"window": 0}, {"stride": 0}, {"cuts": -1}, {"cap": 0.0}, {"val_fraction": 0.0}, {"val_fraction": 1.0}],
 )
 def test_options_that_leave_no_rows_are_refused(official, options):
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(StillhouseError) as caught:
         cmapss(official.context, **options)
     assert caught.value.fix
 
