@@ -54,9 +54,9 @@ def make_esc50(root: Path, *, rate: int = 4000) -> Path:
     return root
 
 
-def make_images(root: Path, *, classes: tuple[str, ...] = ("cat", "dog"), each: int = 8) -> Path:
+def make_images(root: Path, *, classes: tuple[str, ...] = ("cat", "dog"), each: int = 8, seed: int = 0) -> Path:
     """``root/<class>/<n>.png`` of random pixels."""
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
     for name in classes:
         (root / name).mkdir(parents=True)
         for number in range(each):

@@ -24,7 +24,7 @@ TINY = [
     *("--set", "train.student.epochs=1", "--set", "evaluate.latency_samples=20"),
 ]
 TURBOFAN = [
-    *("--set", "teacher={use: industrial/gradient-boosting, iterations: 5}", "--set", "train.student.epochs=1"),
+    *("--set", "teacher={use: industrial/gradient-boosting, max_iter: 5}", "--set", "train.student.epochs=1"),
     *("--set", "evaluate.latency_samples=20"),
 ]
 

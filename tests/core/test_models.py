@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from stillhouse import heads, models
+from stillhouse import heads, models, trees
 from stillhouse.datasets import synthetic
 from stillhouse.errors import IncompatibleError, OptionError
 from stillhouse.kinds import ALL_KINDS, OutputKind
@@ -185,9 +185,9 @@ def test_mlp_options_out_of_range_are_refused(options):
 
 
 ESTIMATORS = {
-    "forest": (models.random_forest, {"trees": 10}),
-    "boosting": (models.hist_gradient_boosting, {"iterations": 10}),
-    "tree": (models.decision_tree, {}),
+    "forest": (trees.random_forest, {"n_estimators": 10}),
+    "boosting": (trees.hist_gradient_boosting, {"max_iter": 10}),
+    "tree": (trees.decision_tree, {}),
 }
 every_estimator = pytest.mark.parametrize("name", ESTIMATORS)
 
@@ -218,7 +218,7 @@ def test_boosting_refuses_several_targets_and_the_tree_takes_them(context):
     splits = synthetic(context, kind="multilabel", rows=100)
     _, task = task_of(splits, "multilabel")
     with pytest.raises(IncompatibleError, match="random-forest"):
-        models.hist_gradient_boosting(task)
+        trees.hist_gradient_boosting(task)
     train = splits.train.columns()
-    tree = models.decision_tree(task).fit(train["x"].numpy(), train["target"].numpy())
+    tree = trees.decision_tree(task).fit(train["x"].numpy(), train["target"].numpy())
     assert tree.predict(train["x"].numpy()).shape == (60, 4)

@@ -301,10 +301,13 @@ class Dense(nn.Module):
 def test_estimators_teach_and_learn_and_folds_and_members_are_recorded(tmp_path: Path) -> None:
     values = recipe(
         teacher={
-            "members": [{"use": "core/random-forest", "trees": 10, "weight": 2}, {"use": "core/mlp", "hidden": [8]}],
+            "members": [
+                {"use": "core/random-forest", "n_estimators": 10, "weight": 2},
+                {"use": "core/mlp", "hidden": [8]},
+            ],
             "out_of_fold": 2,
         },
-        student={"use": "core/decision-tree", "depth": 3},
+        student={"use": "core/decision-tree", "max_depth": 3},
         controls=["core/linear"],
         metrics=["core/ece"],
         seeds=[0],
@@ -377,7 +380,7 @@ def test_out_of_fold_signals_come_from_teachers_that_never_saw_the_row(tmp_path:
     """A teacher that memorises noise is certain of rows it has seen and unsure of rows it has not."""
     confidence = {}
     for folds in (0, 4):
-        values = recipe(teacher={"use": "core/random-forest", "trees": 30, "out_of_fold": folds}, seeds=[0])
+        values = recipe(teacher={"use": "core/random-forest", "n_estimators": 30, "out_of_fold": folds}, seeds=[0])
         values["dataset"]["rows"] = 200
         folder = stillhouse.run(values, out=tmp_path / str(folds), stop_after="student").folder
         signal = torch.from_numpy(np.load(folder / "teacher" / "signal-train" / "0.npy"))
@@ -451,7 +454,7 @@ def test_features_are_distilled_through_adapters_that_stay_out_of_the_student(tm
         stillhouse.run(values, out=tmp_path / "wrong")
     values = recipe(
         objectives={"soft": [{"use": "core/hints", "student": tap, "teacher": tap}]},
-        teacher={"use": "core/random-forest", "trees": 3},
+        teacher={"use": "core/random-forest", "n_estimators": 3},
     )
     with pytest.raises(IncompatibleError, match="no modules to tap"):
         stillhouse.run(values, out=tmp_path / "forest")
@@ -554,7 +557,7 @@ def test_a_teacher_that_knows_its_rows_by_heart_is_told(tmp_path: Path) -> None:
     said = {}
     for folds in (0, 3):
         log = Log()
-        values = recipe(teacher={"use": "core/random-forest", "trees": 20, "out_of_fold": folds}, seeds=[0])
+        values = recipe(teacher={"use": "core/random-forest", "n_estimators": 20, "out_of_fold": folds}, seeds=[0])
         values["dataset"]["noise"] = 0.3
         stillhouse.run(values, out=tmp_path / str(folds), stop_after="student", reporter=log)
         said[folds] = any("out_of_fold" in message for message in log.warnings)

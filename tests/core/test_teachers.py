@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from stillhouse.errors import IncompatibleError, RunFolderError, TrainingError
 from stillhouse.kinds import OutputKind
-from stillhouse.pipeline.teacher import fold_rows
+from stillhouse.splitting import fold_positions
 from stillhouse.teachers import CachedTeacher, EnsembleTeacher, EstimatorTeacher, LiveTeacher, write_cache
 from stillhouse.types import Batch, Outputs, TensorSplit
 
@@ -185,15 +185,15 @@ def test_a_multilabel_forest_and_a_regressor() -> None:
 
 def test_folds_keep_groups_together_and_hold_out_every_row_once() -> None:
     split = TensorSplit({"target": torch.arange(30) % 2}, groups=[f"g{i // 4}" for i in range(30)])
-    folds = fold_rows(split, 3, OutputKind.BINARY, seed=0)
+    folds = fold_positions(split, 3, OutputKind.BINARY, seed=0)
     assert sorted(row for _, held in folds for row in held) == list(range(30))
     for kept, held in folds:
         assert {split.groups[row] for row in kept}.isdisjoint(split.groups[row] for row in held)
     with pytest.raises(IncompatibleError, match="as many groups"):
-        fold_rows(split, 9, OutputKind.BINARY, seed=0)
+        fold_positions(split, 9, OutputKind.BINARY, seed=0)
 
 
 def test_folds_without_groups_keep_class_shares() -> None:
     split = TensorSplit({"target": torch.tensor([0] * 40 + [1] * 8)})
-    for _, held in fold_rows(split, 4, OutputKind.BINARY, seed=0):
+    for _, held in fold_positions(split, 4, OutputKind.BINARY, seed=0):
         assert sum(row >= 40 for row in held) == 2

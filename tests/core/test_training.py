@@ -129,6 +129,23 @@ def test_the_kept_weights_are_those_of_the_best_validation_epoch() -> None:
     assert accuracy == pytest.approx(best)
 
 
+def test_averaged_weights_follow_from_the_first_steps() -> None:
+    """With a fixed decay of 0.999 the average of 12 steps would be that of the first step to 1 %."""
+    kept = {}
+    for ema in (None, 0.999):
+        kept[ema] = net()
+        config = TrainConfig(epochs=4, batch_size=30, lr=0.1, schedule="constant", select="last", ema=ema)
+        fit(supervised(kept[ema]), work(config))
+    start, trained, averaged = (
+        torch.cat([tensor.flatten().double() for tensor in model.state_dict().values() if tensor.is_floating_point()])
+        for model in (net(), kept[None], kept[0.999])
+    )
+    assert (averaged - trained).norm() < 0.4 * (trained - start).norm()
+    mean = "body.1.running_mean"
+    gap = kept[0.999].state_dict()[mean] - kept[None].state_dict()[mean]
+    assert gap.norm() < 0.5 * kept[None].state_dict()[mean].norm()
+
+
 def test_patience_stops_early() -> None:
     history = fit(supervised(net()), work(TrainConfig(epochs=60, batch_size=30, lr=1e-9, patience=2)))
     values = [record["val"]["accuracy"] for record in history]

@@ -13,10 +13,11 @@ from stillhouse.errors import OptionError
 from stillhouse.kinds import OutputKind
 from stillhouse.teachers.estimator import estimator_prediction
 from stillhouse.training.estimators import fit_distilled, fit_hard
+from stillhouse.trees import random_forest
 from stillhouse.types import DataInfo, Task, TensorSpec
 from stillhouse_finance.rules import logistic_rules, tree_rules
 from stillhouse_finance.students import decision_tree, logistic, mlp
-from stillhouse_finance.teachers import ft_transformer, gradient_boosting, quantile_boosting, random_forest
+from stillhouse_finance.teachers import ft_transformer, gradient_boosting, quantile_boosting
 
 NETWORKS = {
     "mlp": (mlp, {}),
@@ -100,10 +101,10 @@ def test_a_column_of_levels_is_one_token_of_the_transformer():
 
 
 ESTIMATORS = {
-    "random-forest": (random_forest, {"trees": 20}),
-    "extra-trees": (random_forest, {"trees": 20, "random_splits": True}),
-    "gradient-boosting": (gradient_boosting, {"iterations": 20, "bins": 16}),
-    "gradient-boosting-quantiles-only": (gradient_boosting, {"iterations": 20, "bins": 0}),
+    "random-forest": (random_forest, {"n_estimators": 20}),
+    "extra-trees": (random_forest, {"n_estimators": 20, "extra_trees": True}),
+    "gradient-boosting": (gradient_boosting, {"max_iter": 20, "bins": 16}),
+    "gradient-boosting-quantiles-only": (gradient_boosting, {"max_iter": 20, "bins": 0}),
     "decision-tree": (decision_tree, {}),
     "logistic": (logistic, {}),
 }
@@ -154,7 +155,7 @@ def test_quantile_boosting_predicts_the_quantiles():
     x = random.normal(size=(2000, FEATURES))
     y = 5 * (x[:, 0] > 0) + random.normal(size=2000)
     three = Task(info=task(OutputKind.REGRESSION).info, kind=OutputKind.REGRESSION, outputs=3)
-    model = quantile_boosting(three, quantiles=(0.1, 0.5, 0.9), feature_share=1.0)
+    model = quantile_boosting(three, quantiles=(0.1, 0.5, 0.9), max_features=1.0)
     model.fit(x, y)
     prediction = estimator_prediction(model, x, OutputKind.REGRESSION, 3).numpy()
     assert (y[:, None] <= prediction).mean(axis=0) == pytest.approx([0.1, 0.5, 0.9], abs=0.03)
@@ -219,7 +220,7 @@ def test_rules_say_in_the_units_of_the_table_what_the_tree_predicts(kind):
     score = x[:, 0] + 2 * raw[:, 2] - 1
     labels = (score > 0).float() if kind is OutputKind.BINARY else torch.bucketize(score, torch.tensor([-0.5, 0.5]))
     mine = task(kind, **NAMES)
-    model = decision_tree(mine, depth=3, min_leaf=10)
+    model = decision_tree(mine, max_depth=3, min_samples_leaf=10)
     fit_hard(model, x.numpy(), labels)
     rules = tree_rules(model, mine)
     assert "night: yes" in rules
@@ -238,11 +239,11 @@ def test_rules_say_in_the_units_of_the_table_what_the_tree_predicts(kind):
 
 def test_a_tree_without_a_split_and_one_of_values_have_rules_too():
     mine = task(OutputKind.BINARY, **NAMES)
-    stump = decision_tree(mine, min_leaf=100)
+    stump = decision_tree(mine, min_samples_leaf=100)
     stump.fit(np.zeros((10, FEATURES)), np.full(10, 0.25))
     assert tree_rules(stump, mine) == "always  ->  fraud 25.00%\n"
     value = task(OutputKind.REGRESSION)
-    tree = decision_tree(value, depth=1, min_leaf=1)
+    tree = decision_tree(value, max_depth=1, min_samples_leaf=1)
     tree.fit(np.eye(FEATURES), np.arange(FEATURES) * 10.0)
     assert re.search(r"x\d <= 0.5  ->  [\d.]+", tree_rules(tree, value))
 

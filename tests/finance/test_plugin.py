@@ -51,7 +51,7 @@ def finished(tmp_path_factory) -> Path:
     """A short run of the demo."""
     out = tmp_path_factory.mktemp("run") / "demo"
     few = ["dataset.customers=200", "dataset.terminals=150", "dataset.days=50", "dataset.terminal_rate=0.002"]
-    short = ["train.student.epochs=2", "teacher.members.0.iterations=10", "teacher.members.1.trees=10"]
+    short = ["train.student.epochs=2", "teacher.members.0.max_iter=10", "teacher.members.1.n_estimators=10"]
     stillhouse.run("finance/fraud-demo", out=out, overrides=[*few, *short, *QUICK], seeds=[0, 1])
     return out
 
@@ -81,7 +81,7 @@ def test_rules_of_a_tree_are_in_the_run_folder_and_in_the_report(make, tmp_path,
     monkeypatch.chdir(tmp_path)
     make.loans().drop(columns="opened").to_csv(tmp_path / "loans.csv", index=False)
     own = ["dataset.path=loans.csv", "dataset.target=defaulted", "dataset.ignore=[id]", "teacher.out_of_fold=2"]
-    small = ["teacher.members.0.iterations=10", "teacher.members.1.trees=10"]
+    small = ["teacher.members.0.max_iter=10", "teacher.members.1.n_estimators=10"]
     found = stillhouse.run("finance/tabular", out=tmp_path / "run", overrides=[*own, *small, *QUICK], seeds=[0])
     rules = (found.folder / "student" / "seed-0" / "rules.txt").read_text(encoding="utf-8")
     assert "income" in rules
@@ -119,10 +119,10 @@ def test_recipes_of_the_handbook_run_on_its_layout(make, name, tmp_path, monkeyp
     make.write_handbook(folder, make.transactions(days=31, per_day=30))
     monkeypatch.setenv("STILLHOUSE_DATA", str(tmp_path / "data"))
     days = {"dataset__start": "2018-06-10", "dataset__drop_known_cards": False}
-    trees = {"teacher__members__0__iterations": 5, "teacher__members__1__trees": 5}
+    trees = {"teacher__members__0__max_iter": 5, "teacher__members__1__n_estimators": 5}
     summary = run_tiny(f"finance/{name}", **days, **trees)
     assert summary["dataset"]["rows"]["train"] == 64
-    assert summary["teacher"]["component"] == "finance/gradient-boosting + finance/random-forest"
+    assert summary["teacher"]["component"] == "finance/gradient-boosting + core/random-forest"
 
 
 def test_the_contract_holds_for_the_datasets_that_need_files(make, tmp_path):
@@ -148,7 +148,7 @@ def test_the_contract_holds_for_the_datasets_that_need_files(make, tmp_path):
 def test_real_files_train_in_seconds(data_folder):
     if not (data_folder / "finance" / "fraud-handbook").is_dir():
         pytest.skip("no files of the handbook")
-    summary = run_tiny("finance/fraud-handbook", teacher__members__0__iterations=5, teacher__members__1__trees=5)
+    summary = run_tiny("finance/fraud-handbook", teacher__members__0__max_iter=5, teacher__members__1__n_estimators=5)
     assert 0 < summary["student"]["metrics"]["test"]["average_precision"] <= 1
 
 

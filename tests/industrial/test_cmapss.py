@@ -14,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stillhouse.errors import DataError
+from stillhouse.errors import DataError, StillhouseError
 from stillhouse.types import DataContext
 from stillhouse_industrial.datasets.cmapss import USUAL_SENSORS, cmapss
 from stillhouse_industrial.datasets.reader import SignalReader
@@ -65,7 +65,7 @@ def test_a_short_unit_is_padded_by_its_first_row_or_refused(official):
     assert torch.equal(window[:9], window[8:9].expand(9, -1))
     assert not torch.equal(window[8], window[9])
     with pytest.raises(DataError, match="'test-2' has 12 rows"):
-        cmapss(official.context, window=20, short="refuse")
+        cmapss(official.context, window=20, short="raise")
 
 
 def test_no_unit_and_no_row_stands_in_two_splits(official):
@@ -152,7 +152,7 @@ def test_the_sensors_can_be_chosen(official):
     [{"window": 0}, {"stride": 0}, {"cuts": -1}, {"cap": 0.0}, {"val_fraction": 0.0}, {"val_fraction": 1.0}],
 )
 def test_options_that_leave_no_rows_are_refused(official, options):
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(StillhouseError) as caught:
         cmapss(official.context, **options)
     assert caught.value.fix
 

@@ -237,7 +237,7 @@ def test_own_runs_stand_in_one_split_each_and_every_fault_in_all(plant, context)
 @pytest.mark.parametrize(
     ("spoil", "options", "message"),
     [
-        (lambda t: t[t["run"] != "r4"][lambda t: t["run"] != "r5"], {}, r"'leak' has 2 run\(s\)"),
+        (lambda t: t[t["run"] != "r4"][lambda t: t["run"] != "r5"], {}, r"2 run\(s\) of class 'leak'"),
         (lambda t: t.assign(fault=t["fault"].where(t.index != 5)), {}, "row 7: run 'r0' is labelled in part"),
         (lambda t: t.assign(level=t["level"].where(t.index != 3)), {}, "row 5, column 'level'"),
         (lambda t: t, {"normal": "ok"}, "no row has the label 'ok'"),
@@ -288,7 +288,7 @@ def test_normal_operation_may_be_any_class():
 def test_gradient_boosting_learns_classes(context):
     splits = process_sim(context, runs=3, val_runs=1, test_runs=2)
     task = Task(info=splits.info, kind=OutputKind.MULTICLASS, outputs=len(CLASSES))
-    model = gradient_boosting(task, iterations=10, min_rows=5, learning_rate=0.3)
+    model = gradient_boosting(task, max_iter=10, min_samples_leaf=5, learning_rate=0.3)
     train, test = splits.train.columns(), splits.test.columns()
     model.fit(window_statistics(train), train["target"].numpy())
     assert (model.predict(window_statistics(test)) == test["target"].numpy()).mean() > 0.4

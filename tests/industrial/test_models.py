@@ -95,6 +95,15 @@ def test_windows_of_other_sizes_are_taken():
             assert make(task(window, sensors), **options).eval()(signal=torch.randn(2, window, sensors)).shape == (2, 1)
 
 
+def test_filters_as_long_as_the_window_answer_as_the_convolution_does():
+    torch.manual_seed(0)
+    model, signal = temporal_cnn(task()).eval(), torch.randn(5, 30, 14)
+    with torch.no_grad():
+        responses = torch.relu(model.norm(model.depthwise(signal.transpose(1, 2))))
+        expected = model.units(model.output(torch.relu(model.pointwise(responses)).mean(dim=-1)))
+        torch.testing.assert_close(model(signal=signal), expected)
+
+
 @pytest.mark.parametrize("student", [temporal_cnn, gru])
 def test_students_export_to_onnx_with_equal_predictions(student, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
@@ -151,7 +160,7 @@ def test_gradient_boosting_is_seeded_and_learns_from_window_statistics():
     target = (80 + 30 * signal[:, :, 1].mean(dim=1)).numpy()
     features = window_statistics({"signal": signal})
     first, again = (
-        gradient_boosting(task(10, 3), iterations=50).fit(features, target).predict(features) for _ in range(2)
+        gradient_boosting(task(10, 3), max_iter=50).fit(features, target).predict(features) for _ in range(2)
     )
     assert np.array_equal(first, again)
     assert np.mean((first - target) ** 2) < 0.3 * target.var()

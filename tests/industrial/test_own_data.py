@@ -214,7 +214,7 @@ def test_what_would_be_learnt_from_wrongly_is_refused(context, bearings, tmp_pat
         ({"val_fraction": 0.6, "test_fraction": 0.5}, "leave no split"),
         ({"test_fraction": 0.0}, "leave no split"),
         ({"window": 0}, "window must be positive"),
-        ({"window": 30, "short": "refuse"}, "fewer than the window"),
+        ({"window": 30, "short": "raise"}, "fewer than the window"),
         ({"path": "absent.csv"}, "does not exist"),
         ({"path": "bearings.xlsx"}, "cannot be read"),
     ],

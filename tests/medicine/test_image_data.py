@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from stillhouse.errors import DataError, LeakageError
+from stillhouse.errors import DataError, LeakageError, OptionError
 from stillhouse.pipeline.data import check_splits, fingerprint
 from stillhouse_medicine.datasets import medmnist as module
 from stillhouse_medicine.datasets.breast_cancer import breast_cancer
@@ -223,15 +223,17 @@ def test_folders_that_are_split_already_are_kept(files, context, tmp_path):
         image_folder(context(), path="own", size=16)
     (tmp_path / "own/test/a/again.png").unlink()
     files.save(tmp_path / "own/test/d/new.png", files.picture(900))
-    with pytest.raises(DataError, match="the class 'd'"):
+    with pytest.raises(DataError, match="the class folder 'd'"):
         image_folder(context(), path="own", size=16)
 
 
 def test_folders_that_cannot_be_used_are_refused(folder, context, tmp_path):
-    with pytest.raises(DataError, match="no such folder"):
+    with pytest.raises(DataError, match="folder does not exist"):
         image_folder(context(), path="absent")
-    with pytest.raises(DataError, match="leave a split empty"):
+    with pytest.raises(OptionError, match=r"val: 0\.5, test: 0\.5"):
         image_folder(context(), path="own", val_fraction=0.5, test_fraction=0.5)
+    with pytest.raises(OptionError, match="size is 2"):
+        image_folder(context(), path="own", size=2)
     (folder / "benign" / "p0_0.png").write_bytes(b"not an image")
     with pytest.raises(DataError, match=r"p0_0\.png"):
         image_folder(context(), path="own")
@@ -240,7 +242,7 @@ def test_folders_that_cannot_be_used_are_refused(folder, context, tmp_path):
         image_folder(context(), path="one")
     (tmp_path / "two" / "a").mkdir(parents=True)
     (tmp_path / "two" / "b").mkdir()
-    with pytest.raises(DataError, match="is empty"):
+    with pytest.raises(DataError, match="no files"):
         image_folder(context(), path="two")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from stillhouse.errors import DataError, LeakageError
+from stillhouse.errors import DataError, LeakageError, StillhouseError
 from stillhouse.pipeline.data import check_splits, check_targets, fingerprint
 from stillhouse_medicine.datasets.questions import NOT_IN_VOCABULARY, normalise
 from stillhouse_medicine.datasets.reader import QuestionReader
@@ -238,7 +238,7 @@ def test_own_splits_are_kept_and_a_patient_in_two_of_them_is_refused(own, contex
 
 def test_own_files_that_cannot_be_used_are_refused(own, context, tmp_path):
     def refused(words: str, **options):
-        with pytest.raises(DataError) as caught:
+        with pytest.raises(StillhouseError) as caught:
             vqa(context(), **{"path": "own.csv", **SMALL, **options})
         assert words in str(caught.value)
 
@@ -247,7 +247,7 @@ def test_own_files_that_cannot_be_used_are_refused(own, context, tmp_path):
     refused("did you mean 'answer'", answer="anwser")
     refused("train, val or test", split="kind")
     refused("CLOSED or OPEN", answer_type="part")
-    refused("val_fraction", val_fraction=1.5)
+    refused("val: 1.5", val_fraction=1.5)
     refused("cannot be split", val_fraction=0.6, test_fraction=0.5)
     write_own(tmp_path, [{**row, "part": "train"} for row in own])
     refused("split 'val' is empty", split="part")

@@ -229,14 +229,14 @@ def stillhouse_teachers() -> Iterable[TeacherSpec]:
     yield TeacherSpec(name="mlp", target="stillhouse.models:mlp", summary="Multi-layer perceptron over all inputs")
     yield TeacherSpec(
         name="random-forest",
-        target="stillhouse.models:random_forest",
+        target="stillhouse.trees:random_forest",
         summary="Random forest of scikit-learn",
         kinds=(MULTICLASS, BINARY, MULTILABEL, REGRESSION),
         tags=("estimator",),
     )
     yield TeacherSpec(
         name="hist-gradient-boosting",
-        target="stillhouse.models:hist_gradient_boosting",
+        target="stillhouse.trees:hist_gradient_boosting",
         summary="Histogram gradient boosting of scikit-learn",
         kinds=(MULTICLASS, BINARY, REGRESSION),
         tags=("estimator",),
@@ -250,7 +250,7 @@ def stillhouse_students() -> Iterable[StudentSpec]:
     yield StudentSpec(name="linear", target="stillhouse.models:linear", summary="One linear layer over all inputs")
     yield StudentSpec(
         name="decision-tree",
-        target="stillhouse.models:decision_tree",
+        target="stillhouse.trees:decision_tree",
         summary="Decision tree of scikit-learn, which can be read and printed",
         kinds=(MULTICLASS, BINARY, MULTILABEL, REGRESSION),
         tags=("estimator", "interpretable"),

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from stillhouse.errors import OptionError
 from stillhouse.kinds import SEGMENTATION_IGNORE, SEQUENCE_IGNORE
+from stillhouse.splitting import split_rows
 from stillhouse.types import DataContext, DataInfo, Splits, TensorSpec, TensorSplit
 
 LATENT = 4
@@ -88,11 +89,9 @@ def synthetic(
     target = torch.from_numpy(made.target)
     unit_of = rng.integers(0, groups, rows) if groups else np.arange(rows)
     # Whole units go to a split, so the shares of rows are only about 60, 15 and 25 % when there are groups.
-    order = rng.permutation(groups or rows)
-    bounds = np.round(np.array([0, 0.6, 0.75, 1.0]) * len(order)).astype(int)
     splits: dict[str, TensorSplit] = {}
-    for name, low, high in zip(("train", "val", "test"), bounds, bounds[1:], strict=False):
-        where = np.flatnonzero(np.isin(unit_of, order[low:high]))
+    for name, chosen in split_rows(groups or rows, {"train": 0.6, "val": 0.15}, rng, rest="test").items():
+        where = np.flatnonzero(np.isin(unit_of, chosen))
         splits[name] = TensorSplit(
             {"x": x[where], "target": target[where], "index": torch.from_numpy(where)},
             groups=[f"unit-{unit}" for unit in unit_of[where]] if groups else None,

@@ -1,18 +1,16 @@
-"""Core's own models: networks on flattened inputs, and scikit-learn estimators. Each can be a teacher or a
-student."""
+"""Core's own networks, on flattened inputs. Each can be a teacher or a student."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from stillhouse.errors import IncompatibleError, OptionError
 from stillhouse.kinds import OutputKind
-from stillhouse.types import Estimator, Task
+from stillhouse.types import Task
 from stillhouse.units import output_layer
 
 
@@ -112,110 +110,3 @@ def linear(task: Task) -> nn.Module:
         IncompatibleError: the inputs do not suit.
     """
     return Flat(task, (), 0.0)
-
-
-CLASSIFICATION = (OutputKind.MULTICLASS, OutputKind.BINARY, OutputKind.MULTILABEL)
-
-
-def _classifies(task: Task, model: str, *, several: bool) -> bool:
-    """Whether to make a classifier (True) or a regressor (False).
-
-    Args:
-        task: what the framework gives.
-        model: name of the model, for the error.
-        several: the estimator takes several targets at once.
-
-    Raises:
-        IncompatibleError: the estimator has no form for the task.
-    """
-    wide = task.kind is OutputKind.MULTILABEL or (task.kind is OutputKind.REGRESSION and task.outputs > 1)
-    if task.kind not in (*CLASSIFICATION, OutputKind.REGRESSION) or (wide and not several):
-        raise IncompatibleError(
-            f"model '{model}' cannot predict {task.kind} with {task.outputs} outputs",
-            where="models of core",
-            fix="use 'core/mlp'" + (", or 'core/random-forest', which takes several targets" if wide else ""),
-        )
-    return task.kind in CLASSIFICATION
-
-
-def random_forest(
-    task: Task,
-    *,
-    trees: int = 200,
-    depth: int | None = None,
-    min_leaf: int = 1,
-    max_features: float | str = "sqrt",
-) -> Estimator:
-    """Random forest (scikit-learn).
-
-    Args:
-        task: what the framework gives.
-        trees: number of trees.
-        depth: greatest depth of a tree; unlimited when left out.
-        min_leaf: fewest training rows in a leaf.
-        max_features: features tried at each split: "sqrt", "log2", or a share of them.
-
-    Raises:
-        IncompatibleError: the task is neither classification nor regression of values.
-    """
-    from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
-
-    make: Any = RandomForestClassifier if _classifies(task, "random-forest", several=True) else RandomForestRegressor
-    forest: Estimator = make(
-        n_estimators=trees,
-        max_depth=depth,
-        min_samples_leaf=min_leaf,
-        max_features=max_features,
-        random_state=task.seed,
-        n_jobs=1,
-    )
-    return forest
-
-
-def hist_gradient_boosting(
-    task: Task, *, iterations: int = 200, learning_rate: float = 0.1, leaves: int = 31, l2: float = 0.0
-) -> Estimator:
-    """Histogram-based gradient boosting (scikit-learn).
-
-    Args:
-        task: what the framework gives.
-        iterations: boosting rounds.
-        learning_rate: shrinkage of each round.
-        leaves: most leaves of a tree.
-        l2: L2 penalty on leaf values.
-
-    Raises:
-        IncompatibleError: the task is neither classification nor regression of one value, or it is
-            multilabel.
-    """
-    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
-
-    classifies = _classifies(task, "hist-gradient-boosting", several=False)
-    make: Any = HistGradientBoostingClassifier if classifies else HistGradientBoostingRegressor
-    boosting: Estimator = make(
-        max_iter=iterations,
-        learning_rate=learning_rate,
-        max_leaf_nodes=leaves,
-        l2_regularization=l2,
-        early_stopping=False,
-        random_state=task.seed,
-    )
-    return boosting
-
-
-def decision_tree(task: Task, *, depth: int = 4, min_leaf: int = 10) -> Estimator:
-    """One decision tree that a person can read (scikit-learn).
-
-    Args:
-        task: what the framework gives.
-        depth: greatest depth.
-        min_leaf: fewest training rows in a leaf.
-
-    Raises:
-        IncompatibleError: the task is neither classification nor regression of values.
-    """
-    from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
-
-    make: Any = DecisionTreeClassifier if _classifies(task, "decision-tree", several=True) else DecisionTreeRegressor
-    tree: Estimator = make(max_depth=depth, min_samples_leaf=min_leaf, random_state=task.seed)
-    return tree

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.model_selection import KFold, StratifiedKFold
 from torch import Tensor
 
 from stillhouse.errors import IncompatibleError
@@ -18,6 +17,7 @@ from stillhouse.kinds import OutputKind
 from stillhouse.pipeline.context import RunContext
 from stillhouse.pipeline.stages import facts, finish, why_stale
 from stillhouse.pipeline.units import member_seed, train_hard, unit
+from stillhouse.splitting import fold_positions
 from stillhouse.storage import digest, read_json
 from stillhouse.teachers import CachedTeacher, EnsembleTeacher, StoredTeacher, TeacherSource, write_cache
 from stillhouse.teachers.cached import cache_key
@@ -133,7 +133,7 @@ def _out_of_fold(context: RunContext, folds: int) -> Tensor:
     weights = [bound.weight for bound in context.resolved.teachers]
     shares = [weight / sum(weights) for weight in weights]
     for number, (kept, held) in enumerate(
-        fold_rows(train, folds, context.head.kind, context.resolved.recipe.teacher.seed)
+        fold_positions(train, folds, context.head.kind, context.resolved.recipe.teacher.seed)
     ):
         predictions = []
         for position in range(len(context.resolved.teachers)):
@@ -153,34 +153,6 @@ def _out_of_fold(context: RunContext, folds: int) -> Tensor:
         parts[torch.tensor(held)] = combined
     assert parts is not None
     return parts
-
-
-def fold_rows(split: Split, folds: int, kind: OutputKind, seed: int) -> list[tuple[list[int], list[int]]]:
-    """Positions kept and held out per fold: whole groups where there are groups, class shares kept otherwise.
-
-    Raises:
-        IncompatibleError: fewer groups than folds.
-    """
-    positions = np.arange(len(split))
-    if split.groups is not None:
-        names = np.unique(np.asarray(split.groups))
-        if len(names) < folds:
-            raise IncompatibleError(
-                f"{folds} folds need as many groups, the training rows have {len(names)}",
-                where="teacher.out_of_fold",
-                fix="use fewer folds",
-            )
-        of_row = np.searchsorted(names, np.asarray(split.groups))
-        parts = np.array_split(np.random.default_rng(seed).permutation(len(names)), folds)
-        return [
-            (positions[~np.isin(of_row, part)].tolist(), positions[np.isin(of_row, part)].tolist()) for part in parts
-        ]
-    if kind in (OutputKind.MULTICLASS, OutputKind.BINARY):
-        target = split.columns(["target"])["target"].flatten().numpy()
-        splitter = StratifiedKFold(folds, shuffle=True, random_state=seed).split(positions, target)
-    else:
-        splitter = KFold(folds, shuffle=True, random_state=seed).split(positions)
-    return [(kept.tolist(), held.tolist()) for kept, held in splitter]
 
 
 def signal(context: RunContext, teacher: Teacher, taps: Sequence[str], *, members: bool = False) -> TeacherSource:

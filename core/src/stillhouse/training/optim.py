@@ -6,11 +6,13 @@ import math
 from collections.abc import Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from stillhouse.recipe.model import TrainConfig
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
@@ -52,8 +54,17 @@ def make_scheduler(optimizer: torch.optim.Optimizer, config: TrainConfig, steps:
 
 
 def make_average(model: nn.Module, config: TrainConfig) -> AveragedModel | None:
-    """An exponential moving average of weights and buffers, when the recipe asks for one."""
+    """An exponential moving average of weights and buffers, when the recipe asks for one.
+
+    The decay rises with the steps ``n``, min(``ema``, (1 + n) / (10 + n)): without that rise the average of a short
+    training stays near the weights of the start.
+    """
     if config.ema is None:
         return None
-    mean = get_ema_multi_avg_fn(config.ema)  # type: ignore[no-untyped-call]
+    longest: float = config.ema
+
+    def mean(averages: Tensors, weights: Tensors, steps: Tensor | int) -> None:
+        done = int(steps)
+        get_ema_multi_avg_fn(min(longest, (1 + done) / (10 + done)))(averages, weights, steps)  # type: ignore[no-untyped-call]
+
     return AveragedModel(model, multi_avg_fn=mean, use_buffers=True)

@@ -74,14 +74,6 @@ def stillhouse_datasets() -> Iterable[DatasetSpec]:
 def stillhouse_teachers() -> Iterable[TeacherSpec]:
     """Large models."""
     yield TeacherSpec(
-        name="random-forest",
-        target="stillhouse_finance.teachers:random_forest",
-        summary="Random forest or extremely randomised trees (scikit-learn)",
-        inputs=("x",),
-        kinds=TABLE,
-        tags=("tabular", "estimator"),
-    )
-    yield TeacherSpec(
         name="gradient-boosting",
         target="stillhouse_finance.teachers:gradient_boosting",
         summary="Histogram gradient boosting (scikit-learn) with equally wide bins beside the quantiles",

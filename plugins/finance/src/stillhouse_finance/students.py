@@ -59,13 +59,13 @@ def mlp(
     return MLP(task, hidden=hidden, activation=activation, dropout=dropout)
 
 
-def logistic(task: Task, *, penalty: float = 1.0, class_weights: Literal["balanced"] | None = None) -> Estimator:
+def logistic(task: Task, *, penalty: float = 1.0, class_weight: Literal["balanced"] | None = None) -> Estimator:
     """Logistic regression (scikit-learn), which learns from soft targets as weighted rows.
 
     Args:
         task: gives the seed.
         penalty: strength of the L2 penalty on the coefficients.
-        class_weights: "balanced" weighs classes by the inverse of their frequency.
+        class_weight: "balanced" weighs classes by the inverse of their frequency.
 
     Raises:
         OptionError: penalty is not positive.
@@ -75,12 +75,12 @@ def logistic(task: Task, *, penalty: float = 1.0, class_weights: Literal["balanc
     if penalty <= 0:
         raise OptionError(f"penalty is {penalty}", where="model 'logistic'", fix="a number above 0, e.g. 1.0")
     model: Estimator = LogisticRegression(
-        C=1 / penalty, class_weight=class_weights, max_iter=1000, random_state=task.seed
+        C=1 / penalty, class_weight=class_weight, max_iter=1000, random_state=task.seed
     )
     return model
 
 
-def decision_tree(task: Task, *, depth: int = 5, min_leaf: int = 20) -> Estimator:
+def decision_tree(task: Task, *, max_depth: int = 5, min_samples_leaf: int = 20) -> Estimator:
     """One decision tree (scikit-learn) that a person can read; its rules are kept as ``rules.txt`` beside it.
 
     For two classes it is a regression tree on the probability, whose splits are those of the Gini index: from labels it
@@ -88,11 +88,11 @@ def decision_tree(task: Task, *, depth: int = 5, min_leaf: int = 20) -> Estimato
 
     Args:
         task: gives the kind of the prediction and the seed.
-        depth: greatest depth.
-        min_leaf: fewest training rows in a leaf.
+        max_depth: greatest depth.
+        min_samples_leaf: fewest training rows in a leaf.
     """
     from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
     make: Any = DecisionTreeClassifier if task.kind is OutputKind.MULTICLASS else DecisionTreeRegressor
-    tree: Estimator = make(max_depth=depth, min_samples_leaf=min_leaf, random_state=task.seed)
+    tree: Estimator = make(max_depth=max_depth, min_samples_leaf=min_samples_leaf, random_state=task.seed)
     return tree

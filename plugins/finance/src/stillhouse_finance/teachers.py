@@ -1,72 +1,30 @@
-"""Teachers for tables: forests, gradient boosting, and a transformer over the columns."""
+"""Teachers for tables: gradient boosting, and a transformer over the columns."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from stillhouse.errors import OptionError
-from stillhouse.kinds import OutputKind
+from stillhouse.trees import hist_gradient_boosting
 from stillhouse.types import Estimator, Task
 from stillhouse.units import output_layer
-
-Weights = Literal["balanced"]
-
-
-def random_forest(
-    task: Task,
-    *,
-    trees: int = 200,
-    depth: int | None = None,
-    min_leaf: int = 3,
-    max_features: float | str = "sqrt",
-    random_splits: bool = False,
-    class_weights: Weights | None = None,
-) -> Estimator:
-    """Random forest, or extremely randomised trees (scikit-learn).
-
-    Args:
-        task: gives the kind of the prediction and the seed.
-        trees: number of trees.
-        depth: greatest depth of a tree; unlimited when left out.
-        min_leaf: fewest training rows in a leaf.
-        max_features: features tried at each split: "sqrt", "log2", or a share of them.
-        random_splits: draw thresholds at random instead of searching them (Geurts, Ernst and Wehenkel 2006): smoother
-            probabilities in less time.
-        class_weights: "balanced" weighs classes by the inverse of their frequency; not for regression.
-    """
-    from sklearn import ensemble
-
-    classifies = task.kind is not OutputKind.REGRESSION
-    make: Any = getattr(
-        ensemble,
-        ("ExtraTrees" if random_splits else "RandomForest") + ("Classifier" if classifies else "Regressor"),
-    )
-    forest: Estimator = make(
-        n_estimators=trees,
-        max_depth=depth,
-        min_samples_leaf=min_leaf,
-        max_features=max_features,
-        random_state=task.seed,
-        n_jobs=1,
-        **({"class_weight": class_weights} if classifies else {}),
-    )
-    return forest
 
 
 def gradient_boosting(
     task: Task,
     *,
-    iterations: int = 100,
+    max_iter: int = 100,
     learning_rate: float = 0.05,
-    leaves: int = 15,
-    min_rows: int = 20,
-    l2: float = 1.0,
-    feature_share: float = 1.0,
+    max_leaf_nodes: int = 15,
+    min_samples_leaf: int = 20,
+    l2_regularization: float = 1.0,
+    max_features: float = 1.0,
     bins: int = 250,
-    class_weights: Weights | None = None,
+    class_weight: Literal["balanced"] | None = None,
 ) -> Estimator:
     """Histogram gradient boosting (scikit-learn) on the columns and on equally wide bins of them.
 
@@ -75,19 +33,18 @@ def gradient_boosting(
 
     Args:
         task: gives the kind of the prediction and the seed.
-        iterations: trees (per class).
+        max_iter: trees (per class).
         learning_rate: share of each tree's correction that is kept.
-        leaves: largest number of leaves of a tree.
-        min_rows: fewest training rows in a leaf.
-        l2: L2 penalty of leaf values.
-        feature_share: share of the columns that each split may choose from.
+        max_leaf_nodes: largest number of leaves of a tree.
+        min_samples_leaf: fewest training rows in a leaf.
+        l2_regularization: L2 penalty of leaf values.
+        max_features: share of the columns that each split may choose from.
         bins: equally wide bins of each column; 0 leaves them out.
-        class_weights: "balanced" weighs classes by the inverse of their frequency; not for regression.
+        class_weight: "balanced" weighs classes by the inverse of their frequency; not for regression.
 
     Raises:
         OptionError: bins is 1, negative, or above 255.
     """
-    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
     from sklearn.pipeline import make_union
     from sklearn.preprocessing import FunctionTransformer, KBinsDiscretizer
 
@@ -95,18 +52,15 @@ def gradient_boosting(
 
     if bins != 0 and not 2 <= bins <= 255:
         raise OptionError(f"bins is {bins}", where="model 'gradient-boosting'", fix="2 to 255, or 0 for none")
-    classifies = task.kind is not OutputKind.REGRESSION
-    make: Any = HistGradientBoostingClassifier if classifies else HistGradientBoostingRegressor
-    boosting = make(
-        max_iter=iterations,
+    boosting = hist_gradient_boosting(
+        task,
+        max_iter=max_iter,
         learning_rate=learning_rate,
-        max_leaf_nodes=leaves,
-        min_samples_leaf=min_rows,
-        l2_regularization=l2,
-        max_features=feature_share,
-        early_stopping=False,
-        random_state=task.seed,
-        **({"class_weight": class_weights} if classifies else {}),
+        max_leaf_nodes=max_leaf_nodes,
+        min_samples_leaf=min_samples_leaf,
+        l2_regularization=l2_regularization,
+        max_features=max_features,
+        class_weight=class_weight,
     )
     if not bins:
         return boosting
@@ -119,30 +73,28 @@ def quantile_boosting(
     task: Task,
     *,
     quantiles: tuple[float, ...] = (0.05, 0.25, 0.5, 0.75, 0.95),
-    iterations: int = 100,
+    max_iter: int = 100,
     learning_rate: float = 0.05,
-    leaves: int = 7,
-    min_rows: int = 40,
-    l2: float = 1.0,
-    feature_share: float = 0.5,
+    max_leaf_nodes: int = 7,
+    min_samples_leaf: int = 40,
+    l2_regularization: float = 1.0,
+    max_features: float = 0.5,
 ) -> Estimator:
     """Histogram gradient boosting (scikit-learn) with quantile loss, one model a quantile.
 
     Args:
         task: gives the number of quantiles and the seed.
         quantiles: levels, those of the head.
-        iterations: trees of each quantile.
+        max_iter: trees of each quantile.
         learning_rate: share of each tree's correction that is kept.
-        leaves: largest number of leaves of a tree.
-        min_rows: fewest training rows in a leaf.
-        l2: L2 penalty of leaf values.
-        feature_share: share of the columns that each split may choose from.
+        max_leaf_nodes: largest number of leaves of a tree.
+        min_samples_leaf: fewest training rows in a leaf.
+        l2_regularization: L2 penalty of leaf values.
+        max_features: share of the columns that each split may choose from.
 
     Raises:
         OptionError: the head has another number of quantiles.
     """
-    from sklearn.ensemble import HistGradientBoostingRegressor
-
     from stillhouse_finance.boosting import QuantileBoosting
 
     if len(quantiles) != task.outputs:
@@ -151,15 +103,14 @@ def quantile_boosting(
             where="model 'quantile-boosting'",
             fix="give head and model the same quantiles",
         )
-    boosting = HistGradientBoostingRegressor(
-        max_iter=iterations,
+    boosting = hist_gradient_boosting(
+        replace(task, outputs=1),
+        max_iter=max_iter,
         learning_rate=learning_rate,
-        max_leaf_nodes=leaves,
-        min_samples_leaf=min_rows,
-        l2_regularization=l2,
-        max_features=feature_share,
-        early_stopping=False,
-        random_state=task.seed,
+        max_leaf_nodes=max_leaf_nodes,
+        min_samples_leaf=min_samples_leaf,
+        l2_regularization=l2_regularization,
+        max_features=max_features,
     )
     model: Estimator = QuantileBoosting(boosting, tuple(quantiles))
     return model

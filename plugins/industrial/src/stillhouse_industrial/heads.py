@@ -150,13 +150,13 @@ class Faults(Multiclass):
         target, choice = rows["target"].long(), prediction.argmax(dim=1)
         recalls, detected = [], []
         for label in torch.unique(target).tolist():
-            mine = choice[target == label]
-            recalls.append(float((mine == label).double().mean()))
+            chosen = choice[target == label]
+            recalls.append(float((chosen == label).double().mean()))
             if label != self.normal:
-                detected.append(float((mine != self.normal).double().mean()))
-        ours = {"balanced_accuracy": float(np.mean(recalls))}
+                detected.append(float((chosen != self.normal).double().mean()))
+        metrics = {"balanced_accuracy": float(np.mean(recalls))}
         if detected:
-            ours["detection_rate"] = float(np.mean(detected))
+            metrics["detection_rate"] = float(np.mean(detected))
         if bool((target == self.normal).any()):
-            ours["false_alarm_rate"] = float((choice[target == self.normal] != self.normal).double().mean())
-        return {**ours, **found}
+            metrics["false_alarm_rate"] = float((choice[target == self.normal] != self.normal).double().mean())
+        return {**metrics, **found}

@@ -189,11 +189,11 @@ def stillhouse_recipes() -> Iterable[RecipeSpec]:
         "fd003": "one operating condition, two fault modes",
         "fd004": "six operating conditions, two fault modes",
     }
-    for subset, words in about.items():
+    for subset, conditions in about.items():
         yield RecipeSpec(
             name=f"rul-{subset}",
             target=f"stillhouse_industrial:recipes/rul-{subset}.yaml",
-            summary=f"Remaining useful life on C-MAPSS {subset.upper()} ({words})",
+            summary=f"Remaining useful life on C-MAPSS {subset.upper()} ({conditions})",
             dataset="industrial/cmapss",
             minutes=10.0 if subset in ("fd001", "fd003") else 25.0,
             tags=("rul",),

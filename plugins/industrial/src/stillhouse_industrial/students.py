@@ -18,6 +18,7 @@ class TemporalCNN(nn.Module):
         window, sensors = task.inputs["signal"].shape
         channels = sensors * filters
         self.depthwise = nn.Conv1d(sensors, channels, min(kernel or window, window), groups=sensors, bias=False)
+        self.whole_window = self.depthwise.kernel_size == (window,)
         self.norm = nn.BatchNorm1d(channels)
         self.pointwise = nn.Conv1d(channels, width, 1)
         self.dropout = nn.Dropout(dropout)
@@ -26,9 +27,17 @@ class TemporalCNN(nn.Module):
 
     def forward(self, signal: Tensor) -> Tensor:
         """Predictions ``[B, D]``, values in the target's unit or logits, for ``signal`` ``[B, T, S]``."""
-        responses = torch.relu(self.norm(self.depthwise(signal.transpose(1, 2))))
+        responses = torch.relu(self.norm(self.filtered(signal)))
         mixed = torch.relu(self.pointwise(responses)).mean(dim=-1)
         return self.units(self.output(self.dropout(mixed)))
+
+    def filtered(self, signal: Tensor) -> Tensor:
+        """Responses ``[B, S * filters, T - kernel + 1]`` of each sensor's filters."""
+        if not self.whole_window:
+            return self.depthwise(signal.transpose(1, 2))
+        # A filter as long as the window has one response: a matrix product, several times faster on a CPU.
+        filters = self.depthwise.weight.reshape(self.depthwise.in_channels, -1, *self.depthwise.kernel_size)
+        return (filters @ signal.permute(2, 1, 0)).flatten(0, 1).T.unsqueeze(-1)
 
 
 class GRU(nn.Module):

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
-from stillhouse.kinds import OutputKind
-from stillhouse.types import Task
+from stillhouse.trees import hist_gradient_boosting, random_forest
+from stillhouse.types import Estimator, Task
 from stillhouse_industrial.layers import TargetUnits, sinusoids
-
-if TYPE_CHECKING:
-    from sklearn.ensemble import (
-        ExtraTreesClassifier,
-        ExtraTreesRegressor,
-        HistGradientBoostingClassifier,
-        HistGradientBoostingRegressor,
-    )
 
 
 class AttentionPool(nn.Module):
@@ -107,51 +97,50 @@ def transformer(task: Task, *, width: int = 64, heads: int = 4, layers: int = 3,
 def gradient_boosting(
     task: Task,
     *,
-    iterations: int = 200,
+    max_iter: int = 200,
     learning_rate: float = 0.05,
-    leaves: int = 31,
-    min_rows: int = 40,
-    l2: float = 1.0,
-    feature_share: float = 0.1,
-) -> HistGradientBoostingRegressor | HistGradientBoostingClassifier:
+    max_leaf_nodes: int = 31,
+    min_samples_leaf: int = 40,
+    l2_regularization: float = 1.0,
+    max_features: float = 0.1,
+) -> Estimator:
     """Histogram gradient boosting (scikit-learn) on the window statistics of `features.window_statistics`.
 
     Args:
         task: gives the seed, and whether values or classes are wanted.
-        iterations: trees, or trees of each class.
+        max_iter: trees, or trees of each class.
         learning_rate: share of each tree's correction that is kept.
-        leaves: largest number of leaves of a tree.
-        min_rows: fewest training rows in a leaf.
-        l2: L2 penalty of leaf values.
-        feature_share: share of the features that each split may choose from.
+        max_leaf_nodes: largest number of leaves of a tree.
+        min_samples_leaf: fewest training rows in a leaf.
+        l2_regularization: L2 penalty of leaf values.
+        max_features: share of the features that each split may choose from.
     """
-    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
-
-    kind = HistGradientBoostingClassifier if task.kind is OutputKind.MULTICLASS else HistGradientBoostingRegressor
-    return kind(
-        max_iter=iterations,
+    return hist_gradient_boosting(
+        task,
+        max_iter=max_iter,
         learning_rate=learning_rate,
-        max_leaf_nodes=leaves,
-        min_samples_leaf=min_rows,
-        l2_regularization=l2,
-        max_features=feature_share,
-        early_stopping=False,
-        random_state=task.seed,
+        max_leaf_nodes=max_leaf_nodes,
+        min_samples_leaf=min_samples_leaf,
+        l2_regularization=l2_regularization,
+        max_features=max_features,
     )
 
 
 def extra_trees(
-    task: Task, *, trees: int = 200, min_rows: int = 2, feature_share: float = 0.2
-) -> ExtraTreesClassifier | ExtraTreesRegressor:
+    task: Task, *, n_estimators: int = 200, min_samples_leaf: int = 2, max_features: float = 0.2
+) -> Estimator:
     """Extremely randomised trees (scikit-learn) on the window statistics of `features.window_statistics`.
 
     Args:
         task: gives the seed, and whether values or classes are wanted.
-        trees: trees.
-        min_rows: fewest training rows in a leaf.
-        feature_share: share of the features that each split may choose from.
+        n_estimators: trees.
+        min_samples_leaf: fewest training rows in a leaf.
+        max_features: share of the features that each split may choose from.
     """
-    from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
-
-    kind = ExtraTreesClassifier if task.kind is OutputKind.MULTICLASS else ExtraTreesRegressor
-    return kind(n_estimators=trees, min_samples_leaf=min_rows, max_features=feature_share, random_state=task.seed)
+    return random_forest(
+        task,
+        n_estimators=n_estimators,
+        min_samples_leaf=min_samples_leaf,
+        max_features=max_features,
+        extra_trees=True,
+    )

@@ -17,6 +17,8 @@ from stillhouse.errors import OptionError, nearest
 class Augment:
     """Each image of a batch is moved, turned, scaled, mirrored and changed in contrast at random.
 
+    torchvision's v2 transforms draw once for a whole batch; these draw for each image, in one pass over the batch.
+
     There is no mirroring unless it is asked for: left and right mean something in a body.
 
     Args:

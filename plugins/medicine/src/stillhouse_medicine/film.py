@@ -15,7 +15,7 @@ class Components(nn.Module):
 
     These are the principal components of the mean over positions, standardised; they are fitted on the first batch that
     is seen in training, and stay as they are. A few hundred images cannot teach more than a coarse view of an image:
-    from all of its features a model overfits the images.
+    from all of its features a model overfits to the images.
     """
 
     def __init__(self, width: int, components: int) -> None:

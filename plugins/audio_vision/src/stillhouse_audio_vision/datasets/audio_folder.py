@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from stillhouse.errors import DataError, OptionError, nearest
+from stillhouse.splitting import split_groups, split_rows
 from stillhouse.tables import files, first_row, read_table, require_columns, words
 from stillhouse.types import DataContext, Splits
-from stillhouse_audio_vision.datasets.rows import audio_splits, stratified
+from stillhouse_audio_vision.datasets.rows import audio_splits
 from stillhouse_audio_vision.datasets.sounds import Clips, check_sound_options, read_sound
 
 SPLITS = ("train", "val", "test")
@@ -84,8 +85,14 @@ def audio_folder(
             fix="keep one row",
         )
     groups = words(rows[group], **place) if group is not None else None
-    shares = {"val": val_fraction, "test": test_fraction}
-    of_split = split_rows(rows, target, split, group, groups, where, **shares, seed=context.seed)
+    fractions = {"val": val_fraction, "test": test_fraction}
+    if split is not None:
+        of_split = given_split(rows[split], where)
+    elif groups is not None:
+        of_split = split_groups(groups, fractions, context.seed, where=str(where))
+    else:
+        of_row = np.array(names)[target] if target.ndim == 1 else None
+        of_split = split_rows(len(rows), fractions, context.seed, classes=of_row, unit="file", where=str(where))
     clips = Clips([read_sound(each, rate) for each in paths], target, np.arange(len(paths)), groups)
     return audio_splits(
         {name: clips.take(at) for name, at in of_split.items()},
@@ -138,39 +145,14 @@ def labels(
     return names, target
 
 
-def split_rows(
-    rows: pd.DataFrame,
-    target: np.ndarray,
-    split: str | None,
-    group: str | None,
-    groups: list[str] | None,
-    where: Path,
-    *,
-    val: float,
-    test: float,
-    seed: int,
-) -> dict[str, np.ndarray]:
-    """Positions of each split: as the column says, else whole groups at random, else rows at random (class by class).
+def given_split(column: pd.Series, where: Path) -> dict[str, np.ndarray]:
+    """Positions of each split, as the column says.
 
     Raises:
-        DataError: the column has another word, or a split is left empty.
-        OptionError: the shares are out of range.
+        DataError: the column has a value that is no split's name.
     """
-    if split is not None:
-        found = words(rows[split], where=str(where), first=first_row(where))
-        for number, word in enumerate(found):
-            if word not in SPLITS:
-                raise DataError(f"row {number + 2}: {split} is '{word}'", where=str(where), fix="train, val or test")
-        return {name: np.flatnonzero(np.array(found) == name) for name in SPLITS}
-    shares = {"val": val, "test": test}
-    if groups is None and target.ndim == 1:
-        return stratified(target, shares, seed, name="audio-folder")
-    units, of_row = np.unique(groups, return_inverse=True) if groups is not None else (None, np.arange(len(rows)))
-    if units is not None and len(units) < 3:
-        raise DataError(
-            f"column '{group}' has {len(units)} group(s), and none may stand in two of the three splits",
-            where=str(where),
-            fix="bring three groups at least, or leave 'group' out",
-        )
-    drawn = stratified(np.zeros(len(rows) if units is None else len(units)), shares, seed, name="audio-folder")
-    return {name: np.flatnonzero(np.isin(of_row, chosen)) for name, chosen in drawn.items()}
+    found = words(column, where=str(where), first=first_row(where))
+    for number, value in enumerate(found):
+        if value not in SPLITS:
+            raise DataError(f"row {number + 2}: {column.name} is '{value}'", where=str(where), fix="train, val or test")
+    return {name: np.flatnonzero(np.array(found) == name) for name in SPLITS}

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from stillhouse.errors import DataError, OptionError
+from stillhouse.splitting import split_rows
 from stillhouse.types import DataContext, Splits, TensorSpec
 from stillhouse_audio_vision.datasets import speech
 from stillhouse_audio_vision.datasets.fsdd import DIGITS, RATE, by_speaker, recordings
 from stillhouse_audio_vision.datasets.images import digit_images
-from stillhouse_audio_vision.datasets.rows import audio_splits, image_statistics, stratified
+from stillhouse_audio_vision.datasets.rows import audio_splits, image_statistics
 from stillhouse_audio_vision.datasets.sounds import Clips, check_sound_options
 
 
@@ -71,7 +72,8 @@ def digits_crossmodal(
         of_split = by_speaker(speakers, val=(speech.VOICES[3],), test=speech.VOICES[4:])
     parts = {split: clips.take(at) for split, at in of_split.items()}
     if labelled < 1:
-        chosen = stratified(parts["train"].target, {"labelled": labelled}, context.seed, name="digits-crossmodal")
+        of_digit = parts["train"].target
+        chosen = split_rows(len(of_digit), {"labelled": labelled}, context.seed, classes=of_digit)
         parts["unlabelled"] = parts["train"].take(chosen["train"])
         parts["train"] = parts["train"].take(chosen["labelled"])
     images = paired_images(parts, context.seed)
@@ -105,9 +107,8 @@ def paired_images(parts: dict[str, Clips], seed: int) -> dict[str, Tensor]:
     total = sum(len(clips) for clips in parts.values())
     others = {split: max(0.02, 0.98 * len(clips) / total) for split, clips in parts.items() if split != "train"}
     scale = min(1.0, 0.9 / sum(others.values()))
-    pools = stratified(
-        target, {split: share * scale for split, share in others.items()}, seed, name="digits-crossmodal"
-    )
+    fractions = {split: share * scale for split, share in others.items()}
+    pools = split_rows(len(target), fractions, seed, classes=target, unit="image")
     random = np.random.default_rng(seed + 1)
     found = {}
     for split, clips in parts.items():

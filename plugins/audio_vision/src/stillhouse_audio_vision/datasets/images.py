@@ -12,12 +12,13 @@ from torch import Tensor
 from torchvision.datasets.utils import check_integrity
 
 from stillhouse.errors import DataError, OptionError
+from stillhouse.folders import check_image_size, class_folders
+from stillhouse.splitting import split_rows
 from stillhouse.types import DataContext, Splits
 from stillhouse_audio_vision.datasets.reader import IMAGE_SUFFIXES, read_image
-from stillhouse_audio_vision.datasets.rows import image_splits, stratified
+from stillhouse_audio_vision.datasets.rows import image_splits
 
 CIFAR_PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
-SPLITS = ("train", "val", "test")
 
 
 def digit_images() -> tuple[Tensor, np.ndarray]:
@@ -50,7 +51,8 @@ def digits(
         OptionError: an option is out of range.
     """
     images, target = digit_images()
-    chosen = stratified(target, {"val": val_fraction, "test": test_fraction}, context.seed, name="digits")
+    fractions = {"val": val_fraction, "test": test_fraction}
+    chosen = split_rows(len(target), fractions, context.seed, classes=target)
     return image_splits(
         {split: _rows(images, target, at) for split, at in chosen.items()},
         name="digits",
@@ -138,8 +140,8 @@ def _cifar(
                 f"rows is {rows}", where=f"dataset '{name}'", fix=f"from {2 * len(train.classes)} to {len(target)}"
             )
         if rows < len(target):
-            kept = stratified(target, {"kept": rows / len(target)}, context.seed, name=name)["kept"]
-    chosen = stratified(target[kept], {"val": val_fraction}, context.seed, name=name)
+            kept = split_rows(len(target), {"kept": rows / len(target)}, context.seed, classes=target)["kept"]
+    chosen = split_rows(len(kept), {"val": val_fraction}, context.seed, classes=target[kept])
     parts = {split: _rows(images, target, kept[at]) for split, at in chosen.items()}
     found = np.array(test.targets, dtype=np.int64)
     parts["test"] = _rows(_stacked(test), found, np.arange(len(found)), first_index=len(target))
@@ -161,94 +163,53 @@ def image_folder(
     *,
     path: Path,
     size: int = 32,
-    grey: bool = False,
+    colour: bool = True,
     classes: tuple[str, ...] | None = None,
+    group: str | None = None,
     val_fraction: float = 0.15,
-    test_fraction: float = 0.25,
+    test_fraction: float = 0.2,
     augment: dict[str, float] | None = None,
 ) -> Splits:
-    """The user's own images, one folder a class, as torchvision's ``ImageFolder`` has them.
-
-    With the folders ``train``, ``val`` and ``test`` above the class folders the split is theirs; otherwise images are
-    split at random, class by class.
+    """Your images in a folder for each class, drawn class by class; or such folders inside train, val and test.
 
     Args:
-        context: what relative paths are relative to, and the seed of the split.
-        path: the folder.
+        context: the folder that ``path`` is relative to, and the seed of the split.
+        path: the folder, relative to the recipe.
         size: height and width that images are resized to.
-        grey: use one channel.
+        colour: three channels instead of one.
         classes: the classes that may occur; by default those that have a folder.
-        val_fraction: share for validation, when there are no split folders.
-        test_fraction: share for test, when there are no split folders.
+        group: text in file names at which the name of the group ends, e.g. "_" for scene17_left.png; groups then never
+            stand in two splits.
+        val_fraction: share of the images (or groups) of each class that validation holds out.
+        test_fraction: the same for test.
         augment: random changes of training rows: mixup (alpha), crop (pixels of padding), flip (probability), rotate
             (degrees).
 
     Raises:
-        DataError: the folder or a split folder is missing or empty, a class is not declared, or an image is unreadable.
+        DataError: a folder is missing or empty, a class is not declared, or an image cannot be read.
+        LeakageError: the same file is in the folders of two splits.
         OptionError: an option is out of range.
     """
-    if not 4 <= size <= 1024:
-        raise OptionError(f"size is {size}", where="dataset 'image-folder'", fix="from 4 to 1024 pixels")
+    check_image_size(size)
     root = context.base / path
-    if not root.is_dir():
-        raise DataError("the folder does not exist", where=str(root), fix="correct 'path'")
-    there = [split for split in SPLITS if (root / split).is_dir()]
-    if there and there != list(SPLITS):
-        missing = sorted(set(SPLITS) - set(there))
-        raise DataError(
-            f"the folder has '{there[0]}' but not '{missing[0]}'",
-            where=str(root),
-            fix="bring train, val and test, or none",
-        )
-    sources = [root / split for split in there] or [root]
-    names = list(classes) if classes is not None else sorted({each.name for one in sources for each in _folders(one)})
-    listed = [_listed(one, names) for one in sources]
-    samples = [sample for one in listed for sample in one]
-    channels = 1 if grey else 3
-    images = torch.stack([read_image(Path(file), channels=channels, size=(size, size)) for file, _ in samples])
-    target = np.array([each for _, each in samples], dtype=np.int64)
-    if there:
-        bounds = np.cumsum([0, *map(len, listed)])
-        chosen = {split: np.arange(*bounds[at : at + 2]) for at, split in enumerate(SPLITS)}
-    else:
-        chosen = stratified(target, {"val": val_fraction, "test": test_fraction}, context.seed, name="image-folder")
+    fractions = {"val": val_fraction, "test": test_fraction}
+    names, found = class_folders(
+        root, suffixes=IMAGE_SUFFIXES, fractions=fractions, seed=context.seed, classes=classes, group=group
+    )
+    parts, first = {}, 0
+    for split, each in found.items():
+        pictures = [read_image(file, channels=3 if colour else 1, size=(size, size)) for file in each.files]
+        index = torch.arange(first, first + len(pictures))
+        parts[split] = torch.stack(pictures), torch.tensor(each.target), index
+        first += len(pictures)
     return image_splits(
-        {split: _rows(images, target, at) for split, at in chosen.items()},
+        parts,
         name="image-folder",
         classes=names,
         augment=augment,
-        description=f"Images of '{Path(path).name}'",
+        description=f"Images of folder {root.name}",
+        groups={split: each.groups for split, each in found.items()},
     )
-
-
-def _folders(root: Path) -> list[Path]:
-    return sorted(each for each in root.iterdir() if each.is_dir() and not each.name.startswith("."))
-
-
-def _listed(root: Path, names: list[str]) -> list[tuple[str, int]]:
-    """Files and classes of one folder of class folders.
-
-    Raises:
-        DataError: there are no class folders, one is not declared, or there are no images.
-    """
-    for each in _folders(root):
-        if each.name not in names:
-            raise DataError(
-                f"the class folder '{each.name}' is not among the declared classes",
-                where=str(root),
-                fix=", ".join(names),
-            )
-    try:
-        found: list[tuple[str, int]] = torchvision.datasets.folder.make_dataset(
-            str(root), {name: at for at, name in enumerate(names)}, extensions=IMAGE_SUFFIXES, allow_empty=True
-        )
-    except (ValueError, FileNotFoundError) as error:
-        raise DataError(
-            "the folder has no class folders", where=str(root), fix="one folder a class, with images"
-        ) from error
-    if not found:
-        raise DataError("the folder has no images", where=str(root), fix=f"files with {', '.join(IMAGE_SUFFIXES)}")
-    return found
 
 
 def _rows(images: Tensor, target: np.ndarray, at: np.ndarray, first_index: int = 0) -> tuple[Tensor, Tensor, Tensor]:

@@ -141,6 +141,7 @@ def image_splits(
     classes: Sequence[str],
     augment: Mapping[str, float] | None,
     description: str,
+    groups: Mapping[str, Sequence[str] | None] | None = None,
 ) -> Splits:
     """A dataset of images.
 
@@ -150,6 +151,7 @@ def image_splits(
         classes: class names.
         augment: see `augment.image_transform`.
         description: what the rows are.
+        groups: groups of the rows of each split, when no group is in two splits.
 
     Raises:
         DataError: a split is empty.
@@ -158,7 +160,7 @@ def image_splits(
     settings = check_keys(augment, IMAGE_KEYS, dataset=name)
     refuse_empty({split: len(part[1]) for split, part in parts.items()}, name)
     made: dict[str, Split] = {
-        split: PixelSplit({"image": image, "target": target, "index": index})
+        split: PixelSplit({"image": image, "target": target, "index": index}, groups=(groups or {}).get(split))
         for split, (image, target, index) in parts.items()
     }
     images, target, _ = parts["train"]
@@ -214,42 +216,3 @@ def refuse_empty(sizes: Mapping[str, int], name: str) -> None:
                 where=f"dataset '{name}'",
                 fix="check the split options and files",
             )
-
-
-def stratified(target: np.ndarray, shares: Mapping[str, float], seed: int, *, name: str) -> dict[str, np.ndarray]:
-    """Positions of each split, drawn class by class so that each class (``[N]``) has its share in each split; the rest
-    is ``train``.
-
-    Args:
-        target: class of each row.
-        shares: share of ``val`` and ``test``.
-        seed: seed of the draw.
-        name: name of the dataset, for errors.
-
-    Raises:
-        OptionError: the shares leave no training rows.
-        DataError: a class has too few rows for every split.
-    """
-    if any(share <= 0 for share in shares.values()) or sum(shares.values()) >= 1:
-        raise OptionError(
-            f"{', '.join(f'{split} is {share}' for split, share in shares.items())}",
-            where=f"dataset '{name}'",
-            fix="shares above 0 that sum to less than 1",
-        )
-    random = np.random.default_rng(seed)
-    found: dict[str, list[np.ndarray]] = {split: [] for split in ("train", *shares)}
-    for each in np.unique(target):
-        rows = random.permutation(np.flatnonzero(target == each))
-        if len(rows) < len(found):
-            raise DataError(
-                f"class {each} has {len(rows)} rows, too few for {len(found)} splits",
-                where=f"dataset '{name}'",
-                fix="add rows of that class, or name the split of each row yourself",
-            )
-        start = 0
-        for split, share in shares.items():
-            size = max(1, round(share * len(rows)))
-            found[split].append(rows[start : start + size])
-            start += size
-        found["train"].append(rows[start:])
-    return {split: np.sort(np.concatenate(rows)) for split, rows in found.items()}

@@ -10,11 +10,11 @@ from typing import Any, Literal, Self
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from stillhouse import tables
 from stillhouse.errors import DataError
+from stillhouse.splitting import split_groups, split_rows
 from stillhouse.types import DataContext, DataInfo, Splits, TensorSpec, TensorSplit
 from stillhouse_finance.datasets.columns import moments
 from stillhouse_finance.datasets.encoding import Encoder, as_levels
@@ -83,8 +83,9 @@ def tabular(
     tables.require_columns(raw, named, where)
     numbers, texts = _features(raw, numeric, categorical, {target, *ignore, time, group}, where)
     goal, labels = _target(raw[target], kind, classes, where=where, first=first)
+    classes_of_rows = None if labels is None else np.array(labels)[goal]
     order, parts = _split(
-        raw, goal, kind, time, group, val_fraction, test_fraction, context.seed, where=where, first=first
+        raw, classes_of_rows, time, group, val_fraction, test_fraction, context.seed, where=where, first=first
     )
     for name in PARTS:
         _refuse_part(goal[parts[name]], name, labels, where)
@@ -138,8 +139,8 @@ def _features(
     if numeric is None:
         numbers = [each for each in free if kinds.is_numeric_dtype(raw[each]) and not kinds.is_bool_dtype(raw[each])]
     if categorical is None:
-        words = [name for name in free if name not in numbers and not kinds.is_datetime64_any_dtype(raw[name])]
-        texts = [each for each in words if not kinds.is_numeric_dtype(raw[each]) or kinds.is_bool_dtype(raw[each])]
+        others = [name for name in free if name not in numbers and not kinds.is_datetime64_any_dtype(raw[name])]
+        texts = [each for each in others if not kinds.is_numeric_dtype(raw[each]) or kinds.is_bool_dtype(raw[each])]
         for name in texts:
             if raw[name].nunique() > max(20, len(raw) // 2):
                 raise DataError(
@@ -164,7 +165,7 @@ def _target(
     text = as_levels(column)
     found = sorted(text.unique())
     labels = tuple(classes) if classes else tuple(found)
-    if not classes and all(word.lstrip("-").isdigit() for word in found):
+    if not classes and all(label.lstrip("-").isdigit() for label in found):
         labels = tuple(sorted(found, key=int))
     codes = pd.Index(dict.fromkeys(labels)).get_indexer(text).astype(np.int64)
     tables.refuse(codes < 0, column, f"one of the declared classes {list(labels)}", fix=fix, **place)
@@ -189,8 +190,7 @@ def _target(
 
 def _split(
     raw: pd.DataFrame,
-    goal: np.ndarray,
-    kind: Kind,
+    classes: np.ndarray | None,
     time: str | None,
     group: str | None,
     val_fraction: float,
@@ -201,7 +201,6 @@ def _split(
     first: int,
 ) -> tuple[np.ndarray | None, dict[str, np.ndarray]]:
     """What orders the rows in time ``[N]``, when they are split by it, and the row numbers of each split."""
-    everything = np.arange(len(raw))
     if time is not None:
         column = raw[time]
         number = pd.api.types.is_numeric_dtype(column)
@@ -214,30 +213,11 @@ def _split(
         val_from = ranked[round(len(raw) * (1 - test_fraction - val_fraction))]
         masks = (order < val_from, (order >= val_from) & (order < test_from), order >= test_from)
         return order, dict(zip(PARTS, map(np.flatnonzero, masks), strict=True))
-    random = np.random.default_rng(seed)
+    fractions = {"val": val_fraction, "test": test_fraction}
     if group is not None:
         tables.ids(raw[group], where=where, first=first)
-        of_row = as_levels(raw[group]).to_numpy()
-        names = random.permutation(np.unique(of_row))
-        cuts = np.cumsum([round(len(names) * (1 - val_fraction - test_fraction)), round(len(names) * val_fraction)])
-        chosen = np.split(names, cuts)
-        return None, {part: everything[np.isin(of_row, units)] for part, units in zip(PARTS, chosen, strict=True)}
-    try:
-        stratify = None if kind == "regression" else goal
-        rest, test = train_test_split(everything, test_size=test_fraction, random_state=seed, stratify=stratify)
-        train, val = train_test_split(
-            rest,
-            test_size=val_fraction / (1 - test_fraction),
-            random_state=seed,
-            stratify=None if stratify is None else goal[rest],
-        )
-    except ValueError as error:
-        raise DataError(
-            f"the rows cannot be split with every class in each part: {error}",
-            where=where,
-            fix="bring more rows of the rare classes",
-        ) from error
-    return None, {"train": np.sort(train), "val": np.sort(val), "test": np.sort(test)}
+        return None, split_groups(as_levels(raw[group]).to_numpy(), fractions, seed, where=where)
+    return None, split_rows(len(raw), fractions, seed, classes=classes, where=where)
 
 
 def _refuse_part(goal: np.ndarray, name: str, labels: tuple[str, ...] | None, where: str) -> None:

@@ -46,7 +46,7 @@ def cmapss(
     first: int | None = None,
     blends: float = 0.0,
     conditions: int | None = None,
-    short: Literal["pad", "refuse"] = "pad",
+    short: Literal["pad", "raise"] = "pad",
 ) -> Splits:
     """Windows of the official files ``train_*.txt``, ``test_*.txt`` and ``RUL_*.txt`` of one subset.
 
@@ -70,7 +70,7 @@ def cmapss(
         blends: unlabelled windows blended from training windows, for each of them; only soft losses see them.
         conditions: operating conditions to standardise apart, found by k-means on the settings of training
             units; by default 6 for FD002 and FD004, else 1.
-        short: what to do with units shorter than the window: repeat their first row, or refuse them.
+        short: what to do with units shorter than the window: repeat their first row, or raise an error.
 
     Raises:
         DataError: files are missing or malformed, or the options leave no rows.
@@ -85,7 +85,7 @@ def cmapss(
             fix=f"put the official files into that folder; {PUBLISHED}",
         )
     history, test = official_units(paths["train"], paths["test"], paths["RUL"])
-    if short == "refuse":
+    if short == "raise":
         refuse_short(history, window, str(paths["train"]))
         refuse_short(test, window, str(paths["test"]))
     random = np.random.default_rng(context.seed)

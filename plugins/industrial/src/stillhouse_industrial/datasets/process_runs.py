@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from stillhouse.errors import DataError
+from stillhouse.splitting import split_rows
 from stillhouse.tables import first_row as number_of_first_row
 from stillhouse.tables import ids as unit_ids
 from stillhouse.tables import read_table, require_columns
@@ -90,7 +90,10 @@ def process_runs(
         made = run_of(str(name), signals[rows], codes[rows], row)
         (unlabelled if len(gaps) else labelled).append(made)
         row += len(rows)
-    train, val, test = _hold_out(labelled, classes, val_fraction, test_fraction, context.seed, where)
+    faults = [classes[int(each.labels[-1])] for each in labelled]
+    fractions = {"val": val_fraction, "test": test_fraction}
+    drawn = split_rows(len(labelled), fractions, context.seed, classes=faults, unit="run", where=where)
+    train, val, test = ([labelled[at] for at in drawn[name]] for name in ("train", "val", "test"))
     return build_runs(
         train,
         val,
@@ -107,26 +110,3 @@ def process_runs(
 
 def _numeric(table: pd.DataFrame, taken: set[str]) -> list[str]:
     return [str(name) for name in table.columns if name not in taken and pd.api.types.is_numeric_dtype(table[name])]
-
-
-def _hold_out(
-    runs: Sequence[Run], classes: Sequence[str], val: float, test: float, seed: int, where: str
-) -> tuple[list[Run], list[Run], list[Run]]:
-    random = np.random.default_rng(seed)
-    parts: tuple[list[Run], list[Run], list[Run]] = ([], [], [])
-    for code, name in enumerate(classes):
-        mine = [each for each in runs if int(each.labels[-1]) == code]
-        if not mine and code == 0:
-            continue  # normal operation may be there only in front of faults
-        if len(mine) < 3:
-            raise DataError(
-                f"'{name}' has {len(mine)} run(s), and training, validation and test each need one",
-                where=where,
-                fix="bring more runs of it, or remove them",
-            )
-        order = random.permutation(len(mine))
-        tests, vals = max(1, round(test * len(mine))), max(1, round(val * len(mine)))
-        ends = (len(mine) - tests - vals, len(mine) - tests, len(mine))
-        for part, begin, end in zip(parts, (0, *ends), ends, strict=False):
-            part.extend(mine[position] for position in order[begin:end])
-    return parts

@@ -29,8 +29,8 @@ class SignalReader:
         scaler: fitted on the training units.
         unit: column with the unit's id.
         time: column with the cycle or time.
-        short: units shorter than the window: ``"pad"`` repeats their first row, ``"refuse"`` raises.
-        missing: empty cells: ``"refuse"``, or ``"forward"`` repeats the unit's last value.
+        short: units shorter than the window: ``"pad"`` repeats their first row, ``"raise"`` raises.
+        missing: empty cells: ``"raise"``, or ``"forward"`` repeats the unit's last value.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class SignalReader:
         unit: str,
         time: str,
         short: str = "pad",
-        missing: str = "refuse",
+        missing: str = "raise",
     ) -> None:
         self.window, self.sensors, self.scaler = window, list(sensors), scaler
         self.settings, self.unit, self.time, self.short = list(settings), unit, time, short
@@ -98,7 +98,7 @@ class SignalReader:
             where=str(path),
             first_row=first_row,
         )
-        if self.short == "refuse":
+        if self.short == "raise":
             refuse_short(units, self.window, str(path))
         signal = np.concatenate([cut(self.scaler(unit), [len(unit)], self.window) for unit in units])
         index = torch.tensor([unit.first_row + len(unit) - 1 for unit in units], dtype=torch.int64)

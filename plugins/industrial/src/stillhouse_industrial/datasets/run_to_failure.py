@@ -46,8 +46,8 @@ def run_to_failure(
     cuts: int = 20,
     first: int | None = None,
     blends: float = 0.0,
-    short: Literal["pad", "refuse"] = "pad",
-    missing: Literal["refuse", "forward"] = "refuse",
+    short: Literal["pad", "raise"] = "pad",
+    missing: Literal["raise", "forward"] = "raise",
 ) -> Splits:
     """Windows of one's own histories. Every unit stands in one split only; rows are never split.
 
@@ -75,8 +75,8 @@ def run_to_failure(
         first: fewest rows seen at a training window or truncation; below ``window`` these are padded in front,
             as a young unit's are. By default ``window``.
         blends: unlabelled windows blended from training windows, for each of them; only soft losses see them.
-        short: what to do with units shorter than the window: repeat their first row, or refuse them.
-        missing: what to do with empty cells of signals and settings: refuse them, or repeat the unit's last value
+        short: what to do with units shorter than the window: repeat their first row, or raise an error.
+        missing: what to do with empty cells of signals and settings: raise an error, or repeat the unit's last value
             before them (the first after them where there is none); new files are then filled alike.
 
     Raises:
@@ -147,7 +147,7 @@ def run_to_failure(
             where=where,
             fix="bring three units at least; some dozens are needed to judge a model",
         )
-    if short == "refuse":
+    if short == "raise":
         refuse_short(units, window, where)
     shorter = sum(len(each) < window for each in units)
     if 2 * shorter > len(units):

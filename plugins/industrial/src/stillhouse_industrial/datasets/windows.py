@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from stillhouse.errors import DataError
+from stillhouse.splitting import split_rows
 from stillhouse.types import DataInfo, Splits, TensorSpec, TensorSplit
 
 CONSTANT = 1e-6
@@ -164,15 +165,8 @@ def cut_points(length: int, first: int, cuts: int, random: np.random.Generator) 
 
 def hold_out(units: Sequence[Unit], fraction: float, random: np.random.Generator) -> tuple[list[Unit], list[Unit]]:
     """The units in two groups: those that stay, and a random ``fraction``: at least one unless it is 0."""
-    count = max(1, round(fraction * len(units))) if fraction > 0 else 0
-    if count >= len(units):
-        raise DataError(
-            f"{len(units)} unit(s) cannot be split with a fraction of {fraction}: none would be left",
-            fix="bring more units, or lower the fraction",
-        )
-    chosen = {int(position) for position in random.permutation(len(units))[:count]}
-    kept = [unit for position, unit in enumerate(units) if position not in chosen]
-    return kept, [unit for position, unit in enumerate(units) if position in chosen]
+    drawn = split_rows(len(units), {"held out": fraction}, random, rest="kept", unit="unit")
+    return [units[at] for at in drawn["kept"]], [units[at] for at in drawn["held out"]]
 
 
 def windows_of(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from stillhouse.errors import DataError
+from stillhouse.splitting import split_groups
 from stillhouse.types import DataInfo, Splits, TensorSpec
 from stillhouse_medicine.augment import NONE, Augment
 from stillhouse_medicine.images import ImageSplit
@@ -58,23 +59,9 @@ def by_group(
     Raises:
         DataError: there are too few groups, or a fraction is not between 0 and 1.
     """
-    names = sorted({question.group for question in questions})
-    counts = {"val": val_fraction, "test": test_fraction}
-    for name, fraction in counts.items():
-        if not 0 <= fraction < 1:
-            raise DataError(f"{name}_fraction is {fraction}", fix="a number from 0 to below 1")
-    sizes = {name: max(1, round(fraction * len(names))) if fraction else 0 for name, fraction in counts.items()}
-    if sum(sizes.values()) >= len(names):
-        raise DataError(
-            f"{len(names)} image(s) or group(s) cannot be split into train, validation and test",
-            fix="bring more, or lower val_fraction and test_fraction",
-        )
-    shuffled = [names[at] for at in np.random.default_rng(seed).permutation(len(names))]
-    test, val = set(shuffled[: sizes["test"]]), set(shuffled[sizes["test"] : sizes["test"] + sizes["val"]])
-    found: dict[str, list[Question]] = {"train": [], "val": [], "test": []}
-    for question in questions:
-        found["test" if question.group in test else "val" if question.group in val else "train"].append(question)
-    return found
+    groups = [question.group for question in questions]
+    drawn = split_groups(groups, {"test": test_fraction, "val": val_fraction}, seed, unit="image or group")
+    return {name: [questions[at] for at in drawn[name]] for name in ("train", "val", "test")}
 
 
 def build(

@@ -46,7 +46,7 @@ def vqa_rad(
     """Questions of both official layouts: the authors' JSON with its image folder, or trainset.json and testset.json
     with images/.
 
-    All test images of the official split also occur in training, so a model may have memorised the image; ``by-image``
+    All test images of the official split also occur in training, so a model may recognise the image; ``by-image``
     holds out whole images. Validation images are held out from training in both. The answers of training rows are
     the classes; a row with another answer counts as wrong.
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
+from scipy.stats import rankdata
 from torch import Tensor
 from torch.nn import functional
 from torchmetrics.functional import classification as tm
 
 from stillhouse import heads
 from stillhouse.errors import DataError
-from stillhouse.heads.measures import binary_ece, ranks
 from stillhouse.types import Batch, DataInfo
 from stillhouse_medicine.heads.task import require_task
 
@@ -139,7 +140,7 @@ class Multilabel(heads.Multilabel):
             "auc": mean_auc(prediction.double(), truth, self.classes),
             "accuracy": float(((prediction > 0).long() == truth).double().mean()),
             "map": found["map"],
-            "ece": binary_ece(probability.flatten(), truth.flatten()),
+            "ece": float(tm.binary_calibration_error(probability.flatten(), truth.flatten(), n_bins=15, norm="l1")),
         }
 
 
@@ -159,6 +160,6 @@ def mean_auc(score: Tensor, truth: Tensor, classes: tuple[str, ...]) -> float:
             fix="split so that classes occur in every split",
         )
     # Ranks keep the order and the ties, which a sigmoid inside the metric would blur.
-    ranked = [ranks(score[:, label]) for label in usable]
-    areas = [float(tm.binary_auroc(each, truth[:, label])) for each, label in zip(ranked, usable, strict=True)]
+    ranks = torch.from_numpy(rankdata(score, "dense", axis=0) / len(score))
+    areas = [float(tm.binary_auroc(ranks[:, label], truth[:, label])) for label in usable]
     return sum(areas) / len(areas)

@@ -1,0 +1,124 @@
+"""Seeded splits of rows: by fractions, class by class or in whole groups, and into folds. Public: plugins' datasets and
+the pipeline draw their splits here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
+
+from stillhouse.errors import DataError, IncompatibleError, OptionError
+from stillhouse.kinds import OutputKind
+from stillhouse.types import Split
+
+
+def split_rows(
+    rows: int,
+    fractions: Mapping[str, float],
+    seed: int | np.random.Generator,
+    *,
+    classes: ArrayLike | None = None,
+    rest: str = "train",
+    unit: str = "row",
+    where: str = "options of the dataset",
+) -> dict[str, np.ndarray]:
+    """Positions of each split in ascending order, drawn at random.
+
+    Args:
+        rows: number of rows.
+        fractions: share of each split, drawn in this order: at least one row of each class, none where it is 0.
+        seed: seed or generator of the draw.
+        classes: class of each row ``[rows]``; each class then has its share in each split.
+        rest: name of the split of the rows that are left.
+        unit: what a row is, for errors.
+        where: the file or option at fault, for errors.
+
+    Raises:
+        OptionError: a fraction is negative, or they leave nothing to ``rest``.
+        DataError: a class has too few rows for every split.
+    """
+    if any(fraction < 0 for fraction in fractions.values()) or sum(fractions.values()) >= 1:
+        raise OptionError(
+            "rows cannot be split with the fractions "
+            + ", ".join(f"{name}: {fraction:g}" for name, fraction in fractions.items()),
+            where=where,
+            fix="none below 0, and less than 1 together",
+        )
+    random = np.random.default_rng(seed)
+    of_row = np.zeros(rows) if classes is None else np.asarray(classes)
+    found: dict[str, list[np.ndarray]] = {name: [] for name in (*fractions, rest)}
+    for each in np.unique(of_row):
+        order = random.permutation(np.flatnonzero(of_row == each))
+        sizes = [max(1, round(fraction * len(order))) if fraction else 0 for fraction in fractions.values()]
+        if sum(sizes) >= len(order):
+            raise DataError(
+                f"{len(order)} {unit}(s)"
+                + (f" of class '{each}'" if classes is not None else "")
+                + f" cannot be split into {', '.join(found)}",
+                where=where,
+                fix=f"bring more {unit}s, or lower the fractions",
+            )
+        for name, part in zip(found, np.split(order, np.cumsum(sizes)), strict=True):
+            found[name].append(part)
+    return {name: np.sort(np.concatenate(parts)) for name, parts in found.items()}
+
+
+def split_groups(
+    groups: Sequence[str] | np.ndarray,
+    fractions: Mapping[str, float],
+    seed: int | np.random.Generator,
+    *,
+    classes: ArrayLike | None = None,
+    unit: str = "group",
+    where: str = "options of the dataset",
+) -> dict[str, np.ndarray]:
+    """Positions of each split as in `split_rows`, with no group in two splits.
+
+    Args:
+        groups: group of each row ``[N]``.
+        fractions: share of the groups of each split; the rest is ``train``.
+        seed: seed or generator of the draw.
+        classes: class of each row ``[N]``; groups are then drawn class by class, a group by the class of its first row.
+        unit: what a group is, for errors.
+        where: the file or option at fault, for errors.
+
+    Raises:
+        OptionError: a fraction is negative, or they leave nothing for training.
+        DataError: there are too few groups (of a class) for every split.
+    """
+    names, first, of_row = np.unique(np.asarray(groups), return_index=True, return_inverse=True)
+    of_group = None if classes is None else np.asarray(classes)[first]
+    drawn = split_rows(len(names), fractions, seed, classes=of_group, unit=unit, where=where)
+    return {name: np.flatnonzero(np.isin(of_row, chosen)) for name, chosen in drawn.items()}
+
+
+def fold_positions(split: Split, folds: int, kind: OutputKind, seed: int) -> list[tuple[list[int], list[int]]]:
+    """Positions kept and held out per fold: whole groups where there are groups, class shares kept where rows have one
+    class each (scikit-learn).
+
+    Raises:
+        IncompatibleError: fewer groups, or rows of every class, than folds.
+    """
+    positions = np.arange(len(split))
+    classes = None
+    if kind in (OutputKind.MULTICLASS, OutputKind.BINARY):
+        classes = split.columns(["target"])["target"].flatten().numpy()
+    shuffled = {"n_splits": folds, "shuffle": True, "random_state": seed}
+    if split.groups is not None:
+        splitter = GroupKFold(**shuffled) if classes is None else StratifiedGroupKFold(**shuffled)
+    else:
+        splitter = KFold(**shuffled) if classes is None else StratifiedKFold(**shuffled)
+    few = split.groups is not None and len(set(split.groups)) < folds
+    try:
+        found = [] if few else list(splitter.split(positions, classes, split.groups))
+    except ValueError:
+        found = []
+    if not found:
+        raise IncompatibleError(
+            f"{folds} folds need as many {'groups' if few else 'rows of some class'} in the training rows",
+            where="teacher.out_of_fold",
+            fix="use fewer folds",
+        )
+    return [(kept.tolist(), held.tolist()) for kept, held in found]
