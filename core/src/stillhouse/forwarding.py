@@ -70,6 +70,8 @@ def prediction_of(answer: Any) -> Tensor:
     Raises:
         IncompatibleError: there is no tensor in it.
     """
+    if isinstance(answer, Tensor):
+        return answer  # and asked for nothing: torch before 2.6 cannot export `hasattr` of a tensor
     if hasattr(answer, "logits"):
         answer = answer.logits
     if isinstance(answer, tuple | list) and answer:
