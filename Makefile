@@ -2,10 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all lint docs bench clean
+LOWEST := .venv-lowest/bin
+
+.PHONY: demo test test-all test-lowest lint docs bench clean
 
 # Made once, and again when a list of requirements changes.
-$(BIN)/.installed: requirements-dev.txt requirements-tools.txt pyproject.toml core/pyproject.toml $(wildcard plugins/*/pyproject.toml)
+$(BIN)/.installed: requirements-dev.txt requirements-tools.txt requirements-test.txt pyproject.toml core/pyproject.toml $(wildcard plugins/*/pyproject.toml)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
@@ -18,6 +20,17 @@ test: $(BIN)/.installed
 
 test-all: $(BIN)/.installed
 	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+# The core alone, with the oldest releases of its direct dependencies that its pyproject.toml allows. uv looks where pip
+# is told to look for wheels.
+$(LOWEST)/.installed: $(BIN)/.installed requirements-test.txt core/pyproject.toml
+	$(BIN)/uv venv --quiet --clear .venv-lowest --python $(BIN)/python
+	UV_FIND_LINKS="$${UV_FIND_LINKS:-$$PIP_FIND_LINKS}" $(BIN)/uv pip install --quiet --python $(LOWEST)/python \
+		--resolution lowest-direct -e './core[onnx,testing]' -r requirements-test.txt
+	touch $@
+
+test-lowest: $(LOWEST)/.installed
+	$(LOWEST)/python -m pytest tests/core tests/kit -m "not slow and not plugins" -n 2 $(ARGS)
 
 lint: $(BIN)/.installed
 	$(BIN)/ruff check .
@@ -32,4 +45,4 @@ bench: $(BIN)/.installed
 	$(BIN)/python -m benchmarks $(ARGS)
 
 clean:
-	rm -rf .venv site runs
+	rm -rf .venv .venv-lowest site runs

@@ -8,8 +8,12 @@ import socket
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A busy machine is no defect.
+settings.register_profile("stillhouse", deadline=None)
+settings.load_profile("stillhouse")
 
 
 @pytest.fixture(autouse=True)

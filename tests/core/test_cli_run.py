@@ -96,6 +96,7 @@ def test_init_writes_a_copy_that_runs_and_never_overwrites(tmp_path: Path, monke
     assert (tmp_path / "runs" / "quickstart" / "report.html").is_file()
 
 
+@pytest.mark.plugins
 def test_schema_lists_the_options_of_installed_components(capsys: Any) -> None:
     assert main(["schema"]) == 0
     schema = json.loads(capsys.readouterr().out)
@@ -117,6 +118,7 @@ def engines(path: Path, units: int = 3, columns: int | None = None) -> Path:
     return file
 
 
+@pytest.mark.plugins
 def test_predict_writes_a_row_per_unit_as_the_model_says(turbofan: Path, capsys: Any) -> None:
     file = engines(turbofan)
     assert main(["predict", str(turbofan), str(file), "--seed", "1"]) == 0
@@ -130,6 +132,7 @@ def test_predict_writes_a_row_per_unit_as_the_model_says(turbofan: Path, capsys:
     assert all(value >= 0 for value in columns["rul"])
 
 
+@pytest.mark.plugins
 def test_predict_refuses_what_it_cannot_read(turbofan: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         stillhouse.predict(turbofan, "absent.csv")
@@ -140,6 +143,7 @@ def test_predict_refuses_what_it_cannot_read(turbofan: Path) -> None:
     assert "0, 1" in caught.value.fix
 
 
+@pytest.mark.plugins
 @pytest.mark.parametrize("format", ["onnx", "torch"])
 def test_an_exported_student_says_what_the_trained_one_says(format: str, turbofan: Path, capsys: Any) -> None:
     assert main(["export", str(turbofan), "--format", format, "--seed", "0"]) == 0
@@ -166,6 +170,7 @@ def test_an_exported_student_says_what_the_trained_one_says(format: str, turbofa
     assert answer.shape == (5, 1)
 
 
+@pytest.mark.plugins
 def test_export_refuses_unknown_formats_and_estimators(turbofan: Path, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="'tflite' is unknown"):
         stillhouse.export(turbofan, format="tflite")
@@ -186,6 +191,7 @@ def test_export_refuses_unknown_formats_and_estimators(turbofan: Path, tmp_path:
         stillhouse.export(tmp_path / "tree")
 
 
+@pytest.mark.plugins
 def test_the_best_seed_is_chosen_on_validation(turbofan: Path) -> None:
     from stillhouse.deploy import open_model, open_run
 

@@ -193,6 +193,7 @@ def test_a_finished_run_is_not_repeated_and_a_changed_part_is_with_the_reason(tm
         stillhouse.export(tmp_path / "run", format="torch", seed=2)
 
 
+@pytest.mark.plugins
 def test_the_recipe_of_a_run_folder_runs_again_with_the_paths_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     rows = "unit,time,a\n" + "".join(f"{unit},{time},{unit + time}\n" for unit in range(6) for time in range(12))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from stillhouse import tables
-from stillhouse.errors import DataError
+from stillhouse.errors import DataError, MissingDependencyError
 from stillhouse.readers import ColumnsReader
 
 finite = st.floats(-1e9, 1e9, allow_nan=False).map(lambda value: round(value, 6))
@@ -30,6 +31,7 @@ def test_tables_are_read_whatever_separates_their_columns(tmp_path: Path, separa
     assert tables.first_row(path) == 2
 
 
+@pytest.mark.plugins
 def test_parquet_files_are_the_same_tables(tmp_path: Path) -> None:
     table = pd.DataFrame({"a": [1.5, 2.5], "b": ["x", None]}, index=[7, 8])
     table.to_parquet(tmp_path / "t.parquet")
@@ -48,7 +50,7 @@ def test_parquet_files_are_the_same_tables(tmp_path: Path) -> None:
         ("t.csv", b"a,b\n1,2,3,4\n1\n", "there is no column 'c'"),
         ("t.csv", b"a,b\n1,2\n1,2,3\n", "cannot be parsed"),
         ("t.csv", b"a,b\n\xff\xfe,2\n", "not UTF-8"),
-        ("t.parquet", b"PAR1 and nothing more", "cannot be parsed"),
+        pytest.param("t.parquet", b"PAR1 and nothing more", "cannot be parsed", marks=pytest.mark.plugins),
     ],
 )
 def test_files_that_are_no_tables_are_refused(tmp_path: Path, name: str, content: bytes | None, words: str) -> None:
@@ -59,6 +61,16 @@ def test_files_that_are_no_tables_are_refused(tmp_path: Path, name: str, content
         tables.require_columns(tables.read_table(path), ["a", "c"], str(path))
     assert words in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+def test_parquet_without_a_package_that_reads_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("pyarrow", "fastparquet"):
+        monkeypatch.setitem(sys.modules, package, None)
+    (tmp_path / "t.parquet").write_bytes(b"PAR1")
+    with pytest.raises(MissingDependencyError, match="need the package 'pyarrow'") as caught:
+        tables.read_table(tmp_path / "t.parquet")
+    assert caught.value.where == str(tmp_path / "t.parquet")
+    assert caught.value.fix == "pip install pyarrow"
 
 
 def test_a_missing_column_is_told_with_the_nearest_and_several_at_once() -> None:

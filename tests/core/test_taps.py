@@ -7,7 +7,6 @@ import collections
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import BertConfig, BertModel
 
 from stillhouse.errors import IncompatibleError
 from stillhouse.objectives import Hints, SimilarityPreserving, make_adapter
@@ -217,7 +216,10 @@ def test_a_child_called_module_is_no_wrapper() -> None:
     }
 
 
+@pytest.mark.plugins
 def test_hugging_face_outputs_give_the_last_hidden_state() -> None:
+    from transformers import BertConfig, BertModel
+
     config = BertConfig(vocab_size=11, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=8)
     model = BertModel(config).eval()
     ids = torch.randint(0, 11, (2, 5))

@@ -71,6 +71,8 @@ def prediction_of(output: Any) -> Tensor:
     Raises:
         IncompatibleError: there is no tensor in it.
     """
+    if isinstance(output, Tensor):
+        return output  # and asked for nothing: torch before 2.6 cannot export `hasattr` of a tensor
     if hasattr(output, "logits"):
         output = output.logits
     if isinstance(output, tuple | list) and output:

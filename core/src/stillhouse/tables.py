@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from stillhouse.errors import DataError, nearest
+from stillhouse.errors import DataError, MissingDependencyError, nearest
 
 SUFFIXES = (".csv", ".parquet")
 """Types of files that `read_table` reads."""
@@ -25,6 +25,7 @@ def read_table(path: Path) -> pd.DataFrame:
 
     Raises:
         DataError: the file is missing, of another type, empty or unreadable.
+        MissingDependencyError: no package that reads Parquet is installed.
     """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
@@ -33,6 +34,10 @@ def read_table(path: Path) -> pd.DataFrame:
         raise DataError("the file does not exist", where=str(path), fix="correct the path")
     try:
         table: pd.DataFrame = pd.read_csv(path, sep=_separator(path)) if suffix == ".csv" else pd.read_parquet(path)
+    except ImportError as error:
+        raise MissingDependencyError(
+            "Parquet files need the package 'pyarrow'", where=str(path), fix="pip install pyarrow"
+        ) from error
     except UnicodeDecodeError as error:
         raise DataError(
             f"the file is not UTF-8: {error}", where=str(path), fix="save it as UTF-8 (CSV UTF-8 in a spreadsheet)"
