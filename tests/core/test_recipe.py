@@ -96,6 +96,20 @@ def test_a_good_recipe_is_resolved_with_defaults(registry: Any, tmp_path: Path) 
             "schedule",
         ),
         (
+            ("{use: soft, temperature: 4}", "{use: soft, temperature: 0}"),
+            OptionError,
+            "temperature must be above 0",
+            "line 8",
+            "schedule",
+        ),
+        (
+            ("{use: soft, temperature: 4}", "{use: soft, temperature: {schedule: linear, start: 4, end: -1}}"),
+            OptionError,
+            "temperature must be above 0, not -1",
+            "line 8",
+            "schedule",
+        ),
+        (
             ("{use: soft, temperature: 4}", "{use: soft, weight: {schedule: linear, start: 1, end: -1}}"),
             RecipeError,
             "weight must be at least 0 throughout the run",
