@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
-from stillhouse.errors import IncompatibleError, RecipeError, StillhouseError
+from stillhouse.errors import IncompatibleError, OptionError, RecipeError, StillhouseError
 from stillhouse.kinds import DEFAULT_SOFT_LOSS, OutputKind
 from stillhouse.objectives.schedule import parse_schedule
 from stillhouse.plugins.options import validate_options
@@ -287,8 +287,20 @@ class _Checker:
         self.check_schedule(term.weight, (*path, "weight"), least=0.0)
         for name, value in scheduled.items():
             self.check_schedule(value, (*path, name))
-        start = {name: parse_schedule(value).value(0.0) for name, value in scheduled.items()}
+        start, end = (
+            {name: parse_schedule(value).value(progress) for name, value in scheduled.items()}
+            for progress in (0.0, 1.0)
+        )
         bound = self.bind("objective", path, term, use=use, start=start)
+        for ends in (start, end):
+            try:
+                bound.component.load()(**{**bound.options, **ends})
+            except ValueError as error:
+                raise OptionError(
+                    f"'{bound.id}': {error}",
+                    where=self.at(*path),
+                    fix="change the value, or both ends of its schedule",
+                ) from error
         found = BoundTerm(bound, scheduled)
         if found.spec.level == "feature" and term.student is None:
             raise IncompatibleError(
