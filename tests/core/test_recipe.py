@@ -20,7 +20,7 @@ from stillhouse.errors import (
     StillhouseError,
     UnknownComponentError,
 )
-from stillhouse.pipeline import resolved_yaml
+from stillhouse.pipeline.folder import resolved_yaml
 from stillhouse.plugins.manager import Manager
 from stillhouse.recipe import Recipe, recipe_schema, resolve
 from stillhouse.recipe.read import apply_overrides, read_recipe

@@ -214,8 +214,8 @@ def predict(
 ) -> None:
     """Predict new data with a run's student."""
     manager = get_manager(ctx)
-    from stillhouse.deploy import predict as predict_file
-    from stillhouse.deploy import write_csv
+    from stillhouse.deploy.predicting import predict as predict_file
+    from stillhouse.deploy.predicting import write_csv
     from stillhouse.progress import collect_warnings
 
     with collect_warnings() as said:
@@ -241,7 +241,7 @@ def export(
 ) -> None:
     """Export a run's student and check that the file says what the model says."""
     manager = get_manager(ctx)
-    from stillhouse.exporting import export as export_student
+    from stillhouse.deploy.exporting import export as export_student
 
     path = export_student(run, format=format, out=out, seed=seed, manager=manager)
     print_lines(f"wrote {path} and {path.name}.json; outputs checked against the model")

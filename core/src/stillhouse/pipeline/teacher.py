@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stillhouse.data.splitting import fold_positions
 from stillhouse.errors import IncompatibleError
 from stillhouse.kinds import OutputKind
 from stillhouse.pipeline.context import RunContext
 from stillhouse.pipeline.stages import facts, finish, why_stale
 from stillhouse.pipeline.units import member_seed, train_hard, unit
-from stillhouse.splitting import fold_positions
 from stillhouse.storage import digest, read_json
 from stillhouse.teachers import CachedTeacher, EnsembleTeacher, StoredTeacher, TeacherSource, write_cache
 from stillhouse.teachers.cached import cache_key
