@@ -11,6 +11,7 @@ import pytest
 
 import stillhouse
 from stillhouse.pipeline import RunResult
+from stillhouse.plugins.manager import Manager
 from stillhouse.progress import Reporter, Silent
 from stillhouse.recipe.text import to_yaml
 
@@ -55,7 +56,7 @@ def distil(tmp_path: Path) -> Distil:
         *changes: str,
         out: str = "run",
         reporter: Reporter | None = None,
-        stop_after: str = "evaluate",
+        manager: Manager | None = None,
     ) -> RunResult:
         written = to_yaml({"method": method}).removeprefix("method:")
         return stillhouse.run(
@@ -63,7 +64,8 @@ def distil(tmp_path: Path) -> Distil:
             out=tmp_path / out,
             overrides=[*SMALL, f"method={written}", *changes],
             reporter=reporter,
-            stop_after=stop_after,
+            stop_after="evaluate",
+            manager=manager,
         )
 
     return run

@@ -56,7 +56,8 @@ def test_each_model_of_the_chain_learns_from_the_one_before(
 def test_facts_of_the_assistants_and_the_same_bits_after_interruptions(resumes: Callable[..., Any]) -> None:
     summary = resumes({"use": "core/assistant", "assistants": [LARGE, MIDDLE]}, PHASES).summary
     assert summary["method"]["id"] == "core/assistant"
-    assert summary["baseline"]["metrics"]["test"] and summary["verdict"]["sentence"]
+    assert summary["baseline"]["metrics"]["test"]
+    assert summary["verdict"]["sentence"]
     facts = summary["method_facts"]["per_seed"][0]
     assert set(facts["val_accuracy"]) == set(PHASES)
     assert facts["val_accuracy"]["student"] == summary["student"]["metrics"]["val"]["accuracy"]

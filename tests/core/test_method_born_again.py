@@ -64,7 +64,8 @@ def test_facts_of_generations_and_their_ensemble_and_the_same_bits_after_interru
     result = resumes({"use": "core/born-again", "keep": "best", "ensemble": True}, PHASES)
     summary = result.summary
     assert summary["method"]["id"] == "core/born-again"
-    assert summary["baseline"]["metrics"]["test"] and summary["verdict"]["sentence"]
+    assert summary["baseline"]["metrics"]["test"]
+    assert summary["verdict"]["sentence"]
     facts = summary["method_facts"]["per_seed"][0]
     assert set(facts["val_accuracy"]) == set(facts["test_accuracy"]) == {*PHASES, "ensemble"}
     generations = {name: facts["val_accuracy"][name] for name in PHASES}
@@ -77,9 +78,7 @@ def test_facts_of_generations_and_their_ensemble_and_the_same_bits_after_interru
     assert all(torch.equal(deployed[name], models[PHASES.index(facts["deployed"])][name]) for name in deployed)
 
 
-def test_the_ensemble_is_the_mean_of_probabilities(
-    distil: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_ensemble_is_the_mean_of_probabilities(distil: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     by_hand: dict[str, float] = {}
     genuine = BornAgain.evaluate
 

@@ -49,10 +49,19 @@ def peers(outputs: int, kind: OutputKind) -> dict[str, Trained]:
     torch.manual_seed(0)
     task = Task(info=INFO, kind=kind, outputs=outputs)
     component = default_manager().registry.get("student", "core/mlp")
-    made = {"peer-1": (One(outputs), ("x",)), "peer-2": (Both(outputs), ("x", "extra")), "peer-3": (One(outputs), ("x",))}
+    made = {
+        "peer-1": (One(outputs), ("x",)),
+        "peer-2": (Both(outputs), ("x", "extra")),
+        "peer-3": (One(outputs), ("x",)),
+    }
     return {
         name: Trained(
-            component=component, options={}, task=task, model=model, inputs=inputs, features=lambda batch: None  # type: ignore[arg-type, return-value]
+            component=component,
+            options={},
+            task=task,
+            model=model,
+            inputs=inputs,
+            features=lambda batch: None,  # type: ignore[arg-type, return-value]
         )
         for name, (model, inputs) in made.items()
     }
@@ -125,7 +134,8 @@ def test_the_best_peer_of_the_students_own_architecture_is_deployed(resumes: Cal
     result = resumes({"use": "core/mutual", "peers": 2, "others": [wide]}, [""])
     summary = result.summary
     assert summary["method"]["id"] == "core/mutual"
-    assert summary["baseline"]["metrics"]["test"] and summary["verdict"]["sentence"]
+    assert summary["baseline"]["metrics"]["test"]
+    assert summary["verdict"]["sentence"]
     facts = summary["method_facts"]["per_seed"][0]
     names = {"peer-1", "peer-2", "peer-3", "ensemble"}
     assert set(facts["val_accuracy"]) == set(facts["test_accuracy"]) == names

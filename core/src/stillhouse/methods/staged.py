@@ -101,7 +101,9 @@ class Staged(Method):
             try:
                 parse_schedule(stage.get("alpha", 0.0))
             except ValueError as error:
-                raise OptionError(str(error), where=f"{where}.alpha", fix="a number in [0, 1], or a schedule") from error
+                raise OptionError(
+                    str(error), where=f"{where}.alpha", fix="a number in [0, 1], or a schedule"
+                ) from error
             modules = dict(student.named_modules())
             if absent := [path for path in stage.get("frozen", []) if not path or path not in modules]:
                 raise OptionError(
@@ -111,7 +113,9 @@ class Staged(Method):
                 )
             with _resting([modules[path] for path in stage.get("frozen", [])]):
                 if not any(parameter.requires_grad for parameter in student.parameters()):
-                    raise OptionError("nothing of the student learns", where=f"{where}.frozen", fix="freeze fewer modules")
+                    raise OptionError(
+                        "nothing of the student learns", where=f"{where}.frozen", fix="freeze fewer modules"
+                    )
 
     def train(self, context: MethodContext, student: Trained) -> Trained:
         """One fit per stage."""
