@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -38,7 +39,7 @@ def test_each_generation_learns_from_the_frozen_one_before_with_weights_of_its_o
             return finish(self, context, student)
         batch = context.splits.train.batch(range(12))
         with torch.no_grad():
-            for (_, before, _), (_, learner, _) in zip(fits, fits[1:], strict=False):
+            for (_, before, _), (_, learner, _) in itertools.pairwise(fits):
                 taught, teaching = learner.student(x=batch["x"]), before.student(x=batch["x"])
                 soft = F.kl_div((taught / 2).log_softmax(1), (teaching / 2).softmax(1), reduction="batchmean") * 4
                 learner.set_progress(0.0)

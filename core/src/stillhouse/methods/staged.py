@@ -130,7 +130,7 @@ class Staged(Method):
             for position in terms.keys() & carried.keys():
                 for new, old in zip(_learned(terms[position]), _learned(carried[position]), strict=True):
                     new.load_state_dict(old.state_dict())
-            settings: dict[str, Any] = {name: stage[name] for name in ("epochs", "lr") if name in stage}  # type: ignore[literal-required]
+            settings: dict[str, Any] = {name: stage[name] for name in ("epochs", "lr") if name in stage}
             if features_only:
                 settings["select"] = "last"
             if stage.get("labelled_only"):
