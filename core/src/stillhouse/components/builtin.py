@@ -286,6 +286,32 @@ def stillhouse_methods() -> Iterable[MethodSpec]:
         summary="One student learns from labels and a frozen teacher in one fit",
         estimators=True,
     )
+    yield MethodSpec(
+        name="born-again",
+        target="stillhouse.methods.born_again:BornAgain",
+        summary="Generations of one architecture: each learns from the one before, the first from the teacher",
+        taps=False,
+    )
+    yield MethodSpec(
+        name="mutual",
+        target="stillhouse.methods.mutual:Mutual",
+        summary="Peers learn from labels and from each other, without the teacher; the best one is deployed",
+        uses_teacher=False,
+        taps=False,
+        students=("others",),
+    )
+    yield MethodSpec(
+        name="staged",
+        target="stillhouse.methods.staged:Staged",
+        summary="Stages on the same weights, each with its own losses: features first, predictions second",
+    )
+    yield MethodSpec(
+        name="assistant",
+        target="stillhouse.methods.assistant:Assistant",
+        summary="Assistants of intermediate size hand on what the teacher knows, from large to small",
+        taps=False,
+        students=("assistants",),
+    )
 
 
 @hookimpl

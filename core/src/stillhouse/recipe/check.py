@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pydantic
 from pydantic_core import to_jsonable_python
 
 from stillhouse.errors import IncompatibleError, OptionError, RecipeError, StillhouseError
@@ -367,8 +368,22 @@ class _Checker:
             given = method.options.get(option) or []
             for position, reference in enumerate(given if isinstance(given, list | tuple) else [given]):
                 here: Path_ = ("method", option, position)
-                named.append(self.bind("student", here, ComponentRef.model_validate(reference)))
+                try:
+                    ref = ComponentRef.model_validate(reference)
+                except pydantic.ValidationError as error:
+                    raise RecipeError(
+                        f"method '{method.id}' takes students in '{option}', not {reference!r}",
+                        where=self.at(*here),
+                        fix="an id, or {use: id, **options}",
+                    ) from error
+                named.append(self.bind("student", here, ref))
                 self.check_model(named[-1], head, here)
+                if not spec.estimators and "estimator" in named[-1].component.spec.tags:
+                    raise IncompatibleError(
+                        f"method '{method.id}' trains networks, and '{named[-1].id}' is an estimator",
+                        where=self.at(*here),
+                        fix="choose a network",
+                    )
         return replace(method, named=tuple(named))
 
     def check_taps(self, recipe: Recipe, terms: tuple[BoundTerm, ...], teachers: tuple[Bound, ...]) -> None:

@@ -199,6 +199,23 @@ def stillhouse_recipes() -> Iterable[RecipeSpec]:
             tags=("rul",),
         )
     yield RecipeSpec(
+        name="rul-assistant",
+        target="stillhouse_industrial:recipes/rul-assistant.yaml",
+        summary="Remaining useful life on C-MAPSS FD001: teacher, assistant, very small student",
+        dataset="industrial/cmapss",
+        minutes=8.0,
+        tags=("rul",),
+    )
+    yield RecipeSpec(
+        name="faults-staged",
+        target="stillhouse_industrial:recipes/faults-staged.yaml",
+        summary="Fault diagnosis of a simulated process: features first, predictions second, offline",
+        dataset="industrial/process-sim",
+        offline=True,
+        minutes=1.0,
+        tags=("faults", "demo"),
+    )
+    yield RecipeSpec(
         name="faults-demo",
         target="stillhouse_industrial:recipes/faults-demo.yaml",
         summary="Fault diagnosis of a simulated process in about a minute, offline",
