@@ -269,6 +269,13 @@ def stillhouse_methods() -> Iterable[MethodSpec]:
         summary="One student learns from labels and a frozen teacher in one fit",
         estimators=True,
     )
+    yield MethodSpec(
+        name="adversarial",
+        target="stillhouse.methods.adversarial:Adversarial",
+        summary="The student learns the teacher's answers under the worst small change of its inputs (ARD, RSLAD)",
+        taps=False,
+        tags=("robust",),
+    )
 
 
 @hookimpl

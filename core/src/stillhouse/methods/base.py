@@ -18,6 +18,14 @@ class Method:
     and `MethodContext.fit`, so that a run repeats to the bit.
     """
 
+    def check(self, context: MethodContext) -> None:
+        """Called once before anything is trained, without a teacher: the place to say that rows, head, student or terms
+        are not what the method serves, as far as its spec cannot say it.
+
+        Raises:
+            IncompatibleError: they are not.
+        """
+
     def build(self, context: MethodContext) -> Trained:
         """The model to train: the recipe's student with its initial weights, or what is made of it (cut, wrapped)."""
         return context.build()

@@ -210,7 +210,7 @@ def _run(
     # The stages need torch; a wrong recipe was told before that.
     from stillhouse.pipeline.evaluate import evaluate_stage
     from stillhouse.pipeline.manifest import write_manifest
-    from stillhouse.pipeline.student import baseline_stage, student_stage
+    from stillhouse.pipeline.student import baseline_stage, check_method, student_stage
     from stillhouse.pipeline.teacher import teacher_stage
     from stillhouse.trained import build
 
@@ -238,9 +238,10 @@ def _run(
         write_text(folder / "recipe.yaml", resolved_yaml(resolved))
         write_manifest(context)
     context.wait()
-    # A student that cannot be built is told before the teacher is trained.
+    # A student that cannot be built, and a method that it does not suit, are told before the teacher is trained.
     for bound in (resolved.student, *resolved.controls):
         build(bound.component, bound.options, context.task(resolved.recipe.seeds[0]))
+    check_method(context)
     summary: dict[str, Any] = {}
     report: Path | None = None
     if last >= STAGES.index("teacher"):

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from stillhouse.errors import StillhouseError
+from stillhouse.errors import OptionError, StillhouseError
 from stillhouse.methods import Method, MethodContext
 from stillhouse.pipeline.context import RunContext
 from stillhouse.pipeline.teacher import Teacher, signal
@@ -24,11 +24,32 @@ def make_method(context: RunContext) -> Method:
     """The recipe's method.
 
     Raises:
-        IncompatibleError: its target made something else.
+        OptionError: it cannot be made with its options.
     """
     bound = context.resolved.method
-    method: Method = bound.component.load()(**bound.options)
+    try:
+        method: Method = bound.component.load()(**bound.options)
+    except ValueError as error:
+        raise OptionError(
+            f"'{bound.id}' cannot be made: {error}",
+            where="method",
+            fix=f"correct its options; `stillhouse show {bound.id}` tells them",
+        ) from error
     return method
+
+
+def check_method(context: RunContext) -> None:
+    """Let the method look at rows, head, student and terms, before anything is trained.
+
+    Raises:
+        IncompatibleError: it does not serve them.
+    """
+    seed = context.resolved.recipe.seeds[0]
+    folder = context.folder / "student" / f"seed-{seed}"
+    given = method_context(
+        context, context.resolved.student, None, seed=seed, label=f"student, seed {seed}", tags={}, folder=folder
+    )
+    make_method(context).check(given)
 
 
 def baseline_stage(context: RunContext) -> None:
@@ -181,8 +202,8 @@ def method_context(
 def _present(teacher: Teacher | None) -> Teacher:
     if teacher is None:
         raise StillhouseError(
-            "the baseline has no teacher",
+            "there is no teacher yet",
             where="method",
-            fix="build and finish of a method must not ask for the teacher",
+            fix="check, build and finish of a method must not ask for the teacher",
         )
     return teacher
