@@ -276,6 +276,13 @@ def stillhouse_methods() -> Iterable[MethodSpec]:
         taps=False,
         tags=("robust",),
     )
+    yield MethodSpec(
+        name="adaptive",
+        target="stillhouse.methods.adaptive:Adaptive",
+        summary="The teacher's share follows the difficulty of each row (AdaKD), or falls in two phases (Annealing KD)",
+        taps=False,
+        tags=("difficulty", "annealing"),
+    )
 
 
 @hookimpl
