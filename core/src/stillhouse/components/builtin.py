@@ -312,6 +312,20 @@ def stillhouse_methods() -> Iterable[MethodSpec]:
         taps=False,
         students=("assistants",),
     )
+    yield MethodSpec(
+        name="adversarial",
+        target="stillhouse.methods.adversarial:Adversarial",
+        summary="The student learns the teacher's answers under the worst small change of its inputs (ARD, RSLAD)",
+        taps=False,
+        tags=("robust",),
+    )
+    yield MethodSpec(
+        name="adaptive",
+        target="stillhouse.methods.adaptive:Adaptive",
+        summary="The teacher's share follows the difficulty of each row (AdaKD), or falls in two phases (Annealing KD)",
+        taps=False,
+        tags=("difficulty", "annealing"),
+    )
 
 
 @hookimpl

@@ -76,7 +76,7 @@ class Mutual(Method):
         soft = context.bind("objective", use)
         if "temperature" in soft.options:
             soft = context.bind("objective", {"use": use, "temperature": self.temperature})
-        term = BoundTerm(soft, weight=1.0, scheduled={}, student=None, teacher=None)
+        term = BoundTerm(soft, scheduled={})
         made = make_terms([term], context.splits, student, None, context.device)[0]
         context.fit(Peers(peers, context.head.hard_loss, made, self.weight, self.target, context.head.kind))
         values = context.compare(peers, "val")

@@ -198,8 +198,8 @@ def method_context(
 def _present(teacher: Teacher | None) -> Teacher:
     if teacher is None:
         raise StillhouseError(
-            "the baseline has no teacher",
+            "there is no teacher yet",
             where="method",
-            fix="build and finish of a method must not ask for the teacher",
+            fix="check, build and finish of a method must not ask for the teacher",
         )
     return teacher

@@ -216,6 +216,23 @@ def stillhouse_recipes() -> Iterable[RecipeSpec]:
         tags=("faults", "demo"),
     )
     yield RecipeSpec(
+        name="rul-adaptive",
+        target="stillhouse_industrial:recipes/rul-adaptive.yaml",
+        summary="Remaining useful life on C-MAPSS FD001, the teacher's share by the difficulty of each window",
+        dataset="industrial/cmapss",
+        minutes=10.0,
+        tags=("rul",),
+    )
+    yield RecipeSpec(
+        name="rul-adaptive-demo",
+        target="stillhouse_industrial:recipes/rul-adaptive-demo.yaml",
+        summary="The same on simulated engines in about a minute, offline",
+        dataset="industrial/turbofan-sim",
+        offline=True,
+        minutes=1.0,
+        tags=("rul", "demo"),
+    )
+    yield RecipeSpec(
         name="faults-demo",
         target="stillhouse_industrial:recipes/faults-demo.yaml",
         summary="Fault diagnosis of a simulated process in about a minute, offline",
