@@ -1,7 +1,7 @@
 """Every method against ``core/offline`` on real tasks: ``python -m benchmarks.methods [TASK ...]``.
 
-Equal seeds and settings; teachers and baselines are shared. Runs stay in ``runs/methods`` and go on where they were. The
-figures are written to ``docs/results/methods.json`` and as the table of ``docs/methods-results.md``.
+Equal seeds and settings; teachers and baselines are shared. Runs stay in ``runs/methods`` and go on where they were.
+The figures are written to ``docs/results/methods.json``, and as a table to ``docs/methods-results.md``.
 """
 
 from __future__ import annotations
@@ -98,9 +98,10 @@ def write_table(rows: list[dict[str, Any]]) -> None:
     lines = [
         "# Methods on real tasks",
         "",
-        "Made by `python -m benchmarks.methods`: test figures, five seeds, 95 % intervals paired by seed; positive gains are better.",
-        "Settings are those of each recipe, which were found for `core/offline`; no method was tuned for these tasks. Cost is the",
-        "training time of the student over that of the baseline, on one CPU thread of a machine that did other work beside it.",
+        "Made by `python -m benchmarks.methods`: test figures, five seeds, 95 % intervals paired by seed; positive",
+        "gains are better. Settings are those of each recipe, which were found for `core/offline`; no method was tuned",
+        "for these tasks. Cost is the training time of the student over that of the baseline, on one CPU thread of a",
+        "machine that did other work beside it.",
         "",
         "| task | method | teacher | baseline | student | gain over the baseline | gain over `core/offline` | cost |",
         "|---|---|---|---|---|---|---|---|",
