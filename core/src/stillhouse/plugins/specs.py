@@ -209,9 +209,14 @@ class ModelSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherSpec(ModelSpec):
-    """A large model that others learn from; see `ModelSpec`."""
+    """A large model that others learn from; see `ModelSpec`.
+
+    Args:
+        asked: ``target`` returns a `stillhouse.teachers.AskedTeacher`, which answers for rows and is never trained.
+    """
 
     kind: ClassVar[str] = "teacher"
+    asked: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

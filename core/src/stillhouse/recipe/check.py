@@ -13,7 +13,15 @@ from stillhouse.kinds import DEFAULT_SOFT_LOSS, OutputKind
 from stillhouse.objectives.schedule import parse_schedule
 from stillhouse.plugins.options import validate_options
 from stillhouse.plugins.registry import Component, Registry
-from stillhouse.plugins.specs import DatasetSpec, HeadSpec, MethodSpec, MetricSpec, ModelSpec, ObjectiveSpec
+from stillhouse.plugins.specs import (
+    DatasetSpec,
+    HeadSpec,
+    MethodSpec,
+    MetricSpec,
+    ModelSpec,
+    ObjectiveSpec,
+    TeacherSpec,
+)
 from stillhouse.recipe.model import ComponentRef, Recipe
 from stillhouse.recipe.read import load_recipe, locate
 from stillhouse.recipe.text import Path_
@@ -132,7 +140,9 @@ def resolve(
             member.use,
             member.options,
             weight=member.weight,
-            seed=member.seed if member.count == 1 else (member.seed or recipe.teacher.seed) + number,
+            seed=member.seed
+            if member.count == 1
+            else (recipe.teacher.seed if member.seed is None else member.seed) + number,
         )
         for position, member in enumerate(recipe.teacher.as_members())
         for number in range(member.count)
@@ -145,6 +155,7 @@ def resolve(
         checker.check_model(model, spec, ("student",) if position == len(teachers) else ("teacher",))
     terms = tuple(checker.bind_term(recipe, position, spec) for position in range(len(recipe.objectives.soft)))
     checker.check_schedule(recipe.objectives.alpha, ("objectives", "alpha"))
+    checker.check_asked(recipe, teachers, terms)
     checker.check_taps(recipe, terms, teachers)
     method = checker.bind_method(recipe, spec, student, terms)
     metrics = tuple(
@@ -306,6 +317,21 @@ class _Checker:
                 named.append(self.bind("student", here, student_ref.use, student_ref.options))
                 self.check_model(named[-1], head, here)
         return replace(method, named=tuple(named))
+
+    def check_asked(self, recipe: Recipe, teachers: tuple[Bound, ...], terms: tuple[BoundTerm, ...]) -> None:
+        """A teacher that is asked as it is has neither folds nor a checkpoint nor modules."""
+        asked = [
+            each for each in teachers if isinstance(each.component.spec, TeacherSpec) and each.component.spec.asked
+        ]
+        tapped = [position for position, term in enumerate(terms) if term.teacher is not None]
+        config = recipe.teacher
+        for applies, what, path in (
+            (config.out_of_fold > 0, "is never trained, and there are no folds of it", ("teacher", "out_of_fold")),
+            (config.checkpoint is not None, "is never trained, and has no checkpoint", ("teacher", "checkpoint")),
+            (bool(tapped), "has no modules to tap", ("objectives", "soft", tapped[0] if tapped else 0)),
+        ):
+            if asked and applies:
+                raise IncompatibleError(f"teacher '{asked[0].id}' {what}", where=self.at(*path), fix="remove it")
 
     def check_taps(self, recipe: Recipe, terms: tuple[BoundTerm, ...], teachers: tuple[Bound, ...]) -> None:
         tapped = [position for position, term in enumerate(terms) if term.teacher is not None]
