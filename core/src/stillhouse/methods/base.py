@@ -19,11 +19,13 @@ class Method:
     """
 
     def check(self, context: MethodContext) -> None:
-        """Called once before anything is trained, without a teacher: the place to say that rows, head, student or terms
-        are not what the method serves, as far as its spec cannot say it.
+        """Called once before anything is trained, for options that do not fit the recipe or its student.
+
+        Args:
+            context: what the framework gives, for the first seed; there is no teacher yet.
 
         Raises:
-            IncompatibleError: they are not.
+            StillhouseError: what is wrong, where, and how to fix it.
         """
 
     def build(self, context: MethodContext) -> Trained:

@@ -238,7 +238,7 @@ def _run(
         write_text(folder / "recipe.yaml", resolved_yaml(resolved))
         write_manifest(context)
     context.wait()
-    # A student that cannot be built, and a method that it does not suit, are told before the teacher is trained.
+    # A student or a method that cannot be built is told before the teacher is trained.
     for bound in (resolved.student, *resolved.controls):
         build(bound.component, bound.options, context.task(resolved.recipe.seeds[0]))
     check_method(context)

@@ -31,25 +31,24 @@ def make_method(context: RunContext) -> Method:
         method: Method = bound.component.load()(**bound.options)
     except ValueError as error:
         raise OptionError(
-            f"'{bound.id}' cannot be made: {error}",
+            f"method '{bound.id}': {error}",
             where="method",
-            fix=f"correct its options; `stillhouse show {bound.id}` tells them",
+            fix=f"correct the options; `stillhouse show {bound.id}` tells them",
         ) from error
     return method
 
 
 def check_method(context: RunContext) -> None:
-    """Let the method look at rows, head, student and terms, before anything is trained.
+    """Let the recipe's method look at the recipe before anything is trained.
 
     Raises:
-        IncompatibleError: it does not serve them.
+        StillhouseError: whatever it finds wrong.
     """
     seed = context.resolved.recipe.seeds[0]
     folder = context.folder / "student" / f"seed-{seed}"
-    given = method_context(
-        context, context.resolved.student, None, seed=seed, label=f"student, seed {seed}", tags={}, folder=folder
+    make_method(context).check(
+        method_context(context, context.resolved.student, None, seed=seed, label="student", tags={}, folder=folder)
     )
-    make_method(context).check(given)
 
 
 def baseline_stage(context: RunContext) -> None:
