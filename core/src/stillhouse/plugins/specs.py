@@ -256,7 +256,8 @@ class ObjectiveSpec(Spec):
         level: ``"prediction"`` compares predictions unless a recipe names taps; ``"feature"`` needs taps.
         kinds: output kinds that it makes sense for.
         refused: reason by output kind, said when a recipe pairs the two.
-        extras: which of ``"target"``, ``"mask"`` (batch entries) ``forward`` takes as keywords.
+        extras: batch entries that ``forward`` takes as keywords, e.g. ``"target"``, ``"index"``, ``"mask"``; a mask may
+            be missing. An objective with extras sees labelled rows only.
         adapts: a feature of another shape is brought to the teacher's by an adapter that is trained with
             the student.
     """
