@@ -216,7 +216,7 @@ def test_runs_resume_to_the_bit_in_every_phase(
 
 
 def test_estimators_and_ensembles_teach_by_difficulty(tmp_path: Path) -> None:
-    teacher = {"members": [{"use": "core/random-forest", "trees": 5}, {"use": "core/mlp", "hidden": [8]}]}
+    teacher = {"members": [{"use": "core/random-forest", "n_estimators": 5}, {"use": "core/mlp", "hidden": [8]}]}
     summary = stillhouse.run(recipe(teacher=teacher), out=tmp_path / "run", stop_after="evaluate").summary
     assert summary["method_facts"]["per_seed"][0]["mean_teacher_loss"] > 0
 

@@ -273,7 +273,7 @@ def test_estimators_teach_and_other_heads_learn(kind: str, tmp_path: Path) -> No
     given_recipe = recipe(kind, method={"use": "core/adversarial", "objective": "ard", "steps": 1})
     given_recipe["train"] = {"teacher": {"epochs": 1}, "student": {"epochs": 1}}
     if kind != "gaussian":
-        given_recipe["teacher"] = {"use": "core/random-forest", "trees": 5}
+        given_recipe["teacher"] = {"use": "core/random-forest", "n_estimators": 5}
     facts = stillhouse.run(given_recipe, out=tmp_path / "run", stop_after="evaluate").summary["method_facts"]
     (found,) = facts["per_seed"]
     models = {"baseline", "student"} | ({"teacher"} if kind == "gaussian" else set())

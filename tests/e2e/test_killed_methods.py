@@ -45,13 +45,23 @@ COMMON = [
 ]
 HINTS = "objectives.soft=[{use: core/hints, student: backbone.0, teacher: backbone.0}, soft]"
 
-METHODS = {
-    "born-again": (["method={use: core/born-again, ensemble: true, keep: best}"], "generation-2"),
-    "mutual": (["method={use: core/mutual, others: [core/linear]}"], ""),
-    "staged": (["method=core/staged", HINTS], "stage-2"),
-    "assistant": (["method={use: core/assistant, assistants: [{use: core/mlp, hidden: [32]}]}"], "student"),
+METHODS: dict[str, tuple[list[str], list[str]]] = {
+    "offline": ([], [""]),
+    "born-again": (
+        ["method={use: core/born-again, ensemble: true, keep: best}"],
+        ["generation-1", "generation-2", "generation-3"],
+    ),
+    "mutual": (["method={use: core/mutual, others: [core/linear]}"], [""]),
+    "staged": (["method=core/staged", HINTS], ["stage-1", "stage-2"]),
+    "assistant": (
+        ["method={use: core/assistant, assistants: [{use: core/mlp, hidden: [32]}]}"],
+        ["assistant-1", "student"],
+    ),
+    "adversarial": (["method={use: core/adversarial, epsilon: 0.2, steps: 2}"], [""]),
+    "difficulty": (["method=core/adaptive"], [""]),
+    "annealing": (["method={use: core/adaptive, mode: annealing}"], ["annealing", "labels"]),
 }
-"""By name: the changes that choose the method, and the phase in which it is killed."""
+"""By name: the changes that choose the method, and its phases, in each of which it is killed once."""
 
 
 def run(folder: Path, phase: str, changes: list[str]) -> int:
@@ -81,10 +91,11 @@ def left_by(folder: Path) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_that_was_killed_ends_with_the_same_bits(name: str, tmp_path: Path) -> None:
-    changes, phase = METHODS[name]
+    changes, phases = METHODS[name]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert run(whole, NEVER, changes) == 0
-    assert run(killed, phase, changes) == -signal.SIGKILL
-    assert not (killed / "student" / "seed-0" / "done.json").exists()
+    for phase in phases:
+        assert run(killed, phase, changes) == -signal.SIGKILL
+        assert not (killed / "student" / "seed-0" / "done.json").exists()
     assert run(killed, NEVER, changes) == 0
     assert left_by(killed) == left_by(whole)

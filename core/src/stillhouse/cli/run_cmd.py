@@ -131,7 +131,7 @@ def _print_result(summary: dict[str, Any], report: Path | None) -> None:
             role,
             quality,
             _count(model["parameters"]),
-            f"{model['latency_ms']['p50']:.3g} ms",
+            f"{model['latency_ms']['p50']:.3g} ms" if model["latency_ms"] is not None else "?",
             _bytes(model["bytes"]),
             note,
         )
@@ -171,7 +171,9 @@ def _count(value: int | None) -> str:
     return str(value)
 
 
-def _bytes(value: int) -> str:
+def _bytes(value: int | None) -> str:
+    if value is None:
+        return "?"
     return f"{value / 1e6:.3g} MB" if value >= 1e6 else f"{value / 1e3:.3g} kB"
 
 

@@ -16,7 +16,16 @@ from stillhouse.kinds import DEFAULT_SOFT_LOSS, OutputKind
 from stillhouse.objectives.schedule import parse_schedule
 from stillhouse.plugins.options import validate_options
 from stillhouse.plugins.registry import Component, Registry
-from stillhouse.plugins.specs import KINDS, DatasetSpec, HeadSpec, MethodSpec, MetricSpec, ModelSpec, ObjectiveSpec
+from stillhouse.plugins.specs import (
+    KINDS,
+    DatasetSpec,
+    HeadSpec,
+    MethodSpec,
+    MetricSpec,
+    ModelSpec,
+    ObjectiveSpec,
+    TeacherSpec,
+)
 from stillhouse.recipe.model import ComponentRef, Recipe, Scheduled, SoftTerm, TeacherConfig, TeacherMember
 from stillhouse.recipe.read import load_recipe, locate
 from stillhouse.recipe.text import Path_
@@ -203,6 +212,7 @@ def resolve(
         checker.check_model(model, spec, ("student",) if position == len(teachers) else ("teacher",))
     terms = tuple(checker.bind_term(recipe, position, spec) for position in range(len(recipe.objectives.soft)))
     checker.check_schedule(recipe.objectives.alpha, ("objectives", "alpha"))
+    checker.check_asked(recipe, teachers, terms)
     checker.check_taps(recipe, terms, teachers)
     method = checker.bind_method(recipe, spec, student, terms)
     metrics = tuple(checker.bind("metric", ("metrics", position), ref) for position, ref in enumerate(recipe.metrics))
@@ -385,6 +395,21 @@ class _Checker:
                         fix="choose a network",
                     )
         return replace(method, named=tuple(named))
+
+    def check_asked(self, recipe: Recipe, teachers: tuple[Bound, ...], terms: tuple[BoundTerm, ...]) -> None:
+        """A teacher that is asked as it is has neither folds nor a checkpoint nor modules."""
+        asked = [
+            each for each in teachers if isinstance(each.component.spec, TeacherSpec) and each.component.spec.asked
+        ]
+        tapped = [position for position, term in enumerate(terms) if term.teacher is not None]
+        config = recipe.teacher
+        for applies, what, path in (
+            (config.out_of_fold > 0, "is never trained, and there are no folds of it", ("teacher", "out_of_fold")),
+            (config.checkpoint is not None, "is never trained, and has no checkpoint", ("teacher", "checkpoint")),
+            (bool(tapped), "has no modules to tap", ("objectives", "soft", tapped[0] if tapped else 0)),
+        ):
+            if asked and applies:
+                raise IncompatibleError(f"teacher '{asked[0].id}' {what}", where=self.at(*path), fix="remove it")
 
     def check_taps(self, recipe: Recipe, terms: tuple[BoundTerm, ...], teachers: tuple[Bound, ...]) -> None:
         tapped = [position for position, term in enumerate(terms) if term.teacher is not None]
