@@ -28,10 +28,13 @@ class Assistant(Method):
     Cost: one training more per assistant, with the settings of ``train.student``; the student is deployed alone.
 
     Args:
-        assistants: from large to small: ids of students, or {use: id, **options}.
+        assistants: from large to small: ids of students, or {use: id, **options}. The default, the core's network of
+            its default size, is for a first try: choose sizes between your teacher and your student.
     """
 
-    def __init__(self, *, assistants: Annotated[tuple[str | dict[str, Any], ...], Field(min_length=1)]) -> None:
+    def __init__(
+        self, *, assistants: Annotated[tuple[str | dict[str, Any], ...], Field(min_length=1)] = ("core/mlp",)
+    ) -> None:
         self.assistants = assistants
 
     def train(self, context: MethodContext, student: Trained) -> Trained:
