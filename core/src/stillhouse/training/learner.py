@@ -116,6 +116,8 @@ class Distillation(Learner):
 
     def outputs(self, batch: Batch) -> Outputs:
         """What the student says of a batch: its prediction and its tapped features."""
+        if not self.loss.student_taps:
+            return Outputs(full_precision(predict(self.student, batch, self.inputs)))
         with self._taps:
             prediction = predict(self.student, batch, self.inputs)
         return Outputs(full_precision(prediction), self._taps.take())
