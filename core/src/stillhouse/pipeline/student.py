@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from stillhouse.errors import StillhouseError
+from stillhouse.errors import IncompatibleError, StillhouseError
 from stillhouse.methods import Method, MethodContext
 from stillhouse.pipeline.context import RunContext
-from stillhouse.pipeline.stages import component_identity
+from stillhouse.pipeline.stages import RECORD, component_identity
 from stillhouse.pipeline.teacher import Teacher, signal
 from stillhouse.pipeline.units import train_hard, unit
 from stillhouse.recipe.check import Bound
@@ -19,6 +19,8 @@ from stillhouse.trained import Trained
 
 FACTS = "method.json"
 """What a method noted about the training of one student, beside its weights."""
+TEACHER_CHANGED = "the teacher changed during distillation"
+"""What is wrong when the teacher is another one after the student's training."""
 
 
 def make_method(context: RunContext) -> Method:
@@ -28,7 +30,13 @@ def make_method(context: RunContext) -> Method:
         IncompatibleError: its target made something else.
     """
     bound = context.resolved.method
-    method: Method = bound.component.load()(**bound.options)
+    method = bound.component.load()(**bound.options)
+    if not isinstance(method, Method):
+        raise IncompatibleError(
+            f"method '{bound.id}' made {type(method).__name__}, not a stillhouse.methods.Method",
+            where=bound.component.spec.target,
+            fix="derive the class from stillhouse.methods.Method",
+        )
     return method
 
 
@@ -126,8 +134,10 @@ def student_stage(context: RunContext, teacher: Teacher) -> None:
         )
     after = [state_digest(member.model) for member in teacher.members if member.is_network]
     if before != after:
+        for seed in recipe.seeds:  # not to be taken for finished when the run is started again
+            (context.folder / "student" / f"seed-{seed}" / RECORD).unlink(missing_ok=True)
         raise StillhouseError(
-            "the teacher changed during distillation",
+            TEACHER_CHANGED,
             where="student stage",
             fix="do not share modules between teacher and student",
         )
