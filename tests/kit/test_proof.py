@@ -68,7 +68,10 @@ WITHOUT_METHOD = ("method: {use: proof/soft-first, soft_epochs: 4}\n", "")
 def between_phases(code: str) -> dict[str, list[tuple[str, str]]]:
     """A line of the method between its two fits."""
     second = "        context.fit(context.distillation(student), phase="
-    lines = [(second, f"        {code}\n{second}"), ("from stillhouse.methods import", "import torch\nfrom stillhouse.methods import")]
+    lines = [
+        (second, f"        {code}\n{second}"),
+        ("from stillhouse.methods import", "import torch\nfrom stillhouse.methods import"),
+    ]
     return {METHODS: lines, RECIPE: [WITHOUT_METHOD]}
 
 
@@ -302,9 +305,7 @@ CASES = [
     Bad(
         "same-seed[method:proof/soft-first]",
         "two runs with the same seeds end with different weights",
-        between_phases(
-            "next(student.model.parameters()).data.add_(torch.tensor(int.from_bytes(__import__('os').urandom(2)) / 1e6))"
-        ),
+        between_phases("next(student.model.parameters()).data.add_(torch.tensor(__import__('time').time_ns() % 1e6))"),
     ),
     Bad(
         "resumes[method:proof/soft-first]",

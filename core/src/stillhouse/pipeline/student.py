@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -94,7 +95,7 @@ def _on_labels(context: RunContext, given: MethodContext, method: Method) -> tup
 
 def control_folder(bound: Bound) -> Path:
     """Folder of a control inside the run."""
-    return Path("controls") / bound.id.replace("/", "-")
+    return Path("controls") / re.sub(r"[/:]", "-", bound.id)
 
 
 def student_stage(context: RunContext, teacher: Teacher) -> None:

@@ -437,3 +437,5 @@ KINDS: dict[str, ComponentKind] = {
     )
 }
 """Every kind of component, in the order in which plugins list them."""
+NAMED_KINDS = ("teacher", "student", "objective", "method", "metric")
+"""Kinds of which a recipe may name a component by its import target, ``package.module:Attribute``, without a spec."""
