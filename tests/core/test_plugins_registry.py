@@ -201,7 +201,7 @@ def test_every_kind_has_a_hook() -> None:
 @pytest.mark.parametrize("hook", list(HOOKS))
 def test_every_hook_brings_its_kind(hook: str) -> None:
     """stillhouse_datasets, stillhouse_teachers, stillhouse_students, stillhouse_heads, stillhouse_objectives,
-    stillhouse_metrics, stillhouse_recipes."""
+    stillhouse_methods, stillhouse_metrics, stillhouse_recipes."""
     spec_type = HOOKS[hook]
     extra: dict[str, Any] = {
         "head": {"output": "regression", "primary": "rmse", "higher_is_better": False},

@@ -247,10 +247,19 @@ def test_the_schema_accepts_good_recipes_and_refuses_wrong_options(registry: Any
     jsonschema.Draft202012Validator.check_schema(schema)
     values = {**yaml.safe_load(GOOD)}
     values["train"]["student"]["lr"] = 0.01
-    jsonschema.validate(values, schema)
+    for method in (
+        "core/offline",
+        {"use": "core/offline"},
+        "my_domain:Method",
+        {"use": "my_domain:Method", "steps": 2},
+    ):
+        jsonschema.validate({**values, "method": method}, schema)
     for path, wrong in (
         ("student", {"use": "core/mlp", "hiden": [4]}),
         ("head", "core/nothing"),
+        ("head", "my_domain:Head"),  # heads need a spec
+        ("method", "core/nothing"),
+        ("method", {"use": "core/offline", "epochs": 2}),
         ("objectives", {"alpha": 0.5, "soft": [{"use": "core/soft-targets", "temprature": 1}]}),
     ):
         with pytest.raises(jsonschema.ValidationError):

@@ -16,7 +16,7 @@ from stillhouse.testing.plan import Plan
 PAGE = Path(__file__).parents[2] / "docs" / "plugins" / "contract.md"
 PACKAGE = "stillhouse_proof"
 SOURCE = f"src/{PACKAGE}"
-PLUGIN, DATASETS, TEACHERS, STUDENTS, HEADS, OBJECTIVES, METRICS, RECIPE = (
+PLUGIN, DATASETS, TEACHERS, STUDENTS, HEADS, OBJECTIVES, METHODS, METRICS, RECIPE = (
     f"{SOURCE}/{name}"
     for name in (
         "plugin.py",
@@ -25,6 +25,7 @@ PLUGIN, DATASETS, TEACHERS, STUDENTS, HEADS, OBJECTIVES, METRICS, RECIPE = (
         "students.py",
         "heads.py",
         "objectives.py",
+        "methods.py",
         "metrics.py",
         "recipes/example.yaml",
     )
@@ -61,6 +62,18 @@ WITH_READER = {
     ],
 }
 WITHOUT_METRIC = ("metrics: [proof/top-k]\n", "")
+WITHOUT_METHOD = ("method: {use: proof/soft-first, soft_epochs: 4}\n", "")
+
+
+def between_phases(code: str) -> dict[str, list[tuple[str, str]]]:
+    """A line of the method between its two fits."""
+    second = "        context.fit(context.distillation(student), phase="
+    lines = [
+        (second, f"        {code}\n{second}"),
+        ("from stillhouse.methods import", "import torch\nfrom stillhouse.methods import"),
+    ]
+    return {METHODS: lines, RECIPE: [WITHOUT_METHOD]}
+
 
 # As a plugin that changes the core behind its back would do it: a default, when the module is imported.
 MEDDLING = """
@@ -273,6 +286,32 @@ CASES = [
         "loss[objective:proof/hellinger]",
         "of a student that equals the teacher is 1",
         {OBJECTIVES: [("(1 - overlap).mean()", "overlap.mean()")]},
+    ),
+    Bad(
+        "builds[method:proof/soft-first]",
+        "made SoftFirst, not a stillhouse.methods.Method",
+        {METHODS: [("class SoftFirst(Method)", "class SoftFirst")], RECIPE: [WITHOUT_METHOD]},
+    ),
+    Bad(
+        "trains[method:proof/soft-first]",
+        "differs from the baseline in 'spare': (2,) and absent",
+        between_phases('student.model.register_buffer("spare", torch.zeros(2))'),
+    ),
+    Bad(
+        "teacher-untouched[method:proof/soft-first]",
+        "the teacher changed during distillation",
+        between_phases("next(context.teachers[0].model.parameters()).data.add_(1)"),
+    ),
+    Bad(
+        "same-seed[method:proof/soft-first]",
+        "two runs with the same seeds end with different weights",
+        between_phases("next(student.model.parameters()).data.add_(torch.tensor(__import__('time').time_ns() % 1e6))"),
+    ),
+    Bad(
+        "resumes[method:proof/soft-first]",
+        "a run that was interrupted and went on ends with other weights",
+        # The global generator is where the first fit left it, unless that was finished before.
+        between_phases("next(student.model.parameters()).data.add_(torch.randn(()))"),
     ),
     Bad(
         "metrics[metric:proof/top-k]",

@@ -38,6 +38,7 @@ MODULES = (
     "stillhouse.components.trees",
     "stillhouse.errors",
     "stillhouse.heads",
+    "stillhouse.methods",
     "stillhouse.heads.checks",
     "stillhouse.heads.figures",
     "stillhouse.heads.measures",

@@ -18,6 +18,7 @@ from stillhouse.testing import run_tiny
 
 PAGE = Path(__file__).parents[2] / "docs" / "plugins" / "write.md"
 PUBLISH = PAGE.with_name("publish.md")
+METHOD = PAGE.with_name("method.md")
 
 
 def follow(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -59,6 +60,29 @@ def test_the_code_of_the_publishing_page_marks_what_is_deprecated(imported: Any)
 
     names = {each.name for each in options_of(namespace["cnn"])}
     assert names == {"width", "dropout"}
+
+
+def test_the_method_of_its_page_runs_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = METHOD.read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n# my_method.py\n(.*?)```", text, flags=re.DOTALL)
+    assert len(code.splitlines()) < 40
+    commands = re.findall(r"^\$ stillhouse (.*)$", text, flags=re.MULTILINE)
+    (tmp_path / "my_method.py").write_text(code, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "my_method", raising=False)
+    assert main([*commands[0].split(), "--json"]) == 0
+    (shown,) = json.loads(capsys.readouterr().out)["components"]
+    assert [each["name"] for each in shown["options"]] == ["first"]
+    few = ["--set", "dataset.rows=300", "--set", "dataset.unlabelled=0", "--set", "train.teacher.epochs=1"]
+    few += ["--set", "train.student.epochs=2", "--set", "evaluate.latency_samples=5", "--seeds", "0"]
+    assert main([*commands[1].split(), *few, "--quiet", "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)["summary"]
+    assert summary["method"] == {"id": "my_method:TwoSteps", "options": {"first": 4}}
+    assert [each["name"] for each in summary["method_facts"]["table"]] == ["gain_of_second_step"]
+    sys.modules.pop("my_method")
 
 
 @pytest.mark.slow

@@ -57,7 +57,11 @@ def _global_options(
     ] = None,
     files: Annotated[
         list[Path] | None,
-        typer.Option("--plugin", metavar="FILE", help="Load a file of hook implementations too; repeatable."),
+        typer.Option(
+            "--plugin",
+            metavar="PATH",
+            help="Load a file of hook implementations, or of classes that the recipe names; or a folder; repeatable.",
+        ),
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[

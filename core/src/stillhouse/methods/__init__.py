@@ -13,5 +13,7 @@ watch for losses that are not finite, and the frozen teacher::
 
 from stillhouse.methods.base import Method
 from stillhouse.methods.context import MethodContext
+from stillhouse.trained import Trained
+from stillhouse.training.learner import Distillation, Learner, Supervised
 
-__all__ = ["Method", "MethodContext"]
+__all__ = ["Distillation", "Learner", "Method", "MethodContext", "Supervised", "Trained"]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from stillhouse.errors import OptionError, StillhouseError
+from stillhouse.errors import IncompatibleError, OptionError, StillhouseError
 from stillhouse.methods import Method, MethodContext
 from stillhouse.pipeline.context import RunContext
-from stillhouse.pipeline.stages import component_identity
+from stillhouse.pipeline.stages import RECORD, component_identity
 from stillhouse.pipeline.teacher import Teacher, signal
 from stillhouse.pipeline.units import train_hard, unit
 from stillhouse.recipe.check import Bound
@@ -19,6 +20,8 @@ from stillhouse.trained import Trained, load
 
 FACTS = "method.json"
 """What a method noted about the training of one student, beside its weights."""
+TEACHER_CHANGED = "the teacher changed during distillation"
+"""What is wrong when the teacher is another one after the student's training."""
 
 
 def make_method(context: RunContext) -> Method:
@@ -29,13 +32,19 @@ def make_method(context: RunContext) -> Method:
     """
     bound = context.resolved.method
     try:
-        method: Method = bound.component.load()(**bound.options)
+        method = bound.component.load()(**bound.options)
     except ValueError as error:
         raise OptionError(
             f"method '{bound.id}': {error}",
             where="method",
             fix=f"correct the options; `stillhouse show {bound.id}` tells them",
         ) from error
+    if not isinstance(method, Method):
+        raise IncompatibleError(
+            f"method '{bound.id}' made {type(method).__name__}, not a stillhouse.methods.Method",
+            where=bound.component.spec.target,
+            fix="derive the class from stillhouse.methods.Method",
+        )
     return method
 
 
@@ -106,7 +115,7 @@ def _on_labels(context: RunContext, given: MethodContext, method: Method) -> tup
 
 def control_folder(bound: Bound) -> Path:
     """Folder of a control inside the run."""
-    return Path("controls") / bound.id.replace("/", "-")
+    return Path("controls") / re.sub(r"[/:]", "-", bound.id)
 
 
 def student_stage(context: RunContext, teacher: Teacher) -> None:
@@ -146,8 +155,10 @@ def student_stage(context: RunContext, teacher: Teacher) -> None:
         )
     after = [state_digest(member.model) for member in teacher.members if member.is_network]
     if before != after:
+        for seed in recipe.seeds:  # not to be taken for finished when the run is started again
+            (context.folder / "student" / f"seed-{seed}" / RECORD).unlink(missing_ok=True)
         raise StillhouseError(
-            "the teacher changed during distillation",
+            TEACHER_CHANGED,
             where="student stage",
             fix="do not share modules between teacher and student",
         )

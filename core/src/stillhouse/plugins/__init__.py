@@ -64,6 +64,7 @@ from stillhouse.plugins.records import PluginRecord, Status
 from stillhouse.plugins.specs import (
     DatasetSpec,
     HeadSpec,
+    MethodSpec,
     MetricSpec,
     ModelSpec,
     ObjectiveSpec,
@@ -83,6 +84,7 @@ __all__ = [
     "Deprecated",
     "HeadSpec",
     "Manager",
+    "MethodSpec",
     "MetricSpec",
     "ModelSpec",
     "ObjectiveSpec",

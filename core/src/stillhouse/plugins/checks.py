@@ -227,7 +227,7 @@ def _of_component(component: Component) -> Iterator[Planned]:
     yield Planned(id=f"spec[{where}]", verify=lambda: _spec(component))
     yield Planned(id=f"target[{where}]", verify=lambda: _target(component))
     is_file = KINDS[component.kind].given is None
-    verify = _recipe_shape if is_file else _shape
+    verify = _recipe_shape if is_file else check_shape
     yield Planned(id=f"shape[{where}]", verify=lambda: verify(component, _loaded(component)))
     if not is_file:
         yield Planned(id=f"options[{where}]", verify=lambda: _options(component, _loaded(component)))
@@ -288,7 +288,12 @@ def _recipe_shape(component: Component, text: Any) -> None:
         )
 
 
-def _shape(component: Component, target: Any) -> None:
+def check_shape(component: Component, target: Any) -> None:
+    """Hold the signature of a target against its kind.
+
+    Raises:
+        PluginError: it cannot be called as targets of that kind are.
+    """
     if not callable(target):
         raise PluginError(
             f"'{component.spec.target}' is a {type(target).__name__}, not a class or function",

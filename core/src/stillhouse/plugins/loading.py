@@ -127,6 +127,13 @@ def import_file(path: Path) -> ModuleType:
     return module
 
 
+def python_names(folder: Path) -> set[str]:
+    """Top-level modules that a folder brings: itself when it is a package, else the modules and packages in it."""
+    if (folder / "__init__.py").is_file():
+        return {folder.name}
+    return {each.stem for each in folder.glob("*.py")} | {each.parent.name for each in folder.glob("*/__init__.py")}
+
+
 def check_hooks(plugin: Any) -> list[tuple[str, str]]:
     """Hooks that ``plugin`` (a module or an object) implements, in the order of the contract: the name that it uses,
     and the present name, which differ for a hook that was renamed.

@@ -13,6 +13,7 @@ import hashlib
 import importlib
 import os
 import re
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -26,7 +27,15 @@ import stillhouse
 from stillhouse.errors import PluginError, UnknownComponentError, nearest
 from stillhouse.plugins import hookspecs
 from stillhouse.plugins.deprecation import used_fields, warn
-from stillhouse.plugins.loading import Rejected, collect, guarded, import_entry_point, import_file, old_hooks
+from stillhouse.plugins.loading import (
+    Rejected,
+    collect,
+    guarded,
+    import_entry_point,
+    import_file,
+    old_hooks,
+    python_names,
+)
 from stillhouse.plugins.metadata import CORE_DISTRIBUTION, Installed, installed_plugins
 from stillhouse.plugins.records import PluginRecord, Status
 from stillhouse.plugins.registry import Component, Registry
@@ -35,6 +44,7 @@ NAME = re.compile(r"[a-z][a-z0-9_-]*")
 CORE = "core"
 ALLOW = "STILLHOUSE_PLUGINS"
 STRICT = "STILLHOUSE_STRICT_PLUGINS"
+NAMED_ONLY = "it has no hooks; a recipe names what is in it, as in 'use: {module}:Attribute'"
 
 
 class Manager:
@@ -43,7 +53,8 @@ class Manager:
     Args:
         allow: names that may be active; None means all. ``core`` always is.
         disable: names that must not be imported.
-        files: files of hook implementations to load as well, each as the plugin named by the file's stem.
+        files: files of hook implementations to load as well, each as the plugin named by the file's stem; folders are
+            put on the path only.
         path: folders in which distributions are looked for; None means ``sys.path``.
         installed: look for installed plugins at all.
 
@@ -129,8 +140,9 @@ class Manager:
         """
         for record in self._requested:
             if record.status is not Status.ACTIVE:
+                form = "folder" if record.is_folder else "file"
                 raise PluginError(
-                    f"plugin file '{record.location}' is {record.status}: {record.error}",
+                    f"plugin {form} '{record.location}' is {record.status}: {record.error}",
                     where=record.location,
                     fix=record.fix,
                 )
@@ -243,12 +255,17 @@ class Manager:
             )
 
     def add_file(self, file: Path) -> PluginRecord:
-        """Load a file of hook implementations as the plugin named by its stem.
+        """Load a file of hook implementations as the plugin named by its stem; or make what a folder holds importable.
+
+        A file without hooks, and the modules of a folder, bring no components of their own: a recipe names what is in
+        them by ``module:Attribute``. Of a folder nothing is imported before that.
 
         Returns:
             The record; its status says whether the plugin is active.
         """
         path = file.expanduser().absolute()
+        if path.is_dir():
+            return self._add_folder(path)
         record = PluginRecord(name=path.stem, distribution="", version="", location=str(path), status=Status.ACTIVE)
         try:
             with path.open("rb") as content:
@@ -267,6 +284,18 @@ class Manager:
             return self._keep(_failed(record, Status.CONFLICT, f"the name '{path.stem}' is taken", fix))
         return self._load(record, lambda: import_file(path))
 
+    def _add_folder(self, path: Path) -> PluginRecord:
+        record = PluginRecord(name=path.name, distribution="", version="", location=str(path), status=Status.ACTIVE)
+        names = python_names(path)
+        if not names:
+            fix = "give a package, or a folder with Python modules in it"
+            return self._keep(_failed(record, Status.INVALID, "the folder holds no Python module", fix))
+        parent = str(path.parent if names == {path.name} and (path / "__init__.py").exists() else path)
+        # At the end, so that it shadows nothing; spawned workers inherit sys.path.
+        if parent not in sys.path:
+            sys.path.append(parent)
+        return self._keep(replace(record, warnings=(NAMED_ONLY.format(module=min(names)),)))
+
     def _load(self, record: PluginRecord, get_module: Callable[[], Any]) -> PluginRecord:
         """Import the plugin and register all its components, or none."""
         start = time.perf_counter()
@@ -278,7 +307,8 @@ class Manager:
             record = _failed(record, rejected.status, rejected.error, rejected.fix)
             return self._keep(replace(record, load_ms=_since(start)))
         if not specs:
-            record = replace(record, warnings=(*record.warnings, "it brings no components"))
+            note = NAMED_ONLY.format(module=record.name) if record.sha256 else "it brings no components"
+            record = replace(record, warnings=(*record.warnings, note))
         for note in (*old_hooks(module), *used_fields(specs)):
             record = replace(record, warnings=(*record.warnings, note))
             warn(f"plugin '{record.name}' ({record.source}): {note}")

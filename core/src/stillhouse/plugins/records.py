@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 
@@ -30,9 +31,9 @@ class PluginRecord:
 
     Args:
         name: id of the plugin, the prefix of its components' ids.
-        distribution: distribution that brings it; empty for a file given with ``--plugin``.
+        distribution: distribution that brings it; empty for what is given with ``--plugin``.
         version: version of the distribution.
-        location: folder it is imported from, or the file given with ``--plugin``.
+        location: folder it is imported from, or the file or folder given with ``--plugin``.
         editable: installed by ``pip install -e``.
         status: what became of it.
         error: cause, when the status is not active.
@@ -57,6 +58,16 @@ class PluginRecord:
     load_ms: float | None = None
     requires_core: str = ""
     sha256: str = ""
+
+    @property
+    def is_file(self) -> bool:
+        """It is a file that ``--plugin`` named."""
+        return not self.distribution and self.location.endswith(".py")
+
+    @property
+    def is_folder(self) -> bool:
+        """It is a folder that ``--plugin`` named, whose modules a recipe may name."""
+        return not self.distribution and self.location != "" and Path(self.location).is_dir()
 
     @property
     def source(self) -> str:

@@ -104,6 +104,8 @@ class Registry:
             AmbiguousComponentError: a bare name that several plugins have.
         """
         kinds = (kind,) if isinstance(kind, str) else tuple(kind)
+        if ":" in name and "recipe" not in kinds:
+            return self._named(kinds, name)
         found = [each for wanted in kinds for each in self._components if each.kind == wanted and each.id == name]
         if not found and "/" not in name:
             found = [
@@ -127,9 +129,16 @@ class Registry:
             UnknownComponentError: there is none.
             AmbiguousComponentError: a bare name that several plugins have.
         """
+        if ":" in name:
+            return [self._named((), name)]
         kinds = sorted({each.kind for each in self._components})
         first = self.get(kinds, name)
         return [each for each in self.components() if each.id == first.id]
+
+    def _named(self, kinds: Sequence[str], name: str) -> Component:
+        from stillhouse.plugins.named import named_component  # needs what is above this module
+
+        return named_component(kinds, name, self._records)
 
     def _unknown(self, kinds: tuple[str, ...], name: str) -> UnknownComponentError:
         what = f"no {' or '.join(kinds) if len(kinds) <= 2 else 'component'} '{name}'"

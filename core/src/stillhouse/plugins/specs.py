@@ -436,9 +436,11 @@ KINDS: dict[str, ComponentKind] = {
         ComponentKind(spec=StudentSpec, given=1, fields=("student", "controls"), checks="models:plan_model"),
         ComponentKind(spec=HeadSpec, given=1, fields=("head",), checks="judges:plan_head"),
         ComponentKind(spec=ObjectiveSpec, given=0, checks="measures:plan_objective"),
-        ComponentKind(spec=MethodSpec, given=0, fields=("method",)),
+        ComponentKind(spec=MethodSpec, given=0, fields=("method",), checks="methods:plan_method"),
         ComponentKind(spec=MetricSpec, given=0, fields=("metrics",), checks="measures:plan_metric"),
         ComponentKind(spec=RecipeSpec, given=None, checks="recipes:plan_recipe"),
     )
 }
 """Every kind of component, in the order in which plugins list them."""
+NAMED_KINDS = ("teacher", "student", "objective", "method", "metric")
+"""Kinds of which a recipe may name a component by its import target, ``package.module:Attribute``, without a spec."""

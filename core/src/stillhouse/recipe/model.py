@@ -16,7 +16,9 @@ class ComponentRef(BaseModel):
     """A component by id, with its options inline: ``{use: industrial/gru, width: 16}``, or just ``industrial/gru``."""
 
     model_config = ConfigDict(extra="allow")
-    use: Annotated[str, Field(min_length=1, description="id of the component, 'plugin/name'")]
+    use: Annotated[
+        str, Field(min_length=1, description="id of the component, 'plugin/name', or 'package.module:Attribute'")
+    ]
 
     @model_validator(mode="before")
     @classmethod

@@ -7,7 +7,7 @@ from typing import Any
 from stillhouse.errors import StillhouseError
 from stillhouse.plugins.options import options_model
 from stillhouse.plugins.registry import Registry
-from stillhouse.plugins.specs import KINDS
+from stillhouse.plugins.specs import KINDS, NAMED_KINDS, TARGET
 from stillhouse.recipe.model import Recipe
 
 
@@ -58,12 +58,15 @@ def _reference(
             if "$defs" in options:
                 then["$defs"] = options["$defs"]
             cases.append({"if": {"properties": {"use": {"const": component.id}}, "required": ["use"]}, "then": then})
+    known: dict[str, Any] = {"enum": ids}
+    if set(kinds) & set(NAMED_KINDS):  # somebody's own, of which nothing is known before it is imported
+        known = {"anyOf": [known, {"type": "string", "pattern": f"^{TARGET.pattern}$"}]}
     mapping = {
         **{key: value for key, value in plain.items() if key not in ("additionalProperties", "properties")},
         "type": "object",
-        "properties": {**plain["properties"], "use": {"enum": ids}},
+        "properties": {**plain["properties"], "use": known},
         "allOf": cases,
     }
     if required:
         mapping["required"] = ["use"]
-    return {"anyOf": [{"enum": ids}, mapping], "description": plain.get("description", "")}
+    return {"anyOf": [known, mapping], "description": plain.get("description", "")}

@@ -1,0 +1,215 @@
+"""Checks that let a method train a small network through the stages of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeGuard
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+
+from stillhouse.errors import PluginError, StillhouseError
+from stillhouse.kinds import OutputKind
+from stillhouse.methods import Method
+from stillhouse.pipeline import run
+from stillhouse.pipeline.student import TEACHER_CHANGED
+from stillhouse.plugins.checks import Planned, Skipped, label
+from stillhouse.plugins.registry import Component
+from stillhouse.plugins.specs import MethodSpec
+from stillhouse.progress import Reporter, Silent
+from stillhouse.storage import read_tensors
+from stillhouse.testing.isolation import offline, private_store
+from stillhouse.testing.workbench import SYNTHETIC, Workbench
+
+FLAT_KINDS = (
+    OutputKind.MULTICLASS,
+    OutputKind.BINARY,
+    OutputKind.REGRESSION,
+    OutputKind.MULTILABEL,
+    OutputKind.GAUSSIAN,
+)
+"""Output kinds that the core's small network makes, the commonest first."""
+INTERRUPTIONS = 8
+"""How often a training is interrupted at most, at one epoch after the other."""
+MODEL = "model.safetensors"
+
+
+def plan_method(bench: Workbench, component: Component) -> Iterator[Planned]:
+    """``builds``, ``trains``, ``teacher-untouched``, ``same-seed`` and ``resumes``."""
+    methods = _Methods(bench, component)
+    where = label(component)
+    yield Planned(id=f"builds[{where}]", verify=methods.builds)
+    yield Planned(id=f"trains[{where}]", verify=methods.trains)
+    yield Planned(id=f"teacher-untouched[{where}]", verify=methods.teacher_untouched)
+    yield Planned(id=f"same-seed[{where}]", verify=methods.same_seed)
+    yield Planned(id=f"resumes[{where}]", verify=methods.resumes)
+
+
+class Interrupted(Exception):
+    """The training was stopped from outside."""
+
+
+class _Interrupting(Silent):
+    """Stops the student's training at each epoch once, before that epoch is kept."""
+
+    def __init__(self) -> None:
+        self.stopped: set[tuple[Any, ...]] = set()
+
+    def epoch(self, record: Mapping[str, Any]) -> None:
+        """See `Reporter`."""
+        at = (record.get("phase"), record["epoch"])
+        if record["stage"] == "student" and at not in self.stopped and len(self.stopped) < INTERRUPTIONS:
+            self.stopped.add(at)
+            raise Interrupted
+
+
+class _Methods:
+    def __init__(self, bench: Workbench, component: Component) -> None:
+        self._bench, self._component = bench, component
+        self._first: dict[str, Tensor] | Exception | None = None
+        spec = component.spec
+        assert isinstance(spec, MethodSpec)
+        self._spec = spec
+
+    def builds(self) -> None:
+        self._bench.require(self._component, "target", "shape", "options")
+        method = self._component.load()(**self._bench.component_options(self._component))
+        if not isinstance(method, Method):
+            raise PluginError(
+                f"the target made {type(method).__name__}, not a stillhouse.methods.Method",
+                where=self._spec.target,
+                fix="derive the class from stillhouse.methods.Method",
+            )
+
+    def teacher_untouched(self) -> None:
+        first = self._trained()
+        if _is_teacher_changed(first):
+            raise first
+        if isinstance(first, Exception):
+            raise Skipped(f"pointless while trains[{label(self._component)}] fails")
+
+    def trains(self) -> str:
+        first = self._trained()
+        if _is_teacher_changed(first):
+            raise Skipped(f"pointless while teacher-untouched[{label(self._component)}] fails")
+        if isinstance(first, Exception):
+            raise first
+        return f"{len(first)} tensors of weights"
+
+    def same_seed(self) -> None:
+        self._bench.require(self._component, "builds", "teacher-untouched", "trains")
+        with private_store() as folder:
+            self._run(folder / "run", "student")
+            self._compare(folder / "run", "two runs with the same seeds end with different weights")
+
+    def resumes(self) -> str:
+        if not self._spec.resumes:
+            raise Skipped("its spec says resumes=False")
+        self._bench.require(self._component, "builds", "teacher-untouched", "trains", "same-seed")
+        reporter = _Interrupting()
+        # As if every epoch took so long that a checkpoint is due.
+        with private_store() as folder, patch("stillhouse.training.loop.CHECKPOINT_SECONDS", 0.0):
+            while True:
+                try:
+                    self._run(folder / "run", "student", reporter)
+                    break
+                except Interrupted:
+                    continue
+            self._compare(folder / "run", "a run that was interrupted and went on ends with other weights")
+        return f"interrupted {len(reporter.stopped)} times"
+
+    def _trained(self) -> dict[str, Tensor] | Exception:
+        """Weights of the student of a whole run, or what went wrong; tried once."""
+        if self._first is None:
+            self._bench.require(self._component, "builds")
+            try:
+                with private_store() as folder:
+                    self._first = self._train(folder / "run")
+            except Skipped:
+                raise
+            except Exception as error:
+                self._first = error
+        return self._first
+
+    def _train(self, folder: Path) -> dict[str, Tensor]:
+        self._run(folder, "student")
+        weights, baseline = (read_tensors(folder / role / "seed-0" / MODEL) for role in ("student", "baseline"))
+        shapes = [{name: tuple(tensor.shape) for name, tensor in each.items()} for each in (weights, baseline)]
+        if shapes[0] != shapes[1]:
+            odd = sorted(name for name in shapes[0] | shapes[1] if shapes[0].get(name) != shapes[1].get(name))
+            raise PluginError(
+                f"the finished student differs from the baseline in '{odd[0]}': "
+                f"{shapes[0].get(odd[0], 'absent')} and {shapes[1].get(odd[0], 'absent')}",
+                where=self._spec.target,
+                fix="change the architecture in build() or finish(), which the baseline shares, not in train()",
+            )
+        prediction = read_tensors(folder / "student" / "seed-0" / "predictions" / "test.safetensors")["prediction"]
+        if not bool(prediction.isfinite().all()):
+            raise PluginError(
+                "the student's predictions of the test rows are not finite",
+                where=self._spec.target,
+                fix="look for a loss that grows without bound, or weights that were never set",
+            )
+        self._run(folder, "evaluate")  # the method's own figures, too
+        return weights
+
+    def _run(self, folder: Path, stop_after: str, reporter: Reporter | None = None) -> None:
+        with offline():
+            run(
+                self._recipe(),
+                out=folder,
+                stop_after=stop_after,
+                download=False,
+                manager=self._bench.manager,
+                reporter=reporter,
+            )
+
+    def _compare(self, folder: Path, problem: str) -> None:
+        first, weights = self._trained(), read_tensors(folder / "student" / "seed-0" / MODEL)
+        assert not isinstance(first, Exception)
+        for name, tensor in first.items():
+            if not torch.equal(tensor, weights[name]):
+                raise PluginError(
+                    f"{problem}: '{name}'",
+                    where=self._spec.target,
+                    fix="draw what is random from generators seeded with context.seed or context.derived_seed(name), "
+                    "and compute what follows a phase from the weights that it left",
+                )
+
+    def _recipe(self) -> dict[str, Any]:
+        """A run of seconds that the method serves by its spec."""
+        served = [kind for kind in FLAT_KINDS if not self._spec.kinds or kind in self._spec.kinds]
+        if not served or "times" in self._spec.needs:
+            raise Skipped(
+                "the core has no small dataset and network for what the method serves",
+                "test it with stillhouse.testing.run_tiny and a recipe of your own",
+            )
+        network = {"use": "core/mlp", "hidden": [8]}
+        several = [{**network, "seed": 0}, {**network, "seed": 1}]
+        return {
+            "name": "method",
+            "head": f"core/{served[0]}",
+            "dataset": {
+                "use": SYNTHETIC,
+                "kind": str(served[0]),
+                "rows": 160,
+                "unlabelled": 48,
+                "groups": 20 if "groups" in self._spec.needs else 0,
+            },
+            "teacher": {"members": several} if self._spec.several_teachers else network,
+            "student": {"use": "core/mlp", "hidden": [4]},
+            "method": {"use": self._component.id, **(self._bench.given(self._component) or {})},
+            "train": {
+                "teacher": {"epochs": 1, "batch_size": 32},
+                "student": {"epochs": 2, "batch_size": 32, "lr": 0.01},
+            },
+            "evaluate": {"latency_samples": 5, "throughput_batch": 8},
+            "seeds": [0],
+            "device": "cpu",
+        }
+
+
+def _is_teacher_changed(first: dict[str, Tensor] | Exception) -> TypeGuard[StillhouseError]:
+    return isinstance(first, StillhouseError) and first.what == TEACHER_CHANGED
