@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
 import runpy
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -103,6 +107,22 @@ def test_every_choice_of_kinds_is_python(tmp_path: Path) -> None:
             if path.suffix == ".py":
                 compile(text, str(path), "exec")
     assert len(choices) == 2 ** len(KINDS) - 1
+
+
+def test_tests_of_every_kind_are_green(distribution: Any) -> None:
+    """What is written about components, run where the plugin is installed."""
+    places = [str(distribution.source / "src"), str(distribution.folder / "site"), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places), "STILLHOUSE_PLUGINS": "proof"}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_components.py"],
+        cwd=distribution.source,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
 
 
 BARE = Manager(installed=False)
