@@ -23,6 +23,7 @@ RECIPES = (
     "esc10",
     "esc50",
     "digits",
+    "digits-mutual",
     "cifar100",
     "digits-crossmodal",
 )

@@ -74,6 +74,10 @@ def test_features_come_first_and_predictions_second_within_the_students_epochs(
     assert not equal(one["before"], one["after"], "backbone")
     assert one["given"]["select"] == "last"
     assert "select" not in two["given"]
+    # Several processes need a gradient of every parameter, also of the head, which features do not reach.
+    one["learner"].zero_grad()
+    one["learner"](one["context"].splits.train.batch(range(10)), 10)[0].backward()
+    assert float(one["learner"].student.output.weight.grad.abs().max()) == 0
     # The loss of the first stage by hand, with its adapter.
     context, learner = one["context"], one["learner"]
     batch = context.splits.train.batch(range(10))
