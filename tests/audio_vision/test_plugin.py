@@ -25,6 +25,7 @@ RECIPES = (
     "digits",
     "cifar100",
     "digits-crossmodal",
+    "digits-robust",
 )
 
 
