@@ -26,6 +26,7 @@ RECIPES = (
     "digits-mutual",
     "cifar100",
     "digits-crossmodal",
+    "digits-robust",
 )
 
 
