@@ -117,7 +117,7 @@ def test_global_options_are_documented_and_no_command_redefines_one() -> None:
 
 def test_every_module_of_the_core_stands_on_the_architecture_page() -> None:
     rooms = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").partition("## Rooms of the core")[2]
-    table = [line for line in rooms.partition("\nPlugins have the same rooms")[0].splitlines() if line.startswith("| `")]
+    table = [row for row in rooms.partition("\nPlugins have the same")[0].splitlines() if row.startswith("| `")]
     named = [room for line in table for room in re.findall(r"`([a-z_]+)(?:/|\.py)`", line.split("|")[1])]
     source = ROOT / "core" / "src" / "stillhouse"
     modules = {each.stem for each in source.iterdir() if each.suffix == ".py" or (each / "__init__.py").exists()}
