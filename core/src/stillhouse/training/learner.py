@@ -69,8 +69,7 @@ class Supervised(Learner):
 
     def forward(self, batch: Batch, labelled: int) -> tuple[Tensor, TermValues]:
         """See `Learner.forward`; rows without a label are left out."""
-        if len(batch["index"]) > labelled:
-            batch = {name: entry[:labelled] for name, entry in batch.items()}
+        batch = {name: entry[:labelled] for name, entry in batch.items()}
         loss = self._hard_loss(_full_precision(predict(self.student, batch, self.inputs)), batch)
         return loss, {"hard": {"raw": loss.detach(), "weighted": loss.detach()}}
 
