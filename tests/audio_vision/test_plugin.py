@@ -23,8 +23,10 @@ RECIPES = (
     "esc10",
     "esc50",
     "digits",
+    "digits-mutual",
     "cifar100",
     "digits-crossmodal",
+    "digits-robust",
 )
 
 

@@ -160,7 +160,7 @@ def test_an_exported_student_says_what_the_trained_one_says(format: str, turbofa
         (answer,) = session.run(None, {"signal": signal.numpy()})
     else:
         answer = torch.export.load(str(path)).module()(signal).detach().numpy()
-    from stillhouse.deploy import open_model, open_run
+    from stillhouse.deploy.predicting import open_model, open_run
 
     _, info, _, registry = open_run(turbofan)
     trained, _ = open_model(turbofan, model="student", seed=0, info=info, registry=registry)
@@ -193,7 +193,7 @@ def test_export_refuses_unknown_formats_and_estimators(turbofan: Path, tmp_path:
 
 @pytest.mark.plugins
 def test_the_best_seed_is_chosen_on_validation(turbofan: Path) -> None:
-    from stillhouse.deploy import open_model, open_run
+    from stillhouse.deploy.predicting import open_model, open_run
 
     _, info, _, registry = open_run(turbofan)
     _, path = open_model(turbofan, model="student", seed=None, info=info, registry=registry)

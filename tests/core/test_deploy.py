@@ -14,11 +14,11 @@ import torch
 import stillhouse
 from stillhouse import hookimpl
 from stillhouse.cli import main
-from stillhouse.datasets import synthetic
+from stillhouse.components.datasets import synthetic
+from stillhouse.data.readers import ColumnsReader
 from stillhouse.errors import DataError, PluginError
 from stillhouse.plugins.manager import using
 from stillhouse.plugins.specs import DatasetSpec
-from stillhouse.readers import ColumnsReader
 from stillhouse.types import Splits
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from stillhouse.downloads import fetch
+from stillhouse.data.downloads import fetch
 from stillhouse.errors import DataError
 
 CONTENT = b"unit,time,signal\n1,0,0.5\n"

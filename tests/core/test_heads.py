@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from stillhouse.components.metrics import ece
 from stillhouse.errors import DataError, IncompatibleError, OptionError, TrainingError
 from stillhouse.heads import Binary, Gaussian, Multiclass, Multilabel, Regression, Segmentation, Sequence
-from stillhouse.metrics import ece
 from stillhouse.types import DataInfo, TensorSpec
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -112,3 +113,17 @@ def test_global_options_are_documented_and_no_command_redefines_one() -> None:
     for name, command in COMMANDS.items():
         declared = {option for parameter in command.params for option in parameter.opts}
         assert not declared & {*FLAGS, *VALUES}, f"{' '.join(name)} redefines a global option"
+
+
+def test_every_module_of_the_core_stands_on_the_architecture_page() -> None:
+    rooms = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").partition("## Rooms of the core")[2]
+    table = [
+        line for line in rooms.partition("\nPlugins have the same rooms")[0].splitlines() if line.startswith("| `")
+    ]
+    named = [room for line in table for room in re.findall(r"`([a-z_]+)(?:/|\.py)`", line.split("|")[1])]
+    source = ROOT / "core" / "src" / "stillhouse"
+    modules = {each.stem for each in source.iterdir() if each.suffix == ".py" or (each / "__init__.py").exists()}
+    assert sorted(named) == sorted(modules - {"__init__", "__main__"})
+    lint = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"][0]
+    layers = [part for layer in lint["layers"] for part in layer.split(" | ")]
+    assert sorted(layers) == sorted(named)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from stillhouse import heads, models, trees
-from stillhouse.datasets import synthetic
+from stillhouse import heads
+from stillhouse.components import models, trees
+from stillhouse.components.datasets import synthetic
 from stillhouse.errors import IncompatibleError, OptionError
 from stillhouse.kinds import ALL_KINDS, OutputKind
 from stillhouse.types import DataContext, DataInfo, Task, TensorSpec

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import stillhouse
-from stillhouse.builtin import stillhouse_objectives
+from stillhouse.components.builtin import stillhouse_objectives
 from stillhouse.errors import OptionError, TrainingError
 from stillhouse.kinds import SEGMENTATION_IGNORE
 from stillhouse.objectives import (

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 import stillhouse
 from stillhouse import hookimpl
-from stillhouse.deploy import open_run
+from stillhouse.deploy.predicting import open_run
 from stillhouse.errors import (
     DataError,
     IncompatibleError,

@@ -338,6 +338,6 @@ def test_folder_that_brings_nothing_or_the_name_of_another_package(tmp_path: Pat
 
 
 def test_installed_function_needs_no_plugin() -> None:
-    component = Manager(installed=False).registry.get("student", "stillhouse.models:linear")
+    component = Manager(installed=False).registry.get("student", "stillhouse.components.models:linear")
     assert component.spec.name == "linear"
     assert component.plugin.sha256

@@ -20,7 +20,7 @@ from stillhouse.errors import (
     StillhouseError,
     UnknownComponentError,
 )
-from stillhouse.pipeline import resolved_yaml
+from stillhouse.pipeline.folder import resolved_yaml
 from stillhouse.plugins.manager import Manager
 from stillhouse.recipe import Recipe, recipe_schema, resolve
 from stillhouse.recipe.read import apply_overrides, read_recipe
@@ -96,6 +96,27 @@ def test_a_good_recipe_is_resolved_with_defaults(registry: Any, tmp_path: Path) 
             "linaer",
             "line 6",
             "schedule",
+        ),
+        (
+            ("{use: soft, temperature: 4}", "{use: soft, temperature: 0}"),
+            OptionError,
+            "temperature must be above 0",
+            "line 8",
+            "schedule",
+        ),
+        (
+            ("{use: soft, temperature: 4}", "{use: soft, temperature: {schedule: linear, start: 4, end: -1}}"),
+            OptionError,
+            "temperature must be above 0, not -1",
+            "line 8",
+            "schedule",
+        ),
+        (
+            ("{use: soft, temperature: 4}", "{use: soft, weight: {schedule: linear, start: 1, end: -1}}"),
+            RecipeError,
+            "weight must be at least 0 throughout the run",
+            "line 8",
+            "",
         ),
         (("seeds: [0, 1]", "seeds: [0, 0]"), RecipeError, "seeds must differ", "line 12", ""),
         (("seeds: [0, 1]", "seeds: [0, 1]\nseeds: [2]"), RecipeError, "'seeds' is given twice", "line 13", ""),

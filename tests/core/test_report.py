@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from stillhouse.errors import RunFolderError
 from stillhouse.evaluation.report import format as fmt
 from stillhouse.evaluation.report import write_report
+from stillhouse.evaluation.report.read import Run
 from stillhouse.evaluation.statistics import ci95, verdict
 from stillhouse.heads import Regression
 from stillhouse.types import DataInfo, ReportFigure, TensorSpec
@@ -496,3 +497,22 @@ def test_broken_line_of_metrics_is_named(folder):
 )
 def test_numbers_read_well(shown, expected):
     assert shown == expected
+
+
+def test_epochs_of_a_student_that_is_trained_in_phases_follow_each_other(tmp_path: Path) -> None:
+    lines = [
+        {
+            "stage": "student",
+            "seed": seed,
+            "phase": phase,
+            "epoch": epoch,
+            "val": {"accuracy": 0.1 * number + seed},
+            "train": {"terms": {"hard": {"raw": 1.0, "weighted": 1.0}}},
+        }
+        for seed in (0, 1)
+        for number, (phase, epoch) in enumerate([("stage-1", 0), ("stage-1", 1), ("stage-2", 0), ("stage-2", 1)])
+    ]
+    run = Run(tmp_path, {"primary_metric": {"name": "accuracy"}}, {}, lines, "")
+    expected = [[(number, 0.1 * number + seed) for number in range(4)] for seed in (0, 1)]
+    assert run.curves() == {"student": expected}
+    assert [epoch for epoch, _ in run.shares()["hard"]] == [0, 1, 2, 3]

@@ -64,6 +64,17 @@ def test_progress_outside_the_run_is_clamped() -> None:
     assert schedule.value(1.0000001) == 2.0
 
 
+@given(start=st.floats(-10, 10), end=st.floats(-10, 10), shape=st.sampled_from(["linear", "cosine", "warmup"]))
+def test_a_schedule_within_bounds_at_both_ends_is_so_throughout(start: float, end: float, shape: Any) -> None:
+    schedule = parse_schedule({"schedule": shape, "start": start, "end": end})
+    if 0 <= start <= 5 and 0 <= end <= 5:
+        schedule.require("alpha", least=0, most=5)
+        assert all(-1e-9 <= schedule.value(step / 10) <= 5 + 1e-9 for step in range(11))
+    else:
+        with pytest.raises(ValueError, match=r"alpha must be in \[0, 5\] throughout the run"):
+            schedule.require("alpha", least=0, most=5)
+
+
 def test_a_schedule_passes_through() -> None:
     schedule = Schedule(schedule="cosine", start=1.0, end=2.0)
     assert parse_schedule(schedule) is schedule

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from stillhouse.data.folders import class_folders
+from stillhouse.data.splitting import fold_positions, split_groups, split_rows
 from stillhouse.errors import DataError, IncompatibleError, LeakageError, OptionError
-from stillhouse.folders import class_folders
 from stillhouse.kinds import OutputKind
-from stillhouse.splitting import fold_positions, split_groups, split_rows
 from stillhouse.types import TensorSplit
 
 FRACTIONS = {"val": 0.2, "test": 0.3}

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from stillhouse import tables
+from stillhouse.data import tables
+from stillhouse.data.readers import ColumnsReader
 from stillhouse.errors import DataError, MissingDependencyError
-from stillhouse.readers import ColumnsReader
 
 finite = st.floats(-1e9, 1e9, allow_nan=False).map(lambda value: round(value, 6))
 

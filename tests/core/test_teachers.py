@@ -11,9 +11,9 @@ from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.tree import DecisionTreeClassifier
 from torch import Tensor, nn
 
+from stillhouse.data.splitting import fold_positions
 from stillhouse.errors import IncompatibleError, RunFolderError, TrainingError
 from stillhouse.kinds import OutputKind
-from stillhouse.splitting import fold_positions
 from stillhouse.teachers import CachedTeacher, EnsembleTeacher, EstimatorTeacher, LiveTeacher, write_cache
 from stillhouse.types import Batch, Outputs, TensorSplit
 

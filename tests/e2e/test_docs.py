@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,7 @@ def test_the_run_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
 
 
 def test_one_file_of_hooks_brings_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (code,) = [block for block in blocks("own.md", "python") if "hookimpl" in block]
+    (code,) = [block for block in blocks("own.md", "python") if "stillhouse_students" in block]
     file = tmp_path / "my_domain.py"
     file.write_text(code)
     monkeypatch.chdir(tmp_path)
@@ -60,6 +62,19 @@ def test_one_file_of_hooks_brings_a_model(tmp_path: Path, monkeypatch: pytest.Mo
     assert main([*command, *tiny, "--out", "run", "--quiet"]) == 0
     manifest = yaml.safe_load((tmp_path / "run" / "manifest.json").read_text())
     assert len(manifest["components"]["student"]["sha256"]) == 64
+
+
+def test_one_file_of_hooks_brings_a_teacher_that_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = [block for block in blocks("own.md", "python") if "stillhouse_teachers" in block]
+    (command,) = [block for block in blocks("own.md", "console") if "my_rules/threshold" in block]
+    (tmp_path / "my_rules.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    _, *words = shlex.split(command.removeprefix("$ ").replace("\\\n", " "))
+    tiny = ["--set", "train.student.epochs=1", "--set", "evaluate.latency_samples=20", "--seeds", "0"]
+    assert main([*words, *tiny, "--out", "run", "--quiet"]) == 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["teacher"]["component"] == "my_rules/threshold"
+    assert summary["teacher"]["parameters"] is None
 
 
 @pytest.mark.parametrize("page", ["recipes.md", "own.md", "industrial.md"])

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
+from stillhouse.components.trees import random_forest
 from stillhouse.errors import OptionError
 from stillhouse.kinds import OutputKind
 from stillhouse.teachers.estimator import estimator_prediction
 from stillhouse.training.estimators import fit_distilled, fit_hard
-from stillhouse.trees import random_forest
 from stillhouse.types import DataInfo, Task, TensorSpec
 from stillhouse_finance.rules import logistic_rules, tree_rules
 from stillhouse_finance.students import decision_tree, logistic, mlp

@@ -18,7 +18,7 @@ from stillhouse.recipe import resolve
 from stillhouse.testing import run_tiny
 from stillhouse.testing.plan import Plan
 
-RECIPES = ("fraud-demo", "fraud-handbook", "fraud-rules", "tabular", "vix")
+RECIPES = ("fraud-demo", "fraud-born-again", "fraud-handbook", "fraud-rules", "tabular", "vix")
 QUICK = ["evaluate.latency_samples=5", "evaluate.throughput_batch=8"]
 
 

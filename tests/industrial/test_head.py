@@ -96,3 +96,13 @@ def test_figures_are_drawn_with_a_panel_for_each_model(models):
 def test_figures_survive_a_single_row():
     drawn = head().figures({"student": torch.tensor([[3.0]])}, {"target": torch.tensor([0.0])})
     assert len(drawn) == 2
+
+
+@pytest.mark.parametrize("loss", ["mse", "huber"])
+def test_rows_are_weighted_where_the_batch_says_so(loss):
+    judge, prediction, target = head(loss=loss), torch.tensor([[10.0], [80.0], [0.0]]), torch.tensor([12.0, 20.0, 0.5])
+    alone = [float(judge.hard_loss(prediction[[row]], {"target": target[[row]]})) for row in range(3)]
+    weight = torch.tensor([3.0, 0.0, 1.0])
+    weighted = judge.hard_loss(prediction, {"target": target, "weight": weight})
+    assert float(weighted) == pytest.approx((3 * alone[0] + alone[2]) / 4)
+    assert float(judge.hard_loss(prediction, {"target": target})) == pytest.approx(sum(alone) / 3)

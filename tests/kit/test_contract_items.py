@@ -164,7 +164,7 @@ class Hooks:
 
     @stillhouse.hookimpl
     def stillhouse_students(self) -> list[StudentSpec]:
-        return [StudentSpec(name="thin", target="stillhouse.models:mlp", summary="A thin network")]
+        return [StudentSpec(name="thin", target="stillhouse.components.models:mlp", summary="A thin network")]
 
 
 class Misspelt:

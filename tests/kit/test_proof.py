@@ -55,7 +55,7 @@ class Rows:
 """
 WITH_READER = {
     f"{SOURCE}/reader.py": [("", READER)],
-    PLUGIN: [("stillhouse.readers:ColumnsReader", f"{PACKAGE}.reader:Rows")],
+    PLUGIN: [("stillhouse.data.readers:ColumnsReader", f"{PACKAGE}.reader:Rows")],
     DATASETS: [
         ("        reader=ColumnsReader(", "        reader=Rows(['x']) or ColumnsReader("),
         ("\nCLASSES = (", f"\nfrom {PACKAGE}.reader import Rows\n\nCLASSES = ("),
@@ -84,7 +84,7 @@ _genuine = importlib.import_module
 
 def _import_module(name, package=None):
     module = _genuine(name, package)
-    if name == "stillhouse.models":
+    if name == "stillhouse.components.models":
         module.mlp.__kwdefaults__["dropout"] = 0.5
     return module
 
@@ -197,7 +197,7 @@ CASES = [
     Bad(
         "data[dataset:proof/example]",
         "the spec names no reader",
-        {PLUGIN: [('        reader="stillhouse.readers:ColumnsReader",\n', "")]},
+        {PLUGIN: [('        reader="stillhouse.data.readers:ColumnsReader",\n', "")]},
     ),
     Bad(
         "loss[head:proof/classes]",

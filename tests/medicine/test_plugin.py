@@ -19,7 +19,7 @@ from stillhouse.testing.tiny import run_tiny
 from stillhouse_medicine.datasets.medmnist import medmnist
 from stillhouse_medicine.datasets.vqa_rad import vqa_rad
 
-RECIPES = ("vqa-demo", "vqa-rad", "pneumonia", "segmentation-demo", "diagnosis-demo")
+RECIPES = ("vqa-demo", "vqa-rad", "pneumonia", "pneumonia-robust", "segmentation-demo", "diagnosis-demo")
 QUICK = ["evaluate.latency_samples=5", "evaluate.throughput_batch=8"]
 
 

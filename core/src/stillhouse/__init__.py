@@ -19,13 +19,13 @@ _LAZY = {
     "run": "stillhouse.pipeline",
     "distill": "stillhouse.training.distill",
     "Recipe": "stillhouse.recipe",
-    "predict": "stillhouse.deploy",
-    "export": "stillhouse.exporting",
+    "predict": "stillhouse.deploy.predicting",
+    "export": "stillhouse.deploy.exporting",
 }
 
 if TYPE_CHECKING:
-    from stillhouse.deploy import predict
-    from stillhouse.exporting import export
+    from stillhouse.deploy.exporting import export
+    from stillhouse.deploy.predicting import predict
     from stillhouse.pipeline import run
     from stillhouse.recipe import Recipe
     from stillhouse.training.distill import distill

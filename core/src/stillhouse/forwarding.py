@@ -72,7 +72,7 @@ def prediction_of(output: Any) -> Tensor:
         IncompatibleError: there is no tensor in it.
     """
     if isinstance(output, Tensor):
-        return output  # and asked for nothing: torch before 2.6 cannot export `hasattr` of a tensor
+        return output  # first, since the exporter of torch 2.6 cannot follow the questions below
     if hasattr(output, "logits"):
         output = output.logits
     if isinstance(output, tuple | list) and output:

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from stillhouse.errors import IncompatibleError, OptionError, RunFolderError
-from stillhouse.forwarding import accepted_inputs, in_order, predict, predict_split
+from stillhouse.forwarding import accepted_inputs, in_order, predict, predict_split, to_device
 from stillhouse.kinds import OutputKind
 from stillhouse.plugins.options import options_of
 from stillhouse.plugins.registry import Component, Registry
-from stillhouse.plugins.specs import ModelSpec, load_target
+from stillhouse.plugins.specs import ModelSpec, TeacherSpec, load_target
 from stillhouse.storage import RULES, read_json, read_weights, replacing, write_json, write_text, write_weights
-from stillhouse.teachers import EstimatorTeacher, LiveTeacher, TeacherSource
+from stillhouse.teachers import AskedTeacher, EstimatorTeacher, LiveTeacher, TeacherSource
 from stillhouse.teachers.estimator import estimator_prediction
 from stillhouse.types import Batch, DataInfo, Estimator, Split, Task
 
@@ -35,7 +35,7 @@ class Trained:
         component: what it was built from.
         options: its options.
         task: inputs and outputs that it was built for.
-        model: the ``nn.Module`` or the estimator.
+        model: the ``nn.Module``, the estimator, or the teacher source that is asked.
         inputs: batch entries that a network is called with.
         features: from a batch to an estimator's ``[B, F]`` array.
     """
@@ -52,16 +52,27 @@ class Trained:
         """An ``nn.Module``, trained by gradient steps."""
         return isinstance(self.model, nn.Module)
 
+    @property
+    def is_asked(self) -> bool:
+        """A teacher source of its own: nothing to train, save or time."""
+        return is_asked(self.component)
+
     def source(self, *, taps: Sequence[str] = ()) -> TeacherSource:
         """The model as a teacher source."""
         if self.is_network:
             return LiveTeacher(self.model, inputs=self.inputs, taps=taps)
+        if self.is_asked:
+            asked: TeacherSource = self.model
+            return asked
         return EstimatorTeacher(self.model, features=self.features, kind=self.task.kind, outputs=self.task.outputs)
 
     def predict(self, split: Split, device: torch.device) -> Tensor:
         """Predictions for all rows in order, float32 on the CPU."""
         if self.is_network:
             return predict_split(self.model, split, self.inputs, device)
+        if self.is_asked:
+            answers = [self.model(to_device(batch, device)).prediction for batch in in_order(split)]
+            return torch.cat([answer.float().cpu() for answer in answers])
         parts = [self.features(batch) for batch in in_order(split)]
         return estimator_prediction(self.model, np.concatenate(parts), self.task.kind, self.task.outputs)
 
@@ -70,6 +81,9 @@ class Trained:
         if self.is_network:
             with torch.inference_mode():
                 return predict(self.model, batch, self.inputs)
+        if self.is_asked:
+            answer: Tensor = self.model(batch).prediction
+            return answer
         return estimator_prediction(self.model, self.features(batch), self.task.kind, self.task.outputs)
 
     def save(self, folder: Path) -> None:
@@ -98,11 +112,17 @@ class Trained:
         )
 
 
+def is_asked(component: Component) -> bool:
+    """The component is a teacher that is asked as it is, see `stillhouse.teachers.AskedTeacher`."""
+    return isinstance(component.spec, TeacherSpec) and component.spec.asked
+
+
 def build(component: Component, options: Mapping[str, Any], task: Task) -> Trained:
     """Make an untrained model; its weights are a function of ``task.seed`` alone.
 
     Raises:
-        IncompatibleError: the target made neither a module nor an estimator, or its inputs are not the dataset's.
+        IncompatibleError: the target made neither a module nor an estimator (a teacher source, where the spec says
+            ``asked``), or its inputs are not the dataset's.
         MissingDependencyError: a package that it needs is not installed.
         OptionError: it cannot be built with the options that were chosen.
     """
@@ -123,7 +143,10 @@ def build(component: Component, options: Mapping[str, Any], task: Task) -> Train
             where=component.id,
             fix=f"correct the options; `stillhouse show {component.id}` tells them",
         ) from error
-    if isinstance(model, nn.Module):
+    if is_asked(component) or (isinstance(model, AskedTeacher) and not isinstance(model, nn.Module | Estimator)):
+        _check_asked(component, model)
+        inputs: tuple[str, ...] = ()
+    elif isinstance(model, nn.Module):
         inputs = accepted_inputs(model, task.info, declared=spec.inputs, who=f"'{component.id}'")
     elif isinstance(model, Estimator):
         inputs = spec.inputs or tuple(task.inputs)
@@ -135,6 +158,21 @@ def build(component: Component, options: Mapping[str, Any], task: Task) -> Train
         )
     features = load_target(spec.features, who=component.id) if spec.features else _Flatten(inputs)
     return Trained(component=component, options=options, task=task, model=model, inputs=inputs, features=features)
+
+
+def _check_asked(component: Component, model: Any) -> None:
+    if not is_asked(component):
+        raise IncompatibleError(
+            f"'{component.id}' made a teacher source, which cannot be trained",
+            where=component.spec.target,
+            fix="register it as TeacherSpec(..., asked=True)",
+        )
+    if not callable(model) or not isinstance(getattr(model, "revision", None), str):
+        raise IncompatibleError(
+            f"'{component.id}' made {type(model).__name__}, and its spec promises a teacher source",
+            where=component.spec.target,
+            fix="return an object with __call__(batch) -> Outputs and a text `revision`, or leave `asked` out",
+        )
 
 
 def load(folder: Path, registry: Registry, info: DataInfo) -> Trained:

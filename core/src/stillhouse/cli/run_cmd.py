@@ -131,7 +131,7 @@ def _print_result(summary: dict[str, Any], report: Path | None) -> None:
             role,
             quality,
             _count(model["parameters"]),
-            f"{model['latency_ms']['p50']:.3g} ms",
+            f"{model['latency_ms']['p50']:.3g} ms" if model["latency_ms"] is not None else "?",
             _bytes(model["bytes"]),
             note,
         )
@@ -171,7 +171,9 @@ def _count(value: int | None) -> str:
     return str(value)
 
 
-def _bytes(value: int) -> str:
+def _bytes(value: int | None) -> str:
+    if value is None:
+        return "?"
     return f"{value / 1e6:.3g} MB" if value >= 1e6 else f"{value / 1e3:.3g} kB"
 
 
@@ -214,8 +216,8 @@ def predict(
 ) -> None:
     """Predict new data with a run's student."""
     manager = get_manager(ctx)
-    from stillhouse.deploy import predict as predict_file
-    from stillhouse.deploy import write_csv
+    from stillhouse.deploy.predicting import predict as predict_file
+    from stillhouse.deploy.predicting import write_csv
     from stillhouse.progress import collect_warnings
 
     with collect_warnings() as said:
@@ -241,7 +243,7 @@ def export(
 ) -> None:
     """Export a run's student and check that the file says what the model says."""
     manager = get_manager(ctx)
-    from stillhouse.exporting import export as export_student
+    from stillhouse.deploy.exporting import export as export_student
 
     path = export_student(run, format=format, out=out, seed=seed, manager=manager)
     print_lines(f"wrote {path} and {path.name}.json; outputs checked against the model")

@@ -18,6 +18,16 @@ class Method:
     and `MethodContext.fit`, so that a run repeats to the bit.
     """
 
+    def check(self, context: MethodContext) -> None:
+        """Called once before anything is trained, for options that do not fit the recipe or its student.
+
+        Args:
+            context: what the framework gives, for the first seed; there is no teacher yet.
+
+        Raises:
+            StillhouseError: what is wrong, where, and how to fix it.
+        """
+
     def build(self, context: MethodContext) -> Trained:
         """The model to train: the recipe's student with its initial weights, or what is made of it (cut, wrapped)."""
         return context.build()

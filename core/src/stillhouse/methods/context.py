@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from stillhouse.recipe.check import Bound, BoundTerm
 from stillhouse.recipe.model import TrainConfig
 from stillhouse.storage import read_json, read_tensors, write_json, write_tensors
 from stillhouse.teachers import EnsembleTeacher, StoredTeacher, TeacherSource
+from stillhouse.teachers.ensemble import combine
 from stillhouse.trained import Trained, build
 from stillhouse.training.learner import Distillation, Learner, Supervised
 from stillhouse.training.loop import Fit, fit
@@ -28,6 +30,9 @@ from stillhouse.types import Head, Split, Splits, Task
 
 PHASES = "phases"
 """Folder of the finished phases of a model that is in training."""
+
+KEPT = "kept"
+"""Folder of models that a method keeps beside the deployed student."""
 
 
 class _Unset:
@@ -54,6 +59,7 @@ class MethodContext:
         folder: of this student; phases and checkpoints are kept there while it is in training.
         teacher_source: the recipe's teacher as a source, by tapped modules and whether its members are wanted.
         bind: a component of the recipe by kind and reference (``{"use": id, **options}``), checked.
+        load: a model from the folder that it was saved in.
         warn: tells the user something, once.
         history: records of all epochs so far.
         notes: what `note` kept.
@@ -74,6 +80,7 @@ class MethodContext:
     folder: Path
     teacher_source: Callable[[Sequence[str], bool], TeacherSource]
     bind: Callable[[str, Any], Bound]
+    load: Callable[[Path], Trained]
     warn: Callable[[str], None]
     history: list[dict[str, Any]] = field(default_factory=list)
     notes: dict[str, Any] = field(default_factory=dict)
@@ -269,6 +276,42 @@ class MethodContext:
         """The head's metrics of predictions of a split, ``"val"`` or ``"test"`` (in `Method.evaluate` only)."""
         rows = self.splits.named()[split].columns(["target", "index", *self.head.row_entries()])
         return self.head.evaluate(prediction, rows)
+
+    def keep(self, name: str, model: Trained) -> None:
+        """Save a finished model beside the student, for `kept`: phases are removed when the student is finished.
+
+        Args:
+            name: of the model; a file name.
+            model: what to save.
+        """
+        if self.accelerator.is_main_process:
+            model.save(self.folder / KEPT / name)
+
+    def kept(self) -> dict[str, Trained]:
+        """The models that `keep` saved, by name, on the run's device."""
+        models = {path.parent.name: self.load(path.parent) for path in sorted(self.folder.glob(f"{KEPT}/*/model.json"))}
+        for model in models.values():
+            if model.is_network:
+                model.model.to(self.device)
+        return models
+
+    def compare(self, models: Mapping[str, Trained], split: str) -> dict[str, float]:
+        """The head's primary metric of several models, by name, and of their ``"ensemble"``: the mean of what they
+        predict, each with the same weight.
+
+        Args:
+            models: by name.
+            split: ``"val"``, or ``"test"`` (in `Method.evaluate` only).
+        """
+        rows = self.splits.named()[split]
+        predictions = {name: model.predict(rows, self.device) for name, model in models.items()}
+        predictions["ensemble"] = combine(list(predictions.values()), [1 / len(models)] * len(models), self.head.kind)
+        return {name: self.judge(split, each)[self.head.primary] for name, each in predictions.items()}
+
+    def best(self, values: Mapping[str, float]) -> str:
+        """The name with the best value of the primary metric; the first of equals."""
+        sign = 1 if self.head.higher_is_better else -1
+        return max(values, key=lambda name: sign * values[name] if math.isfinite(values[name]) else -math.inf)
 
     def note(self, **facts: Any) -> None:
         """Keep facts about this training (chosen peer, rows dropped) for the summary and the report; JSON-ready."""

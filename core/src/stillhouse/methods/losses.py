@@ -49,7 +49,7 @@ def make_terms(
         if each.student is not None and each.teacher is not None:
             if teacher is None or not teacher.is_network:
                 raise IncompatibleError(
-                    "an estimator has no modules to tap",
+                    "a teacher that is not a network has no modules to tap",
                     where=f"objectives.soft.{position}",
                     fix="use a network as teacher",
                 )

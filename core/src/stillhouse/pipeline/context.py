@@ -16,7 +16,7 @@ from stillhouse.pipeline.stages import component_identity, platform_identity
 from stillhouse.plugins.registry import Registry
 from stillhouse.progress import Reporter
 from stillhouse.recipe.check import Bound, ResolvedRecipe, bind
-from stillhouse.recipe.model import ComponentRef
+from stillhouse.recipe.model import ComponentRef, SoftTerm
 from stillhouse.storage import write_tensors
 from stillhouse.trained import Trained
 from stillhouse.types import Batch, Head, Split, Splits, Task
@@ -99,7 +99,8 @@ class RunContext:
 
     def bind(self, kind: str, reference: Any) -> Bound:
         """A component by kind and reference (an id, or ``{"use": id, **options}``), options checked."""
-        return bind(self.registry, kind, ComponentRef.model_validate(reference))
+        model = SoftTerm if kind == "objective" else ComponentRef
+        return bind(self.registry, kind, model.model_validate(reference))
 
     def judged_rows(self, split: Split) -> Batch:
         """Entries of a split that metrics need, without the inputs."""

@@ -93,13 +93,16 @@ def _measure(context: RunContext, teacher: Teacher, student: Trained) -> dict[st
         one = to_device(split.batch([0]), context.device)
         rows = [position % len(split) for position in range(config.throughput_batch)]
         many = to_device(split.batch(rows), context.device)
-        raw = latency({"teacher": teacher.call, "student": student.call}, one, many, samples=config.latency_samples)
+        # A teacher that is asked (a service, say) costs what others charge for it.
+        asked = any(member.is_asked for member in teacher.members)
+        timed = {"student": student.call} if asked else {"teacher": teacher.call, "student": student.call}
+        raw = latency(timed, one, many, samples=config.latency_samples)
         raw["flops"] = {
             "teacher": _flops(teacher.members, one),
             "student": _flops([student], one),
         }
         raw["parameters"] = {
-            "teacher": parameters([member.model for member in teacher.members]),
+            "teacher": None if asked else parameters([member.model for member in teacher.members]),
             "student": parameters(student.model),
         }
         return raw
@@ -118,7 +121,7 @@ def summarise_run(
 ) -> dict[str, Any]:
     """``summary.json``, schema 1, from the files of the run folder and the raw timings."""
     recipe, head, info, folder = context.resolved.recipe, context.head, context.splits.info, context.folder
-    timed = summarise(raw)
+    timed = {"teacher": {"latency_ms": None, "throughput_per_s": None}, **summarise(raw)}
 
     def cost(name: str, files: int | None) -> dict[str, Any]:
         return {
@@ -132,9 +135,11 @@ def summarise_run(
     student_bytes = model_bytes(folder / "student" / f"seed-{recipe.seeds[0]}")
     baseline = seed_figures(context, folder / "baseline")
     distilled = seed_figures(context, folder / "student")
-    teacher_bytes = sum(
+    teacher_bytes: int | None = sum(
         model_bytes(path) for path in sorted((folder / "teacher").glob("member-*")) if "fold" not in path.name
     )
+    if any(member.is_asked for member in teacher.members):
+        teacher_bytes = None
     if recipe.teacher.checkpoint is not None:
         teacher_bytes = model_bytes(context.resolved.base / recipe.teacher.checkpoint)
     _warn_of_weak_teacher(context, teacher_metrics["test"][head.primary], baseline["mean"])
@@ -146,7 +151,7 @@ def summarise_run(
         student=distilled["per_seed"][head.primary],
         teacher_parameters=raw["parameters"]["teacher"],
         student_parameters=raw["parameters"]["student"],
-        teacher_p50_ms=timed["teacher"]["latency_ms"]["p50"],
+        teacher_p50_ms=(timed["teacher"]["latency_ms"] or {}).get("p50"),
         student_p50_ms=timed["student"]["latency_ms"]["p50"],
         unit=info.unit if head.kind in ("regression", "gaussian") else "",
         simulated=info.simulated,

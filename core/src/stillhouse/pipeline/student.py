@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from stillhouse.errors import IncompatibleError, StillhouseError
+from stillhouse.errors import IncompatibleError, OptionError, StillhouseError
 from stillhouse.methods import Method, MethodContext
 from stillhouse.pipeline.context import RunContext
 from stillhouse.pipeline.stages import RECORD, component_identity
@@ -16,7 +16,7 @@ from stillhouse.pipeline.teacher import Teacher, signal
 from stillhouse.pipeline.units import train_hard, unit
 from stillhouse.recipe.check import Bound
 from stillhouse.storage import state_digest, write_json
-from stillhouse.trained import Trained
+from stillhouse.trained import Trained, load
 
 FACTS = "method.json"
 """What a method noted about the training of one student, beside its weights."""
@@ -28,10 +28,17 @@ def make_method(context: RunContext) -> Method:
     """The recipe's method.
 
     Raises:
-        IncompatibleError: its target made something else.
+        OptionError: it cannot be made with its options.
     """
     bound = context.resolved.method
-    method = bound.component.load()(**bound.options)
+    try:
+        method = bound.component.load()(**bound.options)
+    except ValueError as error:
+        raise OptionError(
+            f"method '{bound.id}': {error}",
+            where="method",
+            fix=f"correct the options; `stillhouse show {bound.id}` tells them",
+        ) from error
     if not isinstance(method, Method):
         raise IncompatibleError(
             f"method '{bound.id}' made {type(method).__name__}, not a stillhouse.methods.Method",
@@ -39,6 +46,19 @@ def make_method(context: RunContext) -> Method:
             fix="derive the class from stillhouse.methods.Method",
         )
     return method
+
+
+def check_method(context: RunContext) -> None:
+    """Let the recipe's method look at the recipe before anything is trained.
+
+    Raises:
+        StillhouseError: whatever it finds wrong.
+    """
+    seed = context.resolved.recipe.seeds[0]
+    folder = context.folder / "student" / f"seed-{seed}"
+    make_method(context).check(
+        method_context(context, context.resolved.student, None, seed=seed, label="student", tags={}, folder=folder)
+    )
 
 
 def baseline_stage(context: RunContext) -> None:
@@ -181,6 +201,7 @@ def method_context(
         folder=folder,
         teacher_source=lambda taps, members: signal(context, _present(teacher), taps, members=members),
         bind=context.bind,
+        load=lambda path: load(path, context.registry, context.splits.info),
         warn=context.warn,
     )
 
@@ -188,8 +209,8 @@ def method_context(
 def _present(teacher: Teacher | None) -> Teacher:
     if teacher is None:
         raise StillhouseError(
-            "the baseline has no teacher",
+            "there is no teacher yet",
             where="method",
-            fix="build and finish of a method must not ask for the teacher",
+            fix="check, build and finish of a method must not ask for the teacher",
         )
     return teacher

@@ -12,17 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stillhouse.data.splitting import fold_positions
 from stillhouse.errors import IncompatibleError
 from stillhouse.kinds import OutputKind
 from stillhouse.pipeline.context import RunContext
 from stillhouse.pipeline.stages import facts, finish, why_stale
 from stillhouse.pipeline.units import member_seed, train_hard, unit
-from stillhouse.splitting import fold_positions
-from stillhouse.storage import digest, read_json
+from stillhouse.storage import digest, read_json, read_tensors
 from stillhouse.teachers import CachedTeacher, EnsembleTeacher, StoredTeacher, TeacherSource, write_cache
 from stillhouse.teachers.cached import cache_key
 from stillhouse.teachers.ensemble import combine
-from stillhouse.trained import Trained, build, load
+from stillhouse.trained import Trained, build, is_asked, load
 from stillhouse.types import Batch, Split, SubsetSplit
 
 OVERFIT = 3.0
@@ -63,6 +63,8 @@ def teacher_stage(context: RunContext) -> Teacher:
     for position in range(len(context.resolved.teachers)):
         if recipe.teacher.checkpoint is not None:
             trained, key = _from_checkpoint(context, context.resolved.base / recipe.teacher.checkpoint)
+        elif is_asked(context.resolved.teachers[position].component):
+            trained, key = _asked(context, position)
         else:
             trained = _member(context, position, context.splits.train, folder / f"member-{position}")
             key = facts(folder / f"member-{position}")["inputs"]
@@ -110,6 +112,21 @@ def _member(context: RunContext, position: int, rows: Split, folder: Path, fold:
         predictions=False,
         shared=True,
     )
+
+
+def _asked(context: RunContext, position: int) -> tuple[Trained, Any]:
+    """A teacher that is asked as it is: only its answers depend on it, and they on its revision."""
+    bound = context.resolved.teachers[position]
+    seed = member_seed(bound, context.resolved.recipe.teacher.seed)
+    trained = build(bound.component, bound.options, context.task(seed))
+    key = {
+        "model": context.bound_inputs(bound),
+        "revision": trained.model.revision,
+        "seed": seed,
+        "data": context.data,
+        "head": context.bound_inputs(context.resolved.head),
+    }
+    return trained, key
 
 
 def _from_checkpoint(context: RunContext, path: Path) -> tuple[Trained, Any]:
@@ -192,7 +209,9 @@ def _warn_of_overfitting(context: RunContext, teacher: Teacher) -> None:
     kept = np.load(context.folder / "teacher" / "signal-train" / "0.npy", mmap_mode="r")
     losses = {}
     for name, split in (("train", context.splits.train), ("val", context.splits.val)):
-        prediction = torch.from_numpy(np.array(kept)) if name == "train" else teacher.predict(split, context.device)
+        # Validation was predicted when the teacher was done; a teacher that is a service need not answer again.
+        known = context.folder / "teacher" / "predictions" / f"{name}.safetensors"
+        prediction = torch.from_numpy(np.array(kept)) if name == "train" else read_tensors(known)["prediction"]
         rows = split.columns(["target", "index", *context.head.row_entries()])
         losses[name] = float(context.head.hard_loss(prediction, rows))
     if losses["val"] > OVERFIT * losses["train"]:

@@ -199,7 +199,7 @@ class Manager:
             editable=found is not None and found.editable,
             status=Status.ACTIVE,
         )
-        loaded = self._load(record, lambda: importlib.import_module("stillhouse.builtin"))
+        loaded = self._load(record, lambda: importlib.import_module("stillhouse.components.builtin"))
         if loaded.status is not Status.ACTIVE:  # a defect of ours, not something a user can fix
             raise RuntimeError(f"the core's own components cannot be loaded: {loaded.error}")
 

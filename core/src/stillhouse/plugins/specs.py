@@ -209,9 +209,14 @@ class ModelSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherSpec(ModelSpec):
-    """A large model that others learn from; see `ModelSpec`."""
+    """A large model that others learn from; see `ModelSpec`.
+
+    Args:
+        asked: ``target`` returns a `stillhouse.teachers.AskedTeacher`, which answers for rows and is never trained.
+    """
 
     kind: ClassVar[str] = "teacher"
+    asked: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,9 +256,9 @@ class ObjectiveSpec(Spec):
         level: ``"prediction"`` compares predictions unless a recipe names taps; ``"feature"`` needs taps.
         kinds: output kinds that it makes sense for.
         incompatible: reason by output kind that it does not suit, shown when a recipe pairs the two.
-        extras: which of ``"target"``, ``"mask"`` (batch entries) ``forward`` takes as keywords. With ``"target"`` it
-            sees labelled rows only, unless its class has ``partial_target = True``: then all rows, and the target of
-            the labelled ones, which come first. ``"mask"`` is given where the data have one.
+        extras: batch entries that ``forward`` takes as keywords, e.g. ``"target"``, ``"index"``, ``"mask"``. With
+            ``"target"`` it sees labelled rows only, unless its class has ``partial_target = True``: then all rows, and
+            the target of the labelled ones, which come first. ``"mask"`` is given where the data have one.
         adapts: a feature of another shape is brought to the teacher's by an adapter that is trained with
             the student.
     """

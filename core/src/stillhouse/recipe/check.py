@@ -8,14 +8,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pydantic
 from pydantic_core import to_jsonable_python
 
-from stillhouse.errors import IncompatibleError, RecipeError, StillhouseError
+from stillhouse.errors import IncompatibleError, OptionError, RecipeError, StillhouseError
 from stillhouse.kinds import DEFAULT_SOFT_LOSS, OutputKind
 from stillhouse.objectives.schedule import parse_schedule
 from stillhouse.plugins.options import validate_options
 from stillhouse.plugins.registry import Component, Registry
-from stillhouse.plugins.specs import KINDS, DatasetSpec, HeadSpec, MethodSpec, MetricSpec, ModelSpec, ObjectiveSpec
+from stillhouse.plugins.specs import (
+    KINDS,
+    DatasetSpec,
+    HeadSpec,
+    MethodSpec,
+    MetricSpec,
+    ModelSpec,
+    ObjectiveSpec,
+    TeacherSpec,
+)
 from stillhouse.recipe.model import ComponentRef, Recipe, Scheduled, SoftTerm, TeacherConfig, TeacherMember
 from stillhouse.recipe.read import load_recipe, locate
 from stillhouse.recipe.text import Path_
@@ -202,6 +212,7 @@ def resolve(
         checker.check_model(model, spec, ("student",) if position == len(teachers) else ("teacher",))
     terms = tuple(checker.bind_term(recipe, position, spec) for position in range(len(recipe.objectives.soft)))
     checker.check_schedule(recipe.objectives.alpha, ("objectives", "alpha"))
+    checker.check_asked(recipe, teachers, terms)
     checker.check_taps(recipe, terms, teachers)
     method = checker.bind_method(recipe, spec, student, terms)
     metrics = tuple(checker.bind("metric", ("metrics", position), ref) for position, ref in enumerate(recipe.metrics))
@@ -287,8 +298,20 @@ class _Checker:
         self.check_schedule(term.weight, (*path, "weight"), least=0.0)
         for name, value in scheduled.items():
             self.check_schedule(value, (*path, name))
-        start = {name: parse_schedule(value).value(0.0) for name, value in scheduled.items()}
+        start, end = (
+            {name: parse_schedule(value).value(progress) for name, value in scheduled.items()}
+            for progress in (0.0, 1.0)
+        )
         bound = self.bind("objective", path, term, use=use, start=start)
+        for ends in (start, end):
+            try:
+                bound.component.load()(**{**bound.options, **ends})
+            except ValueError as error:
+                raise OptionError(
+                    f"'{bound.id}': {error}",
+                    where=self.at(*path),
+                    fix="change the value, or both ends of its schedule",
+                ) from error
         found = BoundTerm(bound, scheduled)
         if found.spec.level == "feature" and term.student is None:
             raise IncompatibleError(
@@ -355,9 +378,38 @@ class _Checker:
             given = method.options.get(option) or []
             for position, reference in enumerate(given if isinstance(given, list | tuple) else [given]):
                 here: Path_ = ("method", option, position)
-                named.append(self.bind("student", here, ComponentRef.model_validate(reference)))
+                try:
+                    ref = ComponentRef.model_validate(reference)
+                except pydantic.ValidationError as error:
+                    raise RecipeError(
+                        f"method '{method.id}' takes students in '{option}', not {reference!r}",
+                        where=self.at(*here),
+                        fix="an id, or {use: id, **options}",
+                    ) from error
+                named.append(self.bind("student", here, ref))
                 self.check_model(named[-1], head, here)
+                if not spec.estimators and "estimator" in named[-1].component.spec.tags:
+                    raise IncompatibleError(
+                        f"method '{method.id}' trains networks, and '{named[-1].id}' is an estimator",
+                        where=self.at(*here),
+                        fix="choose a network",
+                    )
         return replace(method, named=tuple(named))
+
+    def check_asked(self, recipe: Recipe, teachers: tuple[Bound, ...], terms: tuple[BoundTerm, ...]) -> None:
+        """A teacher that is asked as it is has neither folds nor a checkpoint nor modules."""
+        asked = [
+            each for each in teachers if isinstance(each.component.spec, TeacherSpec) and each.component.spec.asked
+        ]
+        tapped = [position for position, term in enumerate(terms) if term.teacher is not None]
+        config = recipe.teacher
+        for applies, what, path in (
+            (config.out_of_fold > 0, "is never trained, and there are no folds of it", ("teacher", "out_of_fold")),
+            (config.checkpoint is not None, "is never trained, and has no checkpoint", ("teacher", "checkpoint")),
+            (bool(tapped), "has no modules to tap", ("objectives", "soft", tapped[0] if tapped else 0)),
+        ):
+            if asked and applies:
+                raise IncompatibleError(f"teacher '{asked[0].id}' {what}", where=self.at(*path), fix="remove it")
 
     def check_taps(self, recipe: Recipe, terms: tuple[BoundTerm, ...], teachers: tuple[Bound, ...]) -> None:
         tapped = [position for position, term in enumerate(terms) if term.teacher is not None]

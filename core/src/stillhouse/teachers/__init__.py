@@ -5,10 +5,11 @@ from stillhouse.teachers.cached import CachedTeacher, write_cache
 from stillhouse.teachers.ensemble import EnsembleTeacher
 from stillhouse.teachers.estimator import EstimatorTeacher
 from stillhouse.teachers.live import LiveTeacher
-from stillhouse.teachers.source import TeacherSource
+from stillhouse.teachers.source import AskedTeacher, TeacherSource
 from stillhouse.teachers.stored import StoredTeacher
 
 __all__ = [
+    "AskedTeacher",
     "CachedTeacher",
     "EnsembleTeacher",
     "EstimatorTeacher",

@@ -106,7 +106,7 @@ class _Models:
     def forward(self) -> str:
         ready = self._ready = self._make()
         trained, head = ready.trained, ready.head
-        if not trained.is_network:
+        if not trained.is_network and not trained.is_asked:
             self._fit(ready)
         for rows in (len(ready.few), 1):
             batch = {name: entry[:rows] for name, entry in ready.batch.items()}
@@ -127,6 +127,8 @@ class _Models:
         if trained.is_network:
             size = sum(parameter.numel() for parameter in trained.model.parameters())
             return f"{size:,} parameters, on {ready.setting.dataset.id}"
+        if trained.is_asked:
+            return f"asked on {ready.setting.dataset.id}, revision {trained.model.revision}"
         return f"fitted on {ready.setting.dataset.id}"
 
     def _predict(self, ready: Ready, batch: Batch) -> Tensor:
@@ -154,7 +156,7 @@ class _Models:
     def gradients(self) -> str:
         ready = self.ready()
         if not ready.trained.is_network:
-            return "an estimator has none"
+            return "only a network has some"
         self._bench.require(ready.setting.head, "loss")
         ready = replace(ready, trained=ready.rebuilt())
         model: nn.Module = ready.trained.model
@@ -194,7 +196,7 @@ class _Models:
     def same_weights(self) -> str:
         ready = self.ready()
         if not ready.trained.is_network:
-            return "an estimator gets its state from fitting"
+            return "only a network has some before it is fitted"
         if state_digest(ready.rebuilt().model) != state_digest(ready.rebuilt().model):
             raise TrainingError(
                 "the weights differ when the model is built again with the same seed",
@@ -205,6 +207,8 @@ class _Models:
 
     def state(self) -> None:
         ready = self.ready()
+        if ready.trained.is_asked:
+            return  # it is never saved
         self._bench.require(ready.setting.head, "loss")
         if ready.trained.is_network:  # a step, so that there is something that building it again does not restore
             ready = replace(ready, trained=ready.rebuilt())

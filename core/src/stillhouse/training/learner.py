@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ class Learner(nn.Module):
 
     Attributes:
         teacher: the source that it learns from, if any; an error names the rows of which its output is not finite.
+        frozen: modules that stay in eval mode while the others learn, so that their running statistics do not move.
     """
 
     teacher: TeacherSource | None = None
@@ -34,12 +36,24 @@ class Learner(nn.Module):
         super().__init__()
         self.student = student
         self.inputs = tuple(inputs)
+        self.frozen: tuple[nn.Module, ...] = ()
+
+    def train(self, mode: bool = True) -> Self:
+        """See ``nn.Module.train``; frozen modules stay in eval mode."""
+        super().train(mode)
+        for module in self.frozen:
+            module.eval()
+        return self
 
     @property
     def judged(self) -> Mapping[str, nn.Module]:
         """Networks that are judged on validation rows after every epoch, by name; each keeps its own best epoch. The
         first is the one whose metrics are reported."""
         return {"student": self.student}
+
+    def inputs_of(self, name: str) -> tuple[str, ...]:
+        """Batch entries that a judged network is called with: the student's by default."""
+        return self.inputs
 
     def set_progress(self, progress: float) -> None:
         """Called before each epoch with the share of the training that is done, in [0, 1], for schedules."""
@@ -70,7 +84,7 @@ class Supervised(Learner):
     def forward(self, batch: Batch, labelled: int) -> tuple[Tensor, TermValues]:
         """See `Learner.forward`; rows without a label are left out."""
         batch = {name: entry[:labelled] for name, entry in batch.items()}
-        loss = self._hard_loss(_full_precision(predict(self.student, batch, self.inputs)), batch)
+        loss = self._hard_loss(full_precision(predict(self.student, batch, self.inputs)), batch)
         return loss, {"hard": {"raw": loss.detach(), "weighted": loss.detach()}}
 
 
@@ -103,9 +117,11 @@ class Distillation(Learner):
 
     def outputs(self, batch: Batch) -> Outputs:
         """What the student says of a batch: its prediction and its tapped features."""
+        if not self.loss.student_taps:
+            return Outputs(full_precision(predict(self.student, batch, self.inputs)))
         with self._taps:
             prediction = predict(self.student, batch, self.inputs)
-        return Outputs(_full_precision(prediction), self._taps.take())
+        return Outputs(full_precision(prediction), self._taps.take())
 
     def forward(self, batch: Batch, labelled: int) -> tuple[Tensor, TermValues]:
         """See `Learner.forward`."""
@@ -115,6 +131,6 @@ class Distillation(Learner):
         return total, values
 
 
-def _full_precision(prediction: Tensor) -> Tensor:
+def full_precision(prediction: Tensor) -> Tensor:
     """Losses are computed in float32 when mixed precision gives half."""
     return prediction.float() if prediction.dtype in (torch.float16, torch.bfloat16) else prediction

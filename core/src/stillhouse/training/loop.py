@@ -121,7 +121,7 @@ def _fit(learner: Learner, work: Fit, threads: int) -> list[dict[str, Any]]:
             after_step=after_step,
         )
         metrics = {
-            name: validate(each, head, work.val, learner.inputs, accelerator.device)
+            name: validate(each, head, work.val, learner.inputs_of(name), accelerator.device)
             for name, each in state.candidates().items()
         }
         record = {

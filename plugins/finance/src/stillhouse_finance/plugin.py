@@ -166,6 +166,15 @@ def stillhouse_recipes() -> Iterable[RecipeSpec]:
         tags=("fraud", "demo"),
     )
     yield RecipeSpec(
+        name="fraud-born-again",
+        target="stillhouse_finance:recipes/fraud-born-again.yaml",
+        summary="Fraud among simulated card transactions by generations of one network, offline",
+        dataset="finance/transactions-sim",
+        offline=True,
+        minutes=2.0,
+        tags=("fraud", "demo"),
+    )
+    yield RecipeSpec(
         name="fraud-handbook",
         target="stillhouse_finance:recipes/fraud-handbook.yaml",
         summary="Card fraud by the protocol of the Fraud Detection Handbook",

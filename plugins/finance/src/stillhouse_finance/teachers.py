@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from stillhouse.components.trees import hist_gradient_boosting
 from stillhouse.errors import OptionError
-from stillhouse.trees import hist_gradient_boosting
 from stillhouse.types import Estimator, Task
 from stillhouse.units import output_layer
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from stillhouse.errors import DataError, nearest
 from stillhouse.heads import Multiclass
-from stillhouse.heads.checks import judged
+from stillhouse.heads.checks import judged, row_mean
 from stillhouse.kinds import OutputKind
 from stillhouse.types import Batch, DataInfo, Head, ReportFigure
 from stillhouse_industrial import figures
@@ -65,11 +65,15 @@ class RUL(Head):
         self.loss, self.delta, self.last, self.unit = loss, delta, last, data.unit or "cycles"
 
     def hard_loss(self, prediction: Tensor, batch: Batch) -> Tensor:
-        """Mean loss of ``[B, 1]`` against ``[B]`` in squared cycles, as the regression objectives measure."""
+        """Mean loss of ``[B, 1]`` against ``[B]`` in squared cycles, as the regression objectives measure, weighted by
+        ``batch["weight"]`` where it is there."""
         value, target = prediction[:, 0].float(), batch["target"].float()
+        reduction = "none" if "weight" in batch else "mean"
         if self.loss == "huber":  # twice Huber's loss is the squared error below delta
-            return 2.0 * functional.huber_loss(value, target, delta=self.delta)
-        return functional.mse_loss(value, target)
+            loss = 2.0 * functional.huber_loss(value, target, delta=self.delta, reduction=reduction)
+        else:
+            loss = functional.mse_loss(value, target, reduction=reduction)
+        return row_mean(loss, batch) if "weight" in batch else loss
 
     def clip(self, prediction: Tensor) -> np.ndarray:
         """Predictions ``[N, 1]`` as values ``[N]`` in [0, cap], float64."""

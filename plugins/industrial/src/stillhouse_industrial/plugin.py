@@ -199,6 +199,40 @@ def stillhouse_recipes() -> Iterable[RecipeSpec]:
             tags=("rul",),
         )
     yield RecipeSpec(
+        name="rul-assistant",
+        target="stillhouse_industrial:recipes/rul-assistant.yaml",
+        summary="Remaining useful life on C-MAPSS FD001: teacher, assistant, very small student",
+        dataset="industrial/cmapss",
+        minutes=8.0,
+        tags=("rul",),
+    )
+    yield RecipeSpec(
+        name="faults-staged",
+        target="stillhouse_industrial:recipes/faults-staged.yaml",
+        summary="Fault diagnosis of a simulated process: features first, predictions second, offline",
+        dataset="industrial/process-sim",
+        offline=True,
+        minutes=1.0,
+        tags=("faults", "demo"),
+    )
+    yield RecipeSpec(
+        name="rul-adaptive",
+        target="stillhouse_industrial:recipes/rul-adaptive.yaml",
+        summary="Remaining useful life on C-MAPSS FD001, the teacher's share by the difficulty of each window",
+        dataset="industrial/cmapss",
+        minutes=10.0,
+        tags=("rul",),
+    )
+    yield RecipeSpec(
+        name="rul-adaptive-demo",
+        target="stillhouse_industrial:recipes/rul-adaptive-demo.yaml",
+        summary="The same on simulated engines in about a minute, offline",
+        dataset="industrial/turbofan-sim",
+        offline=True,
+        minutes=1.0,
+        tags=("rul", "demo"),
+    )
+    yield RecipeSpec(
         name="faults-demo",
         target="stillhouse_industrial:recipes/faults-demo.yaml",
         summary="Fault diagnosis of a simulated process in about a minute, offline",

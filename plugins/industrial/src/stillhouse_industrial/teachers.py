@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from stillhouse.trees import hist_gradient_boosting, random_forest
+from stillhouse.components.trees import hist_gradient_boosting, random_forest
 from stillhouse.types import Estimator, Task
 from stillhouse_industrial.layers import TargetUnits, sinusoids
 

@@ -216,6 +216,7 @@ def stillhouse_recipes() -> Iterable[RecipeSpec]:
         ("vqa-rad", "vqa-rad", False, 8.0, "Questions about radiology images, distilled at four levels"),
         ("vqa-rad-pretrained", "vqa-rad", False, 8.0, "The same with a teacher of pre-trained encoders (two packages)"),
         ("pneumonia", "medmnist", False, 8.0, "Pneumonia on chest X-rays (PneumoniaMNIST)"),
+        ("pneumonia-robust", "medmnist", False, 30.0, "Pneumonia on X-rays whose pixels are changed a little"),
         ("segmentation-demo", "shapes-seg-sim", True, 1.5, "Lesions in drawn scans, distilled pixel by pixel, offline"),
         ("diagnosis-demo", "breast-cancer", True, 0.5, "Malignant or benign: a forest distilled into a tree, offline"),
     ):

@@ -59,27 +59,36 @@ class Run:
     def curves(self) -> dict[str, list[list[tuple[int, float]]]]:
         """By stage, a curve of (epoch, primary validation metric) for each seed or member."""
         found: dict[str, dict[Any, list[tuple[int, float]]]] = {}
-        for line in self.epochs:
+        for epoch, line in self._laid_out():
             value = line.get("val", {}).get(self.primary)
             if value is not None:
-                curve = found.setdefault(line["stage"], {}).setdefault(_model(line), [])
-                curve.append((int(line["epoch"]), float(value)))
+                found.setdefault(line["stage"], {}).setdefault(_model(line), []).append((epoch, float(value)))
         return {stage: [sorted(curve) for curve in curves.values()] for stage, curves in found.items()}
 
     def shares(self) -> dict[str, list[tuple[int, float]]]:
         """By term of the student's loss, (epoch, share of the weighted total), averaged over seeds."""
         gathered: dict[str, dict[int, list[float]]] = {}
-        for line in self.epochs:
+        for epoch, line in self._laid_out():
             terms = line.get("train", {}).get("terms", {}) if line["stage"] == "student" else {}
             weighted = {name: abs(float(term["weighted"])) for name, term in terms.items()}
             total = sum(weighted.values())
             for name, value in weighted.items():
                 if total > 0:
-                    gathered.setdefault(name, {}).setdefault(int(line["epoch"]), []).append(value / total)
+                    gathered.setdefault(name, {}).setdefault(epoch, []).append(value / total)
         return {
             name: [(epoch, sum(values) / len(values)) for epoch, values in sorted(by_epoch.items())]
             for name, by_epoch in gathered.items()
         }
+
+    def _laid_out(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Every line with its epoch, counted on from phase to phase of a model that is trained in several fits."""
+        seen: dict[Any, dict[str, int]] = {}
+        for line in self.epochs:
+            phases = seen.setdefault((line["stage"], line.get("control"), *_model(line)), {})
+            phase, epoch = line.get("phase", ""), int(line["epoch"])
+            before = sum(epochs for name, epochs in phases.items() if name != phase)
+            phases[phase] = epoch + 1
+            yield before + epoch, line
 
     def predictions(self) -> tuple[dict[str, Tensor], Batch]:
         """Test predictions by model (the first seed of baseline and student) and the rows that all of them

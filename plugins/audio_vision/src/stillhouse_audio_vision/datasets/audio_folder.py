@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from stillhouse.data.splitting import split_groups, split_rows
+from stillhouse.data.tables import files, first_row, read_table, require_columns, words
 from stillhouse.errors import DataError, OptionError, nearest
-from stillhouse.splitting import split_groups, split_rows
-from stillhouse.tables import files, first_row, read_table, require_columns, words
 from stillhouse.types import DataContext, Splits
 from stillhouse_audio_vision.datasets.rows import audio_splits
 from stillhouse_audio_vision.datasets.sounds import Clips, check_sound_options, read_sound

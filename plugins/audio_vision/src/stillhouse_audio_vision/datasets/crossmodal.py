@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stillhouse.data.splitting import split_rows
 from stillhouse.errors import DataError, OptionError
-from stillhouse.splitting import split_rows
 from stillhouse.types import DataContext, Splits, TensorSpec
 from stillhouse_audio_vision.datasets import speech
 from stillhouse_audio_vision.datasets.fsdd import DIGITS, RATE, by_speaker, recordings

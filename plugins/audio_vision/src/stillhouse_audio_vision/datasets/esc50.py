@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from stillhouse.data.tables import first_row, read_table, require_columns, whole_numbers
 from stillhouse.errors import DataError, OptionError
-from stillhouse.tables import first_row, read_table, require_columns, whole_numbers
 from stillhouse.types import DataContext, Splits
 from stillhouse_audio_vision.datasets.rows import audio_splits
 from stillhouse_audio_vision.datasets.sounds import Clips, check_sound_options, mixtures_of, read_sound

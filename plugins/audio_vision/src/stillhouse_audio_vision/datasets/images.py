@@ -11,9 +11,9 @@ import torchvision
 from torch import Tensor
 from torchvision.datasets.utils import check_integrity
 
+from stillhouse.data.folders import check_image_size, class_folders
+from stillhouse.data.splitting import split_rows
 from stillhouse.errors import DataError, OptionError
-from stillhouse.folders import check_image_size, class_folders
-from stillhouse.splitting import split_rows
 from stillhouse.types import DataContext, Splits
 from stillhouse_audio_vision.datasets.reader import IMAGE_SUFFIXES, read_image
 from stillhouse_audio_vision.datasets.rows import image_splits

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from stillhouse.tables import refuse
+from stillhouse.data.tables import refuse
 
 
 def times(column: pd.Series, *, where: str, first: int) -> pd.Series:

@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from stillhouse import tables
+from stillhouse.data import tables
 
 MISSING, OTHER = "(missing)", "(other)"
 """Levels of empty cells, and of cells with a level that is rare or unknown to the training rows."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import date
 
+from stillhouse.data.tables import SUFFIXES
 from stillhouse.errors import DataError
-from stillhouse.tables import SUFFIXES
 from stillhouse.types import DataContext, Splits
 from stillhouse_finance.datasets.transactions import ColumnNames, Protocol, read, split
 

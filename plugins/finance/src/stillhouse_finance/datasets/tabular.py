@@ -12,9 +12,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from stillhouse import tables
+from stillhouse.data import tables
+from stillhouse.data.splitting import split_groups, split_rows
 from stillhouse.errors import DataError
-from stillhouse.splitting import split_groups, split_rows
 from stillhouse.types import DataContext, DataInfo, Splits, TensorSpec, TensorSplit
 from stillhouse_finance.datasets.columns import moments
 from stillhouse_finance.datasets.encoding import Encoder, as_levels

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from stillhouse import tables
+from stillhouse.data import tables
 from stillhouse.errors import DataError
 from stillhouse.types import DataContext, DataInfo, Splits, TensorSpec, TensorSplit
 from stillhouse_finance.datasets.columns import times

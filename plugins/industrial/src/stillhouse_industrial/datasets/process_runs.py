@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from stillhouse.data.splitting import split_rows
+from stillhouse.data.tables import first_row as number_of_first_row
+from stillhouse.data.tables import ids as unit_ids
+from stillhouse.data.tables import read_table, require_columns
 from stillhouse.errors import DataError
-from stillhouse.splitting import split_rows
-from stillhouse.tables import first_row as number_of_first_row
-from stillhouse.tables import ids as unit_ids
-from stillhouse.tables import read_table, require_columns
 from stillhouse.types import DataContext, Splits
 from stillhouse_industrial.datasets import tables
 from stillhouse_industrial.datasets.runs import Run, build_runs, check_window, run_of

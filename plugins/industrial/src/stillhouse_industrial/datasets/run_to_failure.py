@@ -9,10 +9,10 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from stillhouse.data.tables import first_row as number_of_first_row
+from stillhouse.data.tables import ids as unit_ids
+from stillhouse.data.tables import numbers, read_table, require_columns
 from stillhouse.errors import DataError
-from stillhouse.tables import first_row as number_of_first_row
-from stillhouse.tables import ids as unit_ids
-from stillhouse.tables import numbers, read_table, require_columns
 from stillhouse.types import DataContext, Splits
 from stillhouse_industrial.datasets import tables
 from stillhouse_industrial.datasets.reader import SignalReader

@@ -14,9 +14,9 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from stillhouse.data.tables import first_row as number_of_first_row
+from stillhouse.data.tables import read_table, require_columns
 from stillhouse.errors import DataError
-from stillhouse.tables import first_row as number_of_first_row
-from stillhouse.tables import read_table, require_columns
 from stillhouse.types import DataInfo, Splits, TensorSpec, TensorSplit
 from stillhouse_industrial.datasets import tables
 from stillhouse_industrial.datasets.windows import History, Scaler, cut, refuse_short

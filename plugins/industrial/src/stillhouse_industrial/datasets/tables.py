@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from stillhouse import tables
+from stillhouse.data import tables
 from stillhouse.errors import DataError
 from stillhouse_industrial.datasets.windows import Unit
 

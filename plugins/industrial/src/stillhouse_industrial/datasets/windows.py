@@ -15,8 +15,8 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from stillhouse.data.splitting import split_rows
 from stillhouse.errors import DataError
-from stillhouse.splitting import split_rows
 from stillhouse.types import DataInfo, Splits, TensorSpec, TensorSplit
 
 CONSTANT = 1e-6

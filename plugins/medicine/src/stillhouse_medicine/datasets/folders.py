@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from stillhouse.data.folders import check_image_size, class_folders, draw_files, file_groups, require_folder
 from stillhouse.errors import DataError
-from stillhouse.folders import check_image_size, class_folders, draw_files, file_groups, require_folder
 from stillhouse.types import DataContext, Splits
 from stillhouse_medicine.augment import augmentation
 from stillhouse_medicine.datasets.labelled import Labels, build

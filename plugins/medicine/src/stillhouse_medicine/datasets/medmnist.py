@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from stillhouse.downloads import fetch
+from stillhouse.data.downloads import fetch
 from stillhouse.errors import DataError, nearest
 from stillhouse.types import DataContext, Splits
 from stillhouse_medicine.augment import augmentation

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stillhouse.data.splitting import split_groups
 from stillhouse.errors import DataError
-from stillhouse.splitting import split_groups
 from stillhouse.types import DataInfo, Splits, TensorSpec
 from stillhouse_medicine.augment import NONE, Augment
 from stillhouse_medicine.images import ImageSplit

@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from stillhouse import tables
+from stillhouse.data import tables
 from stillhouse.types import Split, TensorSplit
 
 
@@ -19,7 +19,7 @@ class ColumnsReader:
     """Reads columns of numbers from a CSV or Parquet file, and standardises them as the training rows were.
 
     A dataset gives it to its `stillhouse.types.Splits`, and its `stillhouse.plugins.DatasetSpec` names it as
-    ``reader="stillhouse.readers:ColumnsReader"``; then ``stillhouse predict`` reads files with these columns.
+    ``reader="stillhouse.data.readers:ColumnsReader"``; then ``stillhouse predict`` reads files with these columns.
 
     Args:
         columns: names of the columns, in the order of the input.

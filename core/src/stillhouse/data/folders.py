@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from stillhouse.data.splitting import split_groups
 from stillhouse.errors import DataError, LeakageError, OptionError, nearest
-from stillhouse.splitting import split_groups
 
 SPLITS = ("train", "val", "test")
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stillhouse.deploy import open_model, open_run
+from stillhouse.deploy.predicting import open_model, open_run
 from stillhouse.errors import ExportError
 from stillhouse.forwarding import call, prediction_of
 from stillhouse.kinds import OutputKind

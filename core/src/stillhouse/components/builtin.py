@@ -226,17 +226,19 @@ def stillhouse_heads() -> Iterable[HeadSpec]:
 @hookimpl
 def stillhouse_teachers() -> Iterable[TeacherSpec]:
     """Generic teachers for tabular inputs."""
-    yield TeacherSpec(name="mlp", target="stillhouse.models:mlp", summary="Multi-layer perceptron over all inputs")
+    yield TeacherSpec(
+        name="mlp", target="stillhouse.components.models:mlp", summary="Multi-layer perceptron over all inputs"
+    )
     yield TeacherSpec(
         name="random-forest",
-        target="stillhouse.trees:random_forest",
+        target="stillhouse.components.trees:random_forest",
         summary="Random forest of scikit-learn",
         kinds=(MULTICLASS, BINARY, MULTILABEL, REGRESSION),
         tags=("estimator",),
     )
     yield TeacherSpec(
         name="hist-gradient-boosting",
-        target="stillhouse.trees:hist_gradient_boosting",
+        target="stillhouse.components.trees:hist_gradient_boosting",
         summary="Histogram gradient boosting of scikit-learn",
         kinds=(MULTICLASS, BINARY, REGRESSION),
         tags=("estimator",),
@@ -246,11 +248,15 @@ def stillhouse_teachers() -> Iterable[TeacherSpec]:
 @hookimpl
 def stillhouse_students() -> Iterable[StudentSpec]:
     """Generic students for tabular inputs."""
-    yield StudentSpec(name="mlp", target="stillhouse.models:mlp", summary="Multi-layer perceptron over all inputs")
-    yield StudentSpec(name="linear", target="stillhouse.models:linear", summary="One linear layer over all inputs")
+    yield StudentSpec(
+        name="mlp", target="stillhouse.components.models:mlp", summary="Multi-layer perceptron over all inputs"
+    )
+    yield StudentSpec(
+        name="linear", target="stillhouse.components.models:linear", summary="One linear layer over all inputs"
+    )
     yield StudentSpec(
         name="decision-tree",
-        target="stillhouse.trees:decision_tree",
+        target="stillhouse.components.trees:decision_tree",
         summary="Decision tree of scikit-learn, which can be read and printed",
         kinds=(MULTICLASS, BINARY, MULTILABEL, REGRESSION),
         tags=("estimator", "interpretable"),
@@ -262,7 +268,7 @@ def stillhouse_datasets() -> Iterable[DatasetSpec]:
     """Data that need no download."""
     yield DatasetSpec(
         name="synthetic",
-        target="stillhouse.datasets:synthetic",
+        target="stillhouse.components.datasets:synthetic",
         summary="Simulated rows of numbers with a known rule, for first steps and tests",
         licence="simulated, no rights reserved",
         offline=True,
@@ -280,6 +286,46 @@ def stillhouse_methods() -> Iterable[MethodSpec]:
         summary="One student learns from labels and a frozen teacher in one fit",
         estimators=True,
     )
+    yield MethodSpec(
+        name="born-again",
+        target="stillhouse.methods.born_again:BornAgain",
+        summary="Generations of one architecture: each learns from the one before, the first from the teacher",
+        taps=False,
+    )
+    yield MethodSpec(
+        name="mutual",
+        target="stillhouse.methods.mutual:Mutual",
+        summary="Peers learn from labels and from each other, without the teacher; the best one is deployed",
+        uses_teacher=False,
+        taps=False,
+        students=("others",),
+    )
+    yield MethodSpec(
+        name="staged",
+        target="stillhouse.methods.staged:Staged",
+        summary="Stages on the same weights, each with its own losses: features first, predictions second",
+    )
+    yield MethodSpec(
+        name="assistant",
+        target="stillhouse.methods.assistant:Assistant",
+        summary="Assistants of intermediate size hand on what the teacher knows, from large to small",
+        taps=False,
+        students=("assistants",),
+    )
+    yield MethodSpec(
+        name="adversarial",
+        target="stillhouse.methods.adversarial:Adversarial",
+        summary="The student learns the teacher's answers under the worst small change of its inputs (ARD, RSLAD)",
+        taps=False,
+        tags=("robust",),
+    )
+    yield MethodSpec(
+        name="adaptive",
+        target="stillhouse.methods.adaptive:Adaptive",
+        summary="The teacher's share follows the difficulty of each row (AdaKD), or falls in two phases (Annealing KD)",
+        taps=False,
+        tags=("difficulty", "annealing"),
+    )
 
 
 @hookimpl
@@ -287,7 +333,7 @@ def stillhouse_metrics() -> Iterable[MetricSpec]:
     """Metrics beside those of the heads."""
     yield MetricSpec(
         name="ece",
-        target="stillhouse.metrics:ece",
+        target="stillhouse.components.metrics:ece",
         summary="Expected calibration error: how far confidence is from accuracy",
         kinds=(MULTICLASS, BINARY),
         higher_is_better=False,

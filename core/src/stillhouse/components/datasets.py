@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stillhouse.data.splitting import split_rows
 from stillhouse.errors import OptionError
 from stillhouse.kinds import SEGMENTATION_IGNORE, SEQUENCE_IGNORE
-from stillhouse.splitting import split_rows
 from stillhouse.types import DataContext, DataInfo, Splits, TensorSpec, TensorSplit
 
 LATENT = 4

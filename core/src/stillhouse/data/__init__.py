@@ -1,0 +1,1 @@
+"""Reading users' tables, folders and files, downloading official ones, and splitting rows."""

@@ -1,0 +1,78 @@
+"""The run folder before a run: claimed, checked against the recipe it was made with, and freed of what is stale."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from stillhouse.errors import RunFolderError
+from stillhouse.pipeline.stages import RECORD, differences
+from stillhouse.recipe.check import ResolvedRecipe
+from stillhouse.recipe.text import parse_value, to_yaml
+from stillhouse.storage import SUMMARY
+
+
+def claim(folder: Path, resolved: ResolvedRecipe, *, overwrite: bool) -> None:
+    """Make the folder, or make sure that it is a run of the same name, and that nothing finished in it is lost."""
+    existing = folder / "recipe.yaml"
+    if existing.exists():
+        name = (parse_value(existing.read_text(encoding="utf-8"), source=str(existing)) or {}).get("name")
+        if name != resolved.recipe.name:
+            raise RunFolderError(
+                f"'{folder}' holds a run of '{name}', not of '{resolved.recipe.name}'",
+                where=str(folder),
+                fix="choose another folder with --out",
+            )
+        changed = _changed(folder, resolved)
+        if changed and not overwrite and (folder / SUMMARY).exists():
+            raise RunFolderError(
+                f"'{folder}' holds a finished run of another recipe ({', '.join(changed[:3])}"
+                f"{f' and {len(changed) - 3} more' if len(changed) > 3 else ''})",
+                where=str(folder),
+                fix="choose another folder with --out, or give --overwrite to make it again",
+            )
+    elif folder.exists() and (
+        not folder.is_dir() or any(not each.name.startswith(("run.", ".")) for each in folder.iterdir())
+    ):
+        raise RunFolderError(
+            f"'{folder}' exists and is not a run",
+            where=str(folder),
+            fix="choose a new or empty folder with --out",
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(
+            f"cannot make the run folder: {error}",
+            where=str(folder),
+            fix="choose a folder that you may write to with --out",
+        ) from error
+
+
+def _changed(folder: Path, resolved: ResolvedRecipe) -> list[str]:
+    """What differs from the recipe that the folder was made with; seeds that are added do not count."""
+    saved = folder / "recipe.yaml"
+    before = parse_value(saved.read_text(encoding="utf-8"), source=str(saved)) or {}
+    now = parse_value(resolved_yaml(resolved), source="recipe")
+    if set(before.get("seeds", [])) <= set(now["seeds"]):
+        before["seeds"] = now["seeds"]
+    return differences({**before, "summary": ""}, {**now, "summary": ""})
+
+
+def remove_stale(folder: Path, resolved: ResolvedRecipe) -> None:
+    """Remove what was made with another recipe: exports, figures, and models of seeds that are not asked for."""
+    if not (folder / "recipe.yaml").exists() or not _changed(folder, resolved):
+        return
+    for name in (SUMMARY, "report.html"):
+        (folder / name).unlink(missing_ok=True)
+    for stage in ("evaluate", "report"):
+        (folder / stage / RECORD).unlink(missing_ok=True)
+    shutil.rmtree(folder / "export", ignore_errors=True)
+    for path in folder.glob("**/seed-*"):
+        if path.is_dir() and path.name.removeprefix("seed-") not in {str(seed) for seed in resolved.recipe.seeds}:
+            shutil.rmtree(path)
+
+
+def resolved_yaml(resolved: ResolvedRecipe) -> str:
+    """The recipe with every default filled in, options of components included; reading it again gives the same run."""
+    return to_yaml(resolved.to_recipe())

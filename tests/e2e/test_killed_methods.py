@@ -1,0 +1,101 @@
+"""A run of any method that is killed in one of its phases goes on with the same command and ends with the same bits."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPT = """
+import os, signal, sys
+import torch
+import stillhouse
+import stillhouse.training.loop as loop
+from stillhouse.progress import Silent
+
+class KillIn(Silent):
+    def __init__(self, phase):
+        self.phase = phase
+
+    def epoch(self, record):
+        if record["stage"] == "student" and record.get("phase", "") == self.phase and record["epoch"] == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+loop.CHECKPOINT_SECONDS = 0.0
+torch.set_num_threads(1)
+out, phase, *changes = sys.argv[1:]
+stillhouse.run("core/quickstart", out=out, overrides=changes, stop_after="evaluate", reporter=KillIn(phase))
+"""
+
+NEVER = "no phase of this name"
+
+COMMON = [
+    "dataset.rows=400",
+    "dataset.unlabelled=200",
+    "train.teacher.epochs=2",
+    "train.student.epochs=6",
+    "evaluate.latency_samples=20",
+    "seeds=[0]",
+]
+HINTS = "objectives.soft=[{use: core/hints, student: backbone.0, teacher: backbone.0}, soft]"
+
+METHODS: dict[str, tuple[list[str], list[str]]] = {
+    "offline": ([], [""]),
+    "born-again": (
+        ["method={use: core/born-again, ensemble: true, keep: best}"],
+        ["generation-1", "generation-2", "generation-3"],
+    ),
+    "mutual": (["method={use: core/mutual, others: [core/linear]}"], [""]),
+    "staged": (["method=core/staged", HINTS], ["stage-1", "stage-2"]),
+    "assistant": (
+        ["method={use: core/assistant, assistants: [{use: core/mlp, hidden: [32]}]}"],
+        ["assistant-1", "student"],
+    ),
+    "adversarial": (["method={use: core/adversarial, epsilon: 0.2, steps: 2}"], [""]),
+    "difficulty": (["method=core/adaptive"], [""]),
+    "annealing": (["method={use: core/adaptive, mode: annealing}"], ["annealing", "labels"]),
+}
+"""By name: the changes that choose the method, and its phases, in each of which it is killed once."""
+
+
+def run(folder: Path, phase: str, changes: list[str]) -> int:
+    """Run until it is done, or until the run kills itself at the second epoch of a phase; the exit status."""
+    environment = {
+        **os.environ,
+        "STILLHOUSE_CACHE": str(folder.parent / f"cache-{folder.name}"),
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, "-c", SCRIPT, str(folder), phase, *COMMON, *changes]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode in (0, -signal.SIGKILL), done.stdout + done.stderr
+    return done.returncode
+
+
+def left_by(folder: Path) -> dict[str, Any]:
+    """Weights of all models, epochs without their time, and the facts of the method."""
+    student = folder / "student" / "seed-0"
+    lines = [json.loads(line) for line in (student / "history.jsonl").read_text().splitlines()]
+    return {
+        "weights": {str(path.relative_to(student)): path.read_bytes() for path in student.rglob("*.safetensors")},
+        "epochs": [{name: value for name, value in line.items() if name != "seconds"} for line in lines],
+        "facts": json.loads((folder / "summary.json").read_text())["method_facts"],
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_that_was_killed_ends_with_the_same_bits(name: str, tmp_path: Path) -> None:
+    changes, phases = METHODS[name]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert run(whole, NEVER, changes) == 0
+    for phase in phases:
+        assert run(killed, phase, changes) == -signal.SIGKILL
+        assert not (killed / "student" / "seed-0" / "done.json").exists()
+    assert run(killed, NEVER, changes) == 0
+    assert left_by(killed) == left_by(whole)
