@@ -69,7 +69,6 @@ def test_facts_of_the_assistants_and_the_same_bits_after_interruptions(resumes: 
 @pytest.mark.parametrize(
     ("method", "error", "message"),
     [
-        ("core/assistant", OptionError, "needs the option 'assistants'"),
         ("{use: core/assistant, assistants: []}", OptionError, "assistants"),
         ("{use: core/assistant, assistants: [core/mpl]}", UnknownComponentError, "mpl"),
         ("{use: core/assistant, assistants: [core/decision-tree]}", IncompatibleError, "is an estimator"),

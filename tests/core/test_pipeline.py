@@ -327,7 +327,8 @@ def test_estimators_teach_and_learn_and_folds_and_members_are_recorded(tmp_path:
 
 def test_a_damaged_estimator_file_is_told_as_such(tmp_path: Path) -> None:
     """skops raised zipfile.BadZipFile, which was shown as a defect of ours."""
-    folder = stillhouse.run(recipe(student={"use": "core/decision-tree", "depth": 2}, seeds=[0]), out=tmp_path).folder
+    tree = {"use": "core/decision-tree", "max_depth": 2}
+    folder = stillhouse.run(recipe(student=tree, seeds=[0]), out=tmp_path).folder
     student = folder / "student" / "seed-0"
     whole = (student / "estimator.skops").read_bytes()
     registry, info = default_manager().registry, DataInfo.from_json(json.loads((folder / "data/info.json").read_text()))
@@ -346,7 +347,7 @@ def test_a_new_field_of_a_soft_term_reaches_the_saved_recipe_and_the_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both were written field by field, so that a new field would have been dropped and an old student kept."""
-    genuine = stillhouse.pipeline.resolve
+    genuine = resolve
 
     def with_more(*args: Any, **options: Any) -> ResolvedRecipe:
         resolved = genuine(*args, **options)
@@ -354,7 +355,7 @@ def test_a_new_field_of_a_soft_term_reaches_the_saved_recipe_and_the_record(
         bound = replace(term.bound, ref=TermWithMore.model_validate(term.bound.ref.model_dump()))
         return replace(resolved, terms=(replace(term, bound=bound),))
 
-    monkeypatch.setattr("stillhouse.pipeline.resolve", with_more)
+    monkeypatch.setattr("stillhouse.pipeline.runner.resolve", with_more)
     folder = stillhouse.run(recipe(seeds=[0]), out=tmp_path / "run", stop_after="student").folder
     (term,) = yaml.safe_load((folder / "recipe.yaml").read_text())["objectives"]["soft"]
     assert (term["use"], term["added"], term["weight"]) == ("core/soft-targets", "given", 1.0)

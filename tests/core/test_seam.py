@@ -264,3 +264,15 @@ def test_seeds_of_counted_members_follow_the_seed_that_is_given(seed: int | None
     member = {"use": "core/mlp", "count": 2, "seed": seed}
     resolved = resolve(recipe(teacher={"members": [member], "seed": 5}), default_manager().registry)
     assert [each.seed for each in resolved.teachers] == wanted
+
+
+@pytest.mark.parametrize(("need", "unlabelled"), [("groups", 40), ("times", 40), ("unlabelled", 0)])
+def test_rows_without_what_a_method_needs_are_an_error_before_anything_is_trained(
+    manager: Manager, tmp_path: Path, need: str, unlabelled: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    component = manager.registry.get("method", "core/offline")
+    monkeypatch.setitem(vars(component.spec), "needs", (need,))
+    rows = {"use": "core/synthetic", "rows": 120, "unlabelled": unlabelled}
+    with pytest.raises(IncompatibleError, match=f"needs {need}"):
+        run(manager, tmp_path, dataset=rows)
+    assert not (tmp_path / "teacher").exists()

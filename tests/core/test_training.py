@@ -276,7 +276,7 @@ def test_unlabelled_rows_reach_the_step_behind_the_labelled_ones() -> None:
             seen.append((labelled, len(batch["x"])))
             assert (batch["index"][labelled:] >= 5000).all()
             assert len(batch["target"]) == labelled
-            return super().forward({"x": batch["x"][:labelled], "target": batch["target"]}, labelled)
+            return super().forward(batch, labelled)
 
     job = work(TrainConfig(epochs=1, batch_size=30, unlabelled_ratio=0.5), unlabelled=rows(50, 2, 5000))
     fit(Seeing(net(), ["x"], Multiclass(INFO).hard_loss), job)

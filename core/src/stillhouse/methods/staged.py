@@ -51,8 +51,8 @@ class Staged(Method):
         L_s = alpha_s * hard + (1 - alpha_s) * sum_(i in soft_s) weight_i * soft_i
 
     Without ``stages`` there are two: all terms that compare features with alpha 0, then all that compare predictions
-    with the recipe's alpha, for half of the student's epochs each (the second has the odd one), so that the student
-    learns for as many epochs as the baseline.
+    with the recipe's alpha, for half of the student's epochs each (the second has the odd one, each has one at least),
+    so that the student learns for as many epochs as the baseline.
 
     Every stage has an optimiser, a schedule of the rate, and schedules of its losses of its own. Adapters (and
     objectives that learn) carry over with the student's weights. Each stage ends with its best epoch by the head's
@@ -149,12 +149,12 @@ class Staged(Method):
             return self.stages
         features = [number for number, term in enumerate(context.terms) if term.student is not None]
         predictions = [number for number, term in enumerate(context.terms) if term.student is None]
-        epochs = context.config.epochs
-        if not features or not predictions or epochs < 2:
+        epochs = max(context.config.epochs, 2)
+        if not features or not predictions:
             raise IncompatibleError(
                 "without stages, 'core/staged' learns features first and predictions second: it needs a soft term of "
-                "each kind, and two epochs",
-                where="objectives.soft" if epochs >= 2 else "train.student.epochs",
+                "each kind",
+                where="objectives.soft",
                 fix="add a term with taps (student: <path>, teacher: <path>) and one without, or give method.stages",
             )
         return [

@@ -49,11 +49,26 @@ def make_method(context: RunContext) -> Method:
 
 
 def check_method(context: RunContext) -> None:
-    """Let the recipe's method look at the recipe before anything is trained.
+    """Hold the rows against what the recipe's method needs, and let it look at the recipe, before anything is trained.
 
     Raises:
-        StillhouseError: whatever it finds wrong.
+        IncompatibleError: the rows have no groups, times or unlabelled rows, and the method needs them.
+        StillhouseError: whatever the method finds wrong.
     """
+    splits = context.splits
+    there = {
+        "groups": splits.train.groups is not None,
+        "times": splits.train.times is not None,
+        "unlabelled": splits.unlabelled is not None,
+    }
+    for need in context.resolved.method_spec.needs:
+        if not there[need]:
+            raise IncompatibleError(
+                f"method '{context.resolved.method.id}' needs {need}, which the rows of "
+                f"'{context.resolved.dataset.id}' do not have",
+                where="dataset",
+                fix="choose another dataset, or another method",
+            )
     seed = context.resolved.recipe.seeds[0]
     folder = context.folder / "student" / f"seed-{seed}"
     make_method(context).check(

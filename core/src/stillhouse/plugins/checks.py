@@ -321,10 +321,11 @@ def _options(component: Component, target: Any) -> None:
     if not callable(target):
         raise Skipped(f"the target is not callable: see shape[{label(component)}]")
     for each in options_of(target):
-        # A dataset may require one: the path of the user's own file has no sensible default.
+        # Neither the path of the user's own file nor the students of a method have a sensible default.
+        may_require = component.kind == "dataset" or each.name in getattr(component.spec, "students", ())
         for missing, what, fix in (
             (each.annotation is inspect.Parameter.empty, "type", f"annotate it: {each.name}: int = 1"),
-            (each.required and component.kind != "dataset", "default", "give it one"),
+            (each.required and not may_require, "default", "give it one"),
             (not each.help, "help", "describe it in the 'Args:' section of the docstring"),
         ):
             if missing:

@@ -10,12 +10,13 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from stillhouse.errors import PluginError, StillhouseError
+from stillhouse.errors import IncompatibleError, OptionError, PluginError, StillhouseError
 from stillhouse.kinds import OutputKind
 from stillhouse.methods import Method
 from stillhouse.pipeline import run
 from stillhouse.pipeline.student import TEACHER_CHANGED
 from stillhouse.plugins.checks import Planned, Skipped, label
+from stillhouse.plugins.options import options_of, validate_options
 from stillhouse.plugins.registry import Component
 from stillhouse.plugins.specs import MethodSpec
 from stillhouse.progress import Reporter, Silent
@@ -23,17 +24,15 @@ from stillhouse.storage import read_tensors
 from stillhouse.testing.isolation import offline, private_store
 from stillhouse.testing.workbench import SYNTHETIC, Workbench
 
-FLAT_KINDS = (
-    OutputKind.MULTICLASS,
-    OutputKind.BINARY,
-    OutputKind.REGRESSION,
-    OutputKind.MULTILABEL,
-    OutputKind.GAUSSIAN,
-)
-"""Output kinds that the core's small network makes, the commonest first."""
+FIRST_KINDS = (OutputKind.MULTICLASS, OutputKind.BINARY, OutputKind.REGRESSION)
+"""Output kinds that a method is tried on where it serves them; else the first that it serves."""
 INTERRUPTIONS = 8
 """How often a training is interrupted at most, at one epoch after the other."""
 MODEL = "model.safetensors"
+NETWORK: dict[str, Any] = {"use": "core/mlp", "hidden": [8]}
+"""The teacher, and other networks that a method wants beside the student."""
+TAPPED = {"use": "core/hints", "student": "backbone", "teacher": "backbone"}
+"""A soft loss between features of two such networks."""
 
 
 def plan_method(bench: Workbench, component: Component) -> Iterator[Planned]:
@@ -69,13 +68,14 @@ class _Methods:
     def __init__(self, bench: Workbench, component: Component) -> None:
         self._bench, self._component = bench, component
         self._first: dict[str, Tensor] | Exception | None = None
+        self._soft: list[Any] = ["soft"]
         spec = component.spec
         assert isinstance(spec, MethodSpec)
         self._spec = spec
 
     def builds(self) -> None:
         self._bench.require(self._component, "target", "shape", "options")
-        method = self._component.load()(**self._bench.component_options(self._component))
+        method = self._component.load()(**validate_options(self._component, self._options()))
         if not isinstance(method, Method):
             raise PluginError(
                 f"the target made {type(method).__name__}, not a stillhouse.methods.Method",
@@ -124,14 +124,35 @@ class _Methods:
         """Weights of the student of a whole run, or what went wrong; tried once."""
         if self._first is None:
             self._bench.require(self._component, "builds")
-            try:
-                with private_store() as folder:
-                    self._first = self._train(folder / "run")
-            except Skipped:
-                raise
-            except Exception as error:
-                self._first = error
+            self._first = self._attempt()
+            if isinstance(self._first, IncompatibleError) and self._spec.taps:
+                self._soft = ["soft", TAPPED]
+                tapped = self._attempt()
+                if not isinstance(tapped, IncompatibleError):
+                    self._first = tapped
         return self._first
+
+    def _attempt(self) -> dict[str, Tensor] | Exception:
+        try:
+            with private_store() as folder:
+                return self._train(folder / "run")
+        except Skipped:
+            raise
+        except Exception as error:
+            return error
+
+    def _options(self) -> dict[str, Any]:
+        """Options that stand for the defaults; students that must be named are small networks."""
+        given = dict(self._bench.given(self._component) or {})
+        required = [each.name for each in options_of(self._component.load()) if each.required]
+        for name in required:
+            if name in self._spec.students and name not in given:
+                given[name] = [NETWORK]
+                try:
+                    validate_options(self._component, given)
+                except OptionError:
+                    given[name] = NETWORK
+        return given
 
     def _train(self, folder: Path) -> dict[str, Tensor]:
         self._run(folder, "student")
@@ -180,27 +201,28 @@ class _Methods:
 
     def _recipe(self) -> dict[str, Any]:
         """A run of seconds that the method serves by its spec."""
-        served = [kind for kind in FLAT_KINDS if not self._spec.kinds or kind in self._spec.kinds]
-        if not served or "times" in self._spec.needs:
+        kinds = self._spec.kinds
+        kind = next((each for each in FIRST_KINDS if not kinds or each in kinds), None) or kinds[0]
+        if "times" in self._spec.needs:
             raise Skipped(
-                "the core has no small dataset and network for what the method serves",
+                "the core has no small dataset with times, which the method needs",
                 "test it with stillhouse.testing.run_tiny and a recipe of your own",
             )
-        network = {"use": "core/mlp", "hidden": [8]}
-        several = [{**network, "seed": 0}, {**network, "seed": 1}]
+        several = [{**NETWORK, "seed": 0}, {**NETWORK, "seed": 1}]
         return {
             "name": "method",
-            "head": f"core/{served[0]}",
+            "head": f"core/{kind}",
             "dataset": {
                 "use": SYNTHETIC,
-                "kind": str(served[0]),
+                "kind": str(kind),
                 "rows": 160,
                 "unlabelled": 48,
                 "groups": 20 if "groups" in self._spec.needs else 0,
             },
-            "teacher": {"members": several} if self._spec.several_teachers else network,
+            "teacher": {"members": several} if self._spec.several_teachers else NETWORK,
             "student": {"use": "core/mlp", "hidden": [4]},
-            "method": {"use": self._component.id, **(self._bench.given(self._component) or {})},
+            "method": {"use": self._component.id, **self._options()},
+            "objectives": {"soft": self._soft},
             "train": {
                 "teacher": {"epochs": 1, "batch_size": 32},
                 "student": {"epochs": 2, "batch_size": 32, "lr": 0.01},

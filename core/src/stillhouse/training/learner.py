@@ -82,7 +82,8 @@ class Supervised(Learner):
         self._hard_loss = hard_loss
 
     def forward(self, batch: Batch, labelled: int) -> tuple[Tensor, TermValues]:
-        """See `Learner.forward`."""
+        """See `Learner.forward`; rows without a label are left out."""
+        batch = {name: entry[:labelled] for name, entry in batch.items()}
         loss = self._hard_loss(full_precision(predict(self.student, batch, self.inputs)), batch)
         return loss, {"hard": {"raw": loss.detach(), "weighted": loss.detach()}}
 
