@@ -23,9 +23,10 @@ TABLE = Path("docs/methods-results.md")
 SEEDS = [0, 1, 2, 3, 4]
 
 HINTS = "objectives.soft=[{use: core/hints, student: features, teacher: features}, {use: soft, temperature: 2.0}]"
-TASKS: dict[str, tuple[str, dict[str, list[str]]]] = {
+TASKS: dict[str, tuple[str, list[str], dict[str, list[str]]]] = {
     "rul": (
         "industrial/rul-fd001",
+        [],
         {
             "core/born-again": ["method={use: core/born-again, generations: 2}"],
             "core/mutual": ["method={use: core/mutual, peers: 2}"],
@@ -38,6 +39,7 @@ TASKS: dict[str, tuple[str, dict[str, list[str]]]] = {
     ),
     "digits": (
         "audio_vision/digits",
+        ["dataset.augment={}"],
         {
             "core/born-again": ["method={use: core/born-again, generations: 2}"],
             "core/mutual": ["method={use: core/mutual, peers: 2}"],
@@ -47,12 +49,12 @@ TASKS: dict[str, tuple[str, dict[str, list[str]]]] = {
         },
     ),
 }
-"""By name: a recipe, and the changes that each method needs."""
+"""By name: a recipe, changes of it for all methods, and the changes that each method needs."""
 
 
 def run_task(name: str) -> list[dict[str, Any]]:
     """One row a method: test metric, gain over the baseline and over offline distillation, paired by seed."""
-    recipe, methods = TASKS[name]
+    recipe, common, methods = TASKS[name]
     offline = RUNS / name / "offline"
     rows = []
     reference: dict[str, Any] = {}
@@ -60,9 +62,9 @@ def run_task(name: str) -> list[dict[str, Any]]:
         folder = RUNS / name / method.removeprefix("core/").replace(", ", "-")
         if method != "core/offline" and not folder.exists():
             shutil.copytree(offline, folder)  # teacher and baseline are the same, so they are not trained again
-        summary = stillhouse.run(recipe, out=folder, overrides=changes, seeds=SEEDS, overwrite=True).summary
+        summary = stillhouse.run(recipe, out=folder, overrides=[*common, *changes], seeds=SEEDS, overwrite=True).summary
         reference = reference or summary
-        rows.append(_row(name, recipe, method, changes, summary, reference))
+        rows.append(_row(name, recipe, method, [*common, *changes], summary, reference))
         print(json.dumps(rows[-1]), flush=True)
     return rows
 
