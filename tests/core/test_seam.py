@@ -7,6 +7,7 @@ import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 import stillhouse
 from stillhouse import hookimpl
 from stillhouse.cli.run_cmd import _print_result
-from stillhouse.errors import IncompatibleError
+from stillhouse.errors import IncompatibleError, OptionError, PluginError
 from stillhouse.kinds import OutputKind
 from stillhouse.methods import Method
 from stillhouse.plugins.manager import Manager, default_manager, using
@@ -276,3 +277,31 @@ def test_rows_without_what_a_method_needs_are_an_error_before_anything_is_traine
     with pytest.raises(IncompatibleError, match=f"needs {need}"):
         run(manager, tmp_path, dataset=rows)
     assert not (tmp_path / "teacher").exists()
+
+
+class NotesWhatJsonLacks(Method):
+    def train(self, context: Any, student: Any) -> Any:
+        context.note(odd=object)
+
+
+def test_a_fact_that_json_does_not_have_is_named(manager: Manager, tmp_path: Path) -> None:
+    with (
+        pytest.raises(PluginError, match="the fact 'odd' cannot be kept"),
+        patch("stillhouse.pipeline.student.make_method", lambda context: NotesWhatJsonLacks()),
+    ):
+        run(manager, tmp_path)
+
+
+def test_a_module_that_the_student_lacks_is_an_error_before_the_teacher_is_trained(
+    manager: Manager, tmp_path: Path
+) -> None:
+    soft = [{"use": "core/hints", "student": "absent", "teacher": "backbone"}]
+    with pytest.raises(IncompatibleError, match="'core/mlp' has no module 'absent'") as caught:
+        run(manager, tmp_path, objectives={"soft": soft})
+    assert caught.value.where == "objectives.soft.0, student"
+    assert not (tmp_path / "teacher").exists()
+
+
+def test_options_of_the_default_method_are_those_of_offline(manager: Manager) -> None:
+    with pytest.raises(OptionError, match="method 'core/offline' has no option 'generations'"):
+        resolve(recipe(), manager.registry, overrides=["method.generations=2"])

@@ -47,6 +47,7 @@ def test_long_steps_get_the_share_and_short_ones_a_single_thread() -> None:
     assert choose_threads(TrainConfig(), large, ROWS, ["x"]) == 4
     assert choose_threads(TrainConfig(), small, ROWS, ["x"]) == 1
     assert choose_threads(TrainConfig(threads=3), small, ROWS, ["x"]) == 3
+    assert choose_threads(TrainConfig(threads=500), small, ROWS, ["x"]) == 4, "never more than there are"
 
 
 @pytest.mark.usefixtures("four_cores")
@@ -84,5 +85,6 @@ def test_threads_of_a_recipe_reach_training_and_manifest(tmp_path: Path) -> None
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["threads"]["training"] == {"teacher": [2], "baseline": [1], "student": [1]}
     assert manifest["threads"]["timing"] == 1
-    with pytest.raises(RecipeError, match="threads"):
-        stillhouse.run({**recipe, "train": {"student": {"threads": 0}}}, out=tmp_path / "none")
+    for wrong in (0, "two", True):
+        with pytest.raises(RecipeError, match="threads must be 'auto' or a whole number of at least 1"):
+            stillhouse.run({**recipe, "train": {"student": {"threads": wrong}}}, out=tmp_path / "none")

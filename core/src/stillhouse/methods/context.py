@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from stillhouse.errors import RecipeError
+from stillhouse.errors import PluginError, RecipeError
 from stillhouse.methods.losses import idle_term, make_terms, try_loss
 from stillhouse.progress import Reporter
 from stillhouse.recipe.check import Bound, BoundTerm
@@ -314,8 +314,23 @@ class MethodContext:
         return max(values, key=lambda name: sign * values[name] if math.isfinite(values[name]) else -math.inf)
 
     def note(self, **facts: Any) -> None:
-        """Keep facts about this training (chosen peer, rows dropped) for the summary and the report; JSON-ready."""
-        self.notes.update(json.loads(json.dumps(facts)))
+        """Keep facts about this training (chosen peer, rows dropped) for the summary and the report.
+
+        Args:
+            **facts: JSON-ready values by name. Numbers, and mappings of numbers by model, get a row in the report.
+
+        Raises:
+            PluginError: a value that JSON does not have.
+        """
+        for name, value in facts.items():
+            try:
+                self.notes[name] = json.loads(json.dumps(value, allow_nan=False))
+            except (TypeError, ValueError) as error:
+                raise PluginError(
+                    f"the fact '{name}' cannot be kept: {error}",
+                    where="MethodContext.note",
+                    fix="give finite numbers, texts, lists and mappings",
+                ) from error
 
 
 def _changed(config: TrainConfig, settings: Mapping[str, Any], phase: str) -> TrainConfig:

@@ -13,7 +13,7 @@ from stillhouse.errors import IncompatibleError
 from stillhouse.forwarding import to_device
 from stillhouse.objectives.adapters import make_adapter
 from stillhouse.recipe.check import BoundTerm
-from stillhouse.taps import tap_shapes
+from stillhouse.taps import Taps, tap_shapes
 from stillhouse.trained import Trained
 from stillhouse.training.learner import Distillation
 from stillhouse.training.loss import Term
@@ -53,6 +53,7 @@ def make_terms(
                     where=f"objectives.soft.{position}",
                     fix="use a network as teacher",
                 )
+            _named_tap(teacher, each.teacher, f"objectives.soft.{position}, teacher")
             student_shape = _tap_shape(student, batch, each.student)
             teacher_shape = _tap_shape(teacher, batch, each.teacher)
             teacher.model.to(device)
@@ -79,6 +80,25 @@ def make_terms(
             )
         )
     return terms
+
+
+def check_taps(student: Trained, bound: Sequence[BoundTerm]) -> None:
+    """Whether the student has the modules that soft terms name, before the teacher is trained.
+
+    Raises:
+        IncompatibleError: it does not; with the term and the modules that there are.
+    """
+    for position, term in enumerate(bound):
+        if term.student is not None and student.is_network:
+            _named_tap(student, term.student, f"objectives.soft.{position}, student")
+
+
+def _named_tap(trained: Trained, path: str, where: str) -> None:
+    try:
+        Taps(trained.model, [path])
+    except IncompatibleError as error:
+        what = f"'{trained.component.id}' has no module '{path}'"
+        raise IncompatibleError(what, where=where, fix=error.fix) from error
 
 
 def _tap_shape(trained: Trained, batch: Batch, path: str) -> tuple[int, ...]:

@@ -142,7 +142,8 @@ def summarise_run(
         teacher_bytes = None
     if recipe.teacher.checkpoint is not None:
         teacher_bytes = model_bytes(context.resolved.base / recipe.teacher.checkpoint)
-    _warn_of_weak_teacher(context, teacher_metrics["test"][head.primary], baseline["mean"])
+    if context.resolved.method_spec.uses_teacher:
+        _warn_of_weak_teacher(context, teacher_metrics["test"][head.primary], baseline["mean"])
     found = verdict(
         metric=head.primary,
         higher_is_better=head.higher_is_better,

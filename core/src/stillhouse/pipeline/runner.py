@@ -103,6 +103,7 @@ def _run(
     resolved: ResolvedRecipe, folder: Path, registry: Any, reporter: Reporter, stop_after: str, download: bool
 ) -> RunResult:
     # The stages need torch; a wrong recipe was told before that.
+    from stillhouse.methods.losses import check_taps
     from stillhouse.pipeline.evaluate import evaluate_stage
     from stillhouse.pipeline.manifest import write_manifest
     from stillhouse.pipeline.student import baseline_stage, check_method, student_stage
@@ -135,7 +136,9 @@ def _run(
     context.wait()
     # A student or a method that cannot be built is an error before the teacher is trained.
     for bound in (resolved.student, *resolved.controls):
-        build(bound.component, bound.options, context.task(resolved.recipe.seeds[0]))
+        built = build(bound.component, bound.options, context.task(resolved.recipe.seeds[0]))
+        if bound is resolved.student:
+            check_taps(built, resolved.terms)
     check_method(context)
     summary: dict[str, Any] = {}
     report: Path | None = None
@@ -146,7 +149,7 @@ def _run(
         reporter.stage("baseline", f"{resolved.student.id} without distillation")
         baseline_stage(context)
     if last >= STAGES.index("student"):
-        reporter.stage("student", f"{resolved.student.id} distilled")
+        reporter.stage("student", f"{resolved.student.id} by {resolved.method.id}")
         student_stage(context, teacher)
         context.guard("epochs chosen on validation", "test rows are read once, after training")
     if last >= STAGES.index("evaluate"):

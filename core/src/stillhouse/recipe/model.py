@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+DEFAULT_METHOD = "core/offline"
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_default=True)
@@ -192,12 +194,19 @@ class TrainConfig(_Strict):
     ] = 1.0
     workers: Annotated[int, Field(ge=0, description="loader processes; 0 loads in the training process")] = 0
     threads: Annotated[
-        Literal["auto"] | Annotated[int, Field(ge=1)],
+        Literal["auto"] | int,
         Field(
-            description="CPU threads; auto: one where steps are too short to be shared out, else all cores, divided by "
-            "the processes that run side by side"
+            description="CPU threads, at most the cores there are; auto: one where steps are too short to be shared "
+            "out, else all cores, divided by the processes that run side by side"
         ),
     ] = "auto"
+
+    @field_validator("threads", mode="before")
+    @classmethod
+    def _threads(cls, value: Any) -> Any:
+        if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise ValueError(f"threads must be 'auto' or a whole number of at least 1, not {value!r}")
+        return value
 
 
 class TrainConfigs(_Strict):
@@ -226,7 +235,7 @@ class Recipe(_Strict):
     dataset: Annotated[ComponentRef, Field(description="the rows")]
     teacher: Annotated[TeacherConfig, Field(description="the large model, or several")]
     student: Annotated[ComponentRef, Field(description="the small model")]
-    method: Annotated[ComponentRef, Field(description="how the student learns")] = ComponentRef(use="core/offline")
+    method: Annotated[ComponentRef, Field(description="how the student learns")] = ComponentRef(use=DEFAULT_METHOD)
     objectives: Annotated[ObjectivesConfig, Field(description="hard and soft losses")] = ObjectivesConfig()
     train: Annotated[TrainConfigs, Field(description="training settings")] = TrainConfigs()
     metrics: Annotated[list[ComponentRef], Field(description="metrics beside the head's own")] = []

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from stillhouse.errors import RecipeError, nearest
 from stillhouse.plugins.registry import Registry
-from stillhouse.recipe.model import ComponentRef, Recipe, TeacherConfig
+from stillhouse.recipe.model import DEFAULT_METHOD, ComponentRef, Recipe, TeacherConfig
 from stillhouse.recipe.text import Path_, parse_value, parse_yaml
 
 SHORT = [name for name, field in Recipe.model_fields.items() if field.annotation in (ComponentRef, TeacherConfig)]
@@ -61,6 +61,8 @@ def _descend(place: Any, step: str, where: str) -> Any:
         return place[position]
     if isinstance(place.get(step), str):  # "student: core/mlp" is short for "student: {use: core/mlp}"
         place[step] = {"use": place[step]}
+    if step == "method" and step not in place:
+        place[step] = {"use": DEFAULT_METHOD}
     if step not in place and step in ("soft", "metrics", "controls", "members"):
         raise RecipeError(
             f"the recipe does not write '{step}' out, so that no item of it can be set",

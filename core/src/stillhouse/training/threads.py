@@ -36,13 +36,14 @@ def available_cores() -> int:
 
 
 def choose_threads(config: TrainConfig, model: nn.Module, rows: Split, inputs: Sequence[str]) -> int:
-    """``config.threads``, or for ``"auto"`` one thread where the steps are too short to be shared out, else `share`.
+    """``config.threads``, at most the cores there are; for ``"auto"`` one thread where the steps are too short to be
+    shared out, else `share`.
 
     The choice is a function of the model and the batch size, never of the time of day: a training that is repeated
     takes the same number, and so gives the same bits.
     """
     if config.threads != "auto":
-        return config.threads
+        return min(config.threads, available_cores())
     most = share()
     return (
         most if most > 1 and _flops_per_operation(model, rows, inputs) * config.batch_size >= FLOPS_PER_OPERATION else 1

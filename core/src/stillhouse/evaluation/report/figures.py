@@ -192,8 +192,11 @@ def learning_curves(run: Run) -> ReportFigure | None:
 
 
 def weak_terms(run: Run) -> list[str]:
-    """Terms of the student's loss that stayed under one percent of it in some epoch."""
-    return [name for name, shares in run.shares().items() if any(share < WEAK for _, share in shares)]
+    """Soft terms of the student's loss that stayed under one percent of it in some epoch. The hard loss is left out: an
+    alpha of 0, in a phase or throughout, is a choice."""
+    return [
+        name for name, shares in run.shares().items() if name != "hard" and any(share < WEAK for _, share in shares)
+    ]
 
 
 def loss_terms(run: Run) -> ReportFigure | None:
