@@ -82,8 +82,9 @@ class ByDifficulty(Distillation):
         entries = {name: batch[name] for name in term.extras if name in batch}
         with_extras = labelled if entries else len(share)
 
-        def soft_of_row(mine: Tensor, theirs: Tensor, extras: Batch) -> Tensor:
-            value: Tensor = term.objective(mine[None], theirs[None], **{k: v[None] for k, v in extras.items()})
+        def soft_of_row(student_row: Tensor, teacher_row: Tensor, extras: Batch) -> Tensor:
+            given = {name: entry[None] for name, entry in extras.items()}
+            value: Tensor = term.objective(student_row[None], teacher_row[None], **given)
             return value
 
         each = vmap(soft_of_row)(

@@ -32,7 +32,7 @@ def fit_distilled(
 
     A regressor gets the mixed target (values; probabilities for classification). A classifier gets each row once per
     class, weighted with the mixed probability, which is cross-entropy against soft targets (Hinton et al. 2015) for
-    every learner that takes ``sample_weight``. Rows behind the labelled ones have the teacher's word only.
+    every learner that takes ``sample_weight``. Rows behind the labelled ones have the teacher's output only.
 
     Args:
         estimator: unfitted.
