@@ -44,6 +44,9 @@ TASKS: dict[str, tuple[str, list[str], dict[str, list[str]]]] = {
             "core/born-again": ["method={use: core/born-again, generations: 2}"],
             "core/mutual": ["method={use: core/mutual, peers: 2}"],
             "core/staged": ["method=core/staged", HINTS],
+            "core/assistant": [
+                "method={use: core/assistant, assistants: [{use: audio_vision/image-cnn, width: 24, blocks: 3}]}"
+            ],
             "core/adversarial": ["method={use: core/adversarial, epsilon: 0.05, steps: 3, low: 0.0, high: 1.0}"],
             "core/adaptive, difficulty": ["method={use: core/adaptive, mode: difficulty}"],
         },
