@@ -141,7 +141,7 @@ class Adaptive(Method):
 
     Source: the idea of Ganguly et al., "AdaKD: Dynamic Knowledge Distillation of ASR models using Adaptive Loss
     Weighting" (2024): weights by row, and difficulty that rises with the teacher's loss. The formula above and its
-    constants are this project's own; theirs is another function of the difficulty, and changes over the training.
+    constants are this project's own; the paper's is another function of the difficulty, and changes over the training.
 
     ``mode: annealing``. In phase 1 the student's logits fit the teacher's, annealed; in phase 2 it fits the labels
     alone::
