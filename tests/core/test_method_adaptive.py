@@ -93,15 +93,15 @@ def test_a_step_by_difficulty_is_a_loop_over_rows(kind: str, labelled: int) -> N
 
     hard, soft = torch.zeros(()), []
     for row in range(B):
-        mine, theirs = student.values[[row]], teacher[[row]]
+        student_row, teacher_row = student.values[[row]], teacher[[row]]
         share = torch.tensor(1.0)
         if row < labelled:
             one = {"target": target[[row]]}
-            share = 0.8 * torch.exp(-head.hard_loss(theirs, one) / scale)
-            hard = hard + (1 - share) * head.hard_loss(mine, one) / labelled
+            share = 0.8 * torch.exp(-head.hard_loss(teacher_row, one) / scale)
+            hard = hard + (1 - share) * head.hard_loss(student_row, one) / labelled
         elif extras:
             continue  # an objective that takes the target sees labelled rows only
-        soft.append(share * objective(mine, theirs, **({"target": target[[row]]} if extras else {})))
+        soft.append(share * objective(student_row, teacher_row, **({"target": target[[row]]} if extras else {})))
     wanted = hard + 0.5 * torch.stack(soft).mean()
     torch.testing.assert_close(total, wanted)
     torch.testing.assert_close(gradient, torch.autograd.grad(wanted, student.values)[0])
