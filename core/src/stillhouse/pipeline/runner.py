@@ -128,7 +128,7 @@ def _run(
     context = RunContext(resolved, registry, folder, reporter, splits, head, data)
     for message in said:
         context.warn(message)
-    context.guard("splits disjoint", "no row id and no group (unit, patient, card, speaker) stands in two splits")
+    context.guard("splits disjoint", "no row id and no group (unit, patient, card, speaker) is in two splits")
     if context.is_main:
         _write_data(context)
         write_text(folder / "recipe.yaml", resolved_yaml(resolved))
