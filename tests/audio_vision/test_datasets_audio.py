@@ -254,7 +254,7 @@ def test_own_files_are_split_at_random_by_group_or_class(context, files, tmp_pat
         (("0.wav,fan;pump", "7.wav,fan;pump"), {}, "row 2, column 'file': '7.wav' is not a file in"),
         # Longer than a file system takes names: the operating system's error was shown as a defect.
         (("1.wav,fan", f"{'a' * 300}.wav,fan"), {}, r"row 3, column 'file': 'a{77}\.\.\.' is not a file in"),
-        (("0.wav,fan;pump", "1.wav,fan;pump"), {}, "row 3: '1.wav' stands in the table twice"),
+        (("0.wav,fan;pump", "1.wav,fan;pump"), {}, "row 3: '1.wav' is in the table twice"),
         (("0.wav,fan;pump,train", "0.wav,fan;pump,tarin"), {"split": "split"}, "row 2: split is 'tarin'"),
         (("file,tags", "name,tags"), {}, "no column 'file'"),
         (("3.wav,pump,val", "3.wav,pump,test"), {"split": "split"}, "split 'val' of 'audio-folder' is empty"),

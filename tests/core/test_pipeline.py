@@ -59,14 +59,14 @@ def recipe(kind: str = "multiclass", **changes: Any) -> dict[str, Any]:
 
 class Log(Silent):
     def __init__(self) -> None:
-        self.units: list[str] = []
+        self.models: list[str] = []
         self.notes: list[str] = []
         self.warnings: list[str] = []
 
-    def unit(self, label: str, epochs: int, done: int = 0) -> None:
-        self.units.append(label)
+    def model(self, label: str, epochs: int, done: int = 0) -> None:
+        self.models.append(label)
 
-    def unit_done(self, note: str = "") -> None:
+    def model_done(self, note: str = "") -> None:
         self.notes.append(note)
 
     def stage(self, name: str, note: str = "") -> None:
@@ -104,7 +104,7 @@ def test_a_run_leaves_the_promised_folder_and_says_what_happened(tmp_path: Path)
         assert (folder / model / "model.safetensors").is_file(), model
     assert not list(folder.rglob("checkpoint.pt"))
     assert not [path for path in folder.rglob("*") if path.name.startswith(".")], "no temporary files"
-    assert log.units == ["teacher", "baseline, seed 0", "baseline, seed 1", "student, seed 0", "student, seed 1"]
+    assert log.models == ["teacher", "baseline, seed 0", "baseline, seed 1", "student, seed 0", "student, seed 1"]
     summary = json.loads((folder / "summary.json").read_text())
     assert summary == result.summary
     assert summary["schema"] == 1
@@ -168,7 +168,7 @@ def test_a_finished_run_is_not_repeated_and_a_changed_part_is_with_the_reason(tm
     first = stillhouse.run(recipe(), out=tmp_path / "run")
     again = Log()
     second = stillhouse.run(recipe(), out=tmp_path / "run", reporter=again)
-    assert again.units == [], again.notes
+    assert again.models == [], again.notes
     assert second.summary == first.summary
     changed = Log()
     change = {"out": tmp_path / "run", "overrides": ["objectives.alpha=0.9"]}
@@ -179,11 +179,11 @@ def test_a_finished_run_is_not_repeated_and_a_changed_part_is_with_the_reason(tm
     stillhouse.export(tmp_path / "run", format="torch")
     stillhouse.run(recipe(), **change, overwrite=True, reporter=changed)
     assert not (tmp_path / "run" / "export").exists()
-    assert changed.units == ["student, seed 0", "student, seed 1"]
+    assert changed.models == ["student, seed 0", "student, seed 1"]
     assert any("objectives.alpha: 0.5 -> 0.9" in note for note in changed.notes)
     more = Log()
     stillhouse.run(recipe(), out=tmp_path / "run", overrides=["objectives.alpha=0.9"], seeds=[0, 1, 2], reporter=more)
-    assert more.units == ["baseline, seed 2", "student, seed 2"]
+    assert more.models == ["baseline, seed 2", "student, seed 2"]
     fewer = {"out": tmp_path / "run", "overrides": ["objectives.alpha=0.9"], "seeds": [0]}
     with pytest.raises(RunFolderError, match="seeds"):
         stillhouse.run(recipe(), **fewer)
@@ -222,7 +222,7 @@ def test_a_student_that_its_options_make_impossible_is_told_before_the_teacher_i
         pytest.raises(OptionError, match="'net/net' cannot be built with width=-3: RuntimeError"),
     ):
         stillhouse.run(wrong, out=tmp_path / "run", manager=manager, reporter=log)
-    assert log.units == []
+    assert log.models == []
 
 
 def test_a_teacher_that_is_no_better_than_the_student_alone_is_told(tmp_path: Path) -> None:
@@ -397,7 +397,7 @@ def test_a_teacher_from_a_checkpoint_is_used_as_it_is(tmp_path: Path) -> None:
     )
     log = Log()
     second = stillhouse.run(values, out=tmp_path / "two", reporter=log)
-    assert "teacher" not in log.units
+    assert "teacher" not in log.models
     assert second.summary["teacher"]["metrics"] == first.summary["teacher"]["metrics"]
     values["head"], values["dataset"]["kind"] = "core/binary", "binary"
     with pytest.raises(IncompatibleError, match="needs 1 binary"):

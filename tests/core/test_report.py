@@ -354,9 +354,9 @@ def test_a_term_under_one_percent_is_warned_of(tmp_path):
 
 
 def test_warnings_of_the_run_are_shown(folder):
-    change(folder, lambda summary: summary.update(warnings=["3 rows of test stand in train"]))
+    change(folder, lambda summary: summary.update(warnings=["3 rows of test are in train"]))
     _, page = page_of(folder)
-    assert page.words.index("3 rows of test stand in train") < page.words.index("Teacher, baseline and student")
+    assert page.words.index("3 rows of test are in train") < page.words.index("Teacher, baseline and student")
 
 
 def test_a_failed_guard_rail_is_marked(folder):
@@ -481,10 +481,10 @@ def test_broken_line_of_metrics_is_named(folder):
         (fmt.short(1_234_567, "B"), "1.23 MB"),
         (fmt.short(0.0), "0"),
         (fmt.short(None), "–"),
-        (fmt.figure(13.0472), "13.05"),
-        (fmt.figure(0.91234), "0.9123"),
-        (fmt.figure(1234.5), "1 234"),
-        (fmt.figure(-2.0), "−2.000"),
+        (fmt.number(13.0472), "13.05"),
+        (fmt.number(0.91234), "0.9123"),
+        (fmt.number(1234.5), "1 234"),
+        (fmt.number(-2.0), "−2.000"),
         (fmt.signed(0.5, 2), "+0.50"),
         (fmt.signed(-0.5, 2), "−0.50"),
         (fmt.interval([1.0, 2.0], 1.5), "1.000 to 2.000"),

@@ -130,7 +130,7 @@ def test_seeds_that_all_give_the_same_figures_prove_nothing():
     found = judged([13.0, 13.0, 13.0], [14.0, 14.0, 14.0])
     assert found["helped"] is None
     assert found["gain_ci95"] is None
-    assert found["sentence"].startswith("All seeds give the same figures")
+    assert found["sentence"].startswith("All seeds give the same values")
     assert judged([13.0, 13.0, 13.0], [14.0, 14.5, 14.0])["gain_ci95"] is not None
 
 

@@ -68,7 +68,7 @@ def test_a_short_unit_is_padded_by_its_first_row_or_refused(official):
         cmapss(official.context, window=20, short="raise")
 
 
-def test_no_unit_and_no_row_stands_in_two_splits(official):
+def test_no_unit_and_no_row_is_in_two_splits(official):
     splits = cmapss(official.context, window=10)
     groups = [set(split.groups) for split in splits.named().values()]
     assert groups[0] | groups[1] == {f"train-{number}" for number in range(1, 11)}

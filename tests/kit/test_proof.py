@@ -171,7 +171,7 @@ CASES = [
     ),
     Bad(
         "disjoint[dataset:proof/example]",
-        "stands in 'train' and in 'val'",
+        "is in both 'train' and 'val'",
         {DATASETS: [('"index": where}', '"index": where - start}')]},
     ),
     Bad(

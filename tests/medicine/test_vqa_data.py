@@ -230,7 +230,7 @@ def test_own_splits_are_kept_and_a_patient_in_two_of_them_is_refused(own, contex
     write_own(tmp_path, own)
     with pytest.raises(LeakageError, match="p0"):
         checked(vqa(context(), path="own.csv", split="part", group="patient", **SMALL))
-    own[0]["part"] = "train"  # and now one image stands in two splits
+    own[0]["part"] = "train"  # and now one image is in two splits
     write_own(tmp_path, own)
     with pytest.raises(LeakageError, match=r"0\.png"):
         checked(vqa(context(), path="own.csv", split="part", **SMALL))

@@ -79,7 +79,7 @@ class DataError(StillhouseError):
 
 
 class LeakageError(DataError):
-    """The same unit, patient, card or speaker (or row) stands in two splits, or test rows precede training rows."""
+    """The same group (patient, machine, card, speaker) or row is in two splits, or test rows precede training rows."""
 
 
 class TrainingError(StillhouseError):

@@ -15,13 +15,13 @@ class Reporter(Protocol):
     def stage(self, name: str, note: str = "") -> None:
         """A stage begins, or is skipped or repeated, and why."""
 
-    def unit(self, label: str, epochs: int, done: int = 0) -> None:
+    def model(self, label: str, epochs: int, done: int = 0) -> None:
         """Training of one model begins, or goes on after ``done`` epochs."""
 
     def epoch(self, record: Mapping[str, Any]) -> None:
         """An epoch of the current model ended; the record is the line of ``metrics.jsonl``."""
 
-    def unit_done(self, note: str = "") -> None:
+    def model_done(self, note: str = "") -> None:
         """The current model is finished."""
 
     def warn(self, message: str) -> None:
@@ -34,13 +34,13 @@ class Silent:
     def stage(self, name: str, note: str = "") -> None:
         """See `Reporter`."""
 
-    def unit(self, label: str, epochs: int, done: int = 0) -> None:
+    def model(self, label: str, epochs: int, done: int = 0) -> None:
         """See `Reporter`."""
 
     def epoch(self, record: Mapping[str, Any]) -> None:
         """See `Reporter`."""
 
-    def unit_done(self, note: str = "") -> None:
+    def model_done(self, note: str = "") -> None:
         """See `Reporter`."""
 
     def warn(self, message: str) -> None:

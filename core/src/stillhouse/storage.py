@@ -21,7 +21,7 @@ from stillhouse.errors import RunFolderError
 TEMPORARY = "partial-"
 """How names of unfinished files and folders begin, after the dot."""
 SUMMARY = "summary.json"
-"""Name of the file with a finished run's figures."""
+"""Name of the file with a finished run's results."""
 RULES = "rules.txt"
 """What explains a model that a person can read, beside its weights."""
 

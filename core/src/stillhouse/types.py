@@ -92,7 +92,7 @@ class Split(Dataset[dict[str, Tensor]], ABC):
     when everything fits in memory.
 
     Attributes:
-        groups: unit, patient, card or speaker of each row, for leakage checks and folds; None when rows stand alone.
+        groups: patient, machine, card or speaker of each row, for leakage checks and folds; None when rows stand alone.
         times: a number that orders rows in time, when the protocol splits by time; None otherwise.
         stochastic: ``row`` draws random augmentation, so that cached teacher outputs would be stale.
     """

@@ -39,7 +39,7 @@ class Bars:
         """See `stillhouse.progress.Reporter`."""
         self._progress.console.print(Text.assemble((name, "bold"), f"  {note}"))
 
-    def unit(self, label: str, epochs: int, done: int = 0) -> None:
+    def model(self, label: str, epochs: int, done: int = 0) -> None:
         """See `stillhouse.progress.Reporter`."""
         self._label = label
         note = f"goes on after epoch {done}" if done else ""
@@ -53,7 +53,7 @@ class Bars:
                 self._task, completed=record["epoch"] + 1, note=f"validation {shown[0]} {shown[1]:.4g}"
             )
 
-    def unit_done(self, note: str = "") -> None:
+    def model_done(self, note: str = "") -> None:
         """See `stillhouse.progress.Reporter`."""
         if self._task is not None:
             self._progress.remove_task(self._task)
@@ -69,7 +69,7 @@ class Lines:
     """A line per stage and per model, and at most one every ten seconds while a model trains."""
 
     def __init__(self) -> None:
-        self._label, self._said = "", 0.0
+        self._label, self._printed = "", 0.0
 
     def __enter__(self) -> Lines:
         return self
@@ -81,23 +81,23 @@ class Lines:
         """See `stillhouse.progress.Reporter`."""
         print_lines(f"{name}  {note}".rstrip(), stderr=True)
 
-    def unit(self, label: str, epochs: int, done: int = 0) -> None:
+    def model(self, label: str, epochs: int, done: int = 0) -> None:
         """See `stillhouse.progress.Reporter`."""
-        self._label, self._said = label, time.monotonic()
+        self._label, self._printed = label, time.monotonic()
         if done:
             print_lines(f"  {label}: goes on after epoch {done} of {epochs}", stderr=True)
 
     def epoch(self, record: Mapping[str, Any]) -> None:
         """See `stillhouse.progress.Reporter`."""
-        if time.monotonic() - self._said >= 10:
-            self._said = time.monotonic()
+        if time.monotonic() - self._printed >= 10:
+            self._printed = time.monotonic()
             name, value = next(iter(record["val"].items()))
             print_lines(
                 f"  {self._label}: epoch {record['epoch'] + 1} of {record['epochs']}, validation {name} {value:.4g}",
                 stderr=True,
             )
 
-    def unit_done(self, note: str = "") -> None:
+    def model_done(self, note: str = "") -> None:
         """See `stillhouse.progress.Reporter`."""
         print_lines(f"  {self._label}: {note}", stderr=True)
 

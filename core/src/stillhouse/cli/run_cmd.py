@@ -50,7 +50,7 @@ def run(
     no_download: Annotated[bool, typer.Option("--no-download", help="Never download a dataset.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Run a recipe: teacher, baseline and distilled student, with figures and a report.
+    """Run a recipe: teacher, baseline and distilled student, with results and a report.
 
     A run that was stopped goes on with the same command; --seeds may add seeds to a finished one.
     """
@@ -220,9 +220,9 @@ def predict(
     from stillhouse.deploy.predicting import write_csv
     from stillhouse.progress import collect_warnings
 
-    with collect_warnings() as said:
+    with collect_warnings() as messages:
         columns = predict_file(run, file, out=out, seed=seed, manager=manager)
-    for message in said:
+    for message in messages:
         print(f"warning: {message}", file=sys.stderr)
     if json:
         print_json(columns=columns)

@@ -61,7 +61,7 @@ def synthetic(
         classes: classes, labels or tokens (regression kinds ignore it).
         noise: share of wrong training, validation and test labels, or standard deviation of the noise on
             values.
-        groups: number of units that the rows belong to, each in one split only; 0 for rows that stand alone.
+        groups: number of groups that the rows belong to, each in one split only; 0 for rows that stand alone.
         unlabelled: further rows without a target, for soft losses only.
 
     Raises:
@@ -87,14 +87,14 @@ def synthetic(
     made = MAKERS[kind](rng, rows + unlabelled, features, classes, noise)
     x = torch.from_numpy(made.x.astype(np.float32))
     target = torch.from_numpy(made.target)
-    unit_of = rng.integers(0, groups, rows) if groups else np.arange(rows)
-    # Whole units go to a split, so the shares of rows are only about 60, 15 and 25 % when there are groups.
+    group_of = rng.integers(0, groups, rows) if groups else np.arange(rows)
+    # Whole groups go to a split, so the shares of rows are only about 60, 15 and 25 % when there are groups.
     splits: dict[str, TensorSplit] = {}
     for name, chosen in split_rows(groups or rows, {"train": 0.6, "val": 0.15}, rng, rest="test").items():
-        where = np.flatnonzero(np.isin(unit_of, chosen))
+        where = np.flatnonzero(np.isin(group_of, chosen))
         splits[name] = TensorSplit(
             {"x": x[where], "target": target[where], "index": torch.from_numpy(where)},
-            groups=[f"unit-{unit}" for unit in unit_of[where]] if groups else None,
+            groups=[f"group-{group}" for group in group_of[where]] if groups else None,
         )
     extra = TensorSplit({"x": x[rows:], "index": torch.arange(rows, rows + unlabelled)}) if unlabelled else None
     return Splits(

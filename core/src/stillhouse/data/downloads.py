@@ -14,7 +14,7 @@ def fetch(path: Path, *, url: str, checksum: str, licence: str, allowed: bool) -
         path: where the file belongs, under the dataset's folder; what is there already is taken as it is.
         url: where its publisher keeps it.
         checksum: ``"md5:..."`` or ``"sha256:..."`` as published or pinned; a download that differs is deleted.
-        licence: what it may be used for; told where it has to be downloaded by hand.
+        licence: what it may be used for; shown where it has to be downloaded by hand.
         allowed: downloading is allowed: `stillhouse.types.DataContext.download`.
 
     Returns:

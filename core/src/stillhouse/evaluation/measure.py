@@ -172,7 +172,7 @@ def _synchronise(batch: Batch) -> None:
 
 
 def summarise(raw: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Figures of `latency`'s raw samples: by model name ``latency_ms`` (``p50``, ``p99``) and
+    """Statistics of `latency`'s raw samples: by model name ``latency_ms`` (``p50``, ``p99``) and
     ``throughput_per_s`` (rows per second at the median time of a call)."""
     found = {}
     for name, times in raw["models"].items():

@@ -18,7 +18,7 @@ def ci95(values: Sequence[float], *, interval: Interval = "t") -> list[float] | 
     spread.
 
     Args:
-        values: one figure per seed.
+        values: one per seed.
         interval: "t", Student's interval; or "bootstrap", bias-corrected and accelerated with 9999 resamples
             and a fixed seed, which needs no normal distribution but is too narrow for fewer than about ten
             seeds.
@@ -46,14 +46,14 @@ def paired_gain(
     better.
 
     Args:
-        student: the distilled student's figure per seed.
-        baseline: the figure of the same model trained without the teacher, same seeds in the same order.
+        student: the distilled student's metric per seed.
+        baseline: the metric of the same model trained without the teacher, same seeds in the same order.
         higher_is_better: direction of the metric.
         interval: see `ci95`.
 
     Returns:
         ``gain``, ``gain_ci95`` (of the paired differences; None for one seed, and where all seeds give the same
-        figures, as estimators without randomness do), ``paired_seeds``.
+        values, as estimators without randomness do), ``paired_seeds``.
 
     Raises:
         ValueError: the two differ in length, or are empty.
@@ -107,9 +107,9 @@ def verdict(
     Args:
         metric: name of the primary metric.
         higher_is_better: its direction.
-        teacher: the teacher's figure on the test split.
-        baseline: test figures by seed of the student's model trained without the teacher.
-        student: test figures of the distilled student, same seeds in the same order.
+        teacher: the teacher's metric on the test split.
+        baseline: test metric by seed of the student's model trained without the teacher.
+        student: test metric of the distilled student, same seeds in the same order.
         teacher_parameters: see `stillhouse.evaluation.measure.parameters`.
         student_parameters: the same.
         teacher_p50_ms: median latency at batch 1.
@@ -147,11 +147,11 @@ OPENINGS = {
     None: "No proof that distillation helped",
 }
 ONE_SEED = "One seed only, which cannot tell whether distillation helped"
-NOTHING_RANDOM = "All seeds give the same figures, so that they cannot tell whether distillation helped"
+NOTHING_RANDOM = "All seeds give the same values, so that they cannot tell whether distillation helped"
 
 
 def opening(found: dict[str, Any]) -> str:
-    """First words of the verdict: whether distillation helped, as far as the figures tell."""
+    """First words of the verdict: whether distillation helped, as far as the numbers tell."""
     if found.get("gain_ci95") is None:
         return NOTHING_RANDOM if found.get("paired_seeds", 1) > 1 else ONE_SEED
     return OPENINGS[found.get("helped")]

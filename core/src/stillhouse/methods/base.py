@@ -52,11 +52,11 @@ class Method:
 
     def finish(self, context: MethodContext, student: Trained) -> Trained:
         """What is deployed: converted, masks removed. It runs before predictions, cost and export, so that every
-        figure is that of the deployed model."""
+        number is that of the deployed model."""
         return student
 
     def evaluate(self, context: MethodContext, models: Mapping[str, Trained]) -> dict[str, Any]:
-        """Figures of the method's own, JSON-ready, from the finished models of one seed.
+        """Results of the method's own, JSON-ready, from the finished models of one seed.
 
         Args:
             context: what the framework gives.

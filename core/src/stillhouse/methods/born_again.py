@@ -64,5 +64,5 @@ class BornAgain(Method):
         return models[chosen]
 
     def evaluate(self, context: MethodContext, models: Mapping[str, Trained]) -> dict[str, Any]:
-        """Test figures of every generation and of their ensemble, when it was asked for."""
+        """Test metrics of every generation and of their ensemble, when it was asked for."""
         return {f"test_{context.head.primary}": context.compare(context.kept(), "test")} if self.ensemble else {}

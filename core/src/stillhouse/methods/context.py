@@ -53,7 +53,7 @@ class MethodContext:
         config: training settings of the student.
         seed: seed of the student.
         accelerator: devices, precision and processes.
-        reporter: told of every epoch.
+        reporter: receives every epoch.
         label: what to call the student, e.g. ``"student, seed 0"``.
         tags: fields of every record of this student.
         folder: of this student; phases and checkpoints are kept there while it is in training.
@@ -127,7 +127,7 @@ class MethodContext:
 
         Args:
             taps: modules of the teacher whose features are wanted.
-            members: the outputs have what each member of an ensemble said, too.
+            members: the outputs have the prediction of each member of an ensemble, too.
         """
         return self.teacher_source(taps, members)
 
@@ -234,9 +234,9 @@ class MethodContext:
         folder = self.folder / PHASES / phase if phase else self.folder
         label = f"{self.label}, {phase}" if phase else self.label
         if phase and (folder / "done.json").exists():
-            self.reporter.unit(label, 0)
+            self.reporter.model(label, 0)
             history = _read_phase(folder, learner)
-            self.reporter.unit_done("finished before")
+            self.reporter.model_done("finished before")
         else:
             work = Fit(
                 train=self.splits.train if rows is None else rows,
@@ -266,7 +266,7 @@ class MethodContext:
             )
         return history
 
-    # Figures ---------------------------------------------------------------------------------------------------------
+    # Metrics ---------------------------------------------------------------------------------------------------------
 
     def validate(self, model: Trained) -> dict[str, float]:
         """The head's metrics of the validation rows."""

@@ -87,7 +87,7 @@ class Mutual(Method):
         return peers[chosen]
 
     def evaluate(self, context: MethodContext, models: Mapping[str, Trained]) -> dict[str, Any]:
-        """Test figures of every peer and of their ensemble."""
+        """Test metrics of every peer and of their ensemble."""
         return {f"test_{context.head.primary}": context.compare(context.kept(), "test")}
 
 
@@ -141,10 +141,10 @@ class Peers(Learner):
 
     def _to_target(self, number: int, predictions: Sequence[Tensor], batch: Batch, labelled: int) -> Tensor:
         """The soft loss of one peer, a scalar."""
-        said = [each.detach() for each in predictions]
+        fixed = [each.detach() for each in predictions]
         if self._target == "ensemble":
-            targets = [combine(said, [1 / len(said)] * len(said), self._kind)]
+            targets = [combine(fixed, [1 / len(fixed)] * len(fixed), self._kind)]
         else:
-            targets = [each for other, each in enumerate(said) if other != number]
+            targets = [each for other, each in enumerate(fixed) if other != number]
         own = Outputs(predictions[number])
         return torch.stack([self._soft(own, Outputs(target), batch, labelled) for target in targets]).mean()

@@ -37,7 +37,7 @@ def _fit_estimator(context: MethodContext, student: Trained) -> None:
             where="objectives",
             fix="objectives: {alpha: 0.5, soft: [soft]}",
         )
-    context.reporter.unit(context.label, 0)
+    context.reporter.model(context.label, 0)
     source = context.signal()
     parts = [context.splits.train] + ([context.splits.unlabelled] if context.splits.unlabelled is not None else [])
     columns = [part.columns([*student.inputs, "index"]) for part in parts]
@@ -53,4 +53,4 @@ def _fit_estimator(context: MethodContext, student: Trained) -> None:
             alpha=parse_schedule(context.alpha).value(1.0),
             temperature=float(context.terms[0].bound.options.get("temperature", 1.0)),
         )
-    context.reporter.unit_done("fitted")
+    context.reporter.model_done("fitted")

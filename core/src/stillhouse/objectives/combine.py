@@ -54,7 +54,7 @@ def combined_loss(
         device: reading them is what waits for it.
 
     Raises:
-        ValueError: ``alpha`` lies outside [0, 1], a weight is negative or not finite, a name stands twice,
+        ValueError: ``alpha`` lies outside [0, 1], a weight is negative or not finite, a name is given twice,
             or there is nothing to add.
     """
     if not 0 <= alpha <= 1:

@@ -26,7 +26,7 @@ def make_splits(resolved: ResolvedRecipe, *, download: bool = True) -> Splits:
 
     Raises:
         DataError: files are missing or bad, or a split is empty.
-        LeakageError: a group or a row stands in two splits, or time runs backwards.
+        LeakageError: a group or a row is in two splits, or time runs backwards.
     """
     component = resolved.dataset.component
     plugin, _, name = component.id.partition("/")
@@ -77,7 +77,7 @@ def check_splits(splits: Splits, *, name: str) -> None:
         for row in index:
             if row in seen:
                 raise LeakageError(
-                    f"row {row} of '{name}' stands in '{seen[row]}' and in '{split_name}'",
+                    f"row {row} of '{name}' is in both '{seen[row]}' and '{split_name}'",
                     where="index",
                     fix="make the splits disjoint, and row ids unique over all splits",
                 )
@@ -89,10 +89,10 @@ def check_splits(splits: Splits, *, name: str) -> None:
             both = groups[names[first]] & groups[names[second]]
             if both:
                 raise LeakageError(
-                    f"group '{min(both)}' of '{name}' stands in '{names[first]}' and in '{names[second]}' "
+                    f"group '{min(both)}' of '{name}' is in both '{names[first]}' and '{names[second]}' "
                     f"({len(both)} such groups)",
                     where="groups",
-                    fix="split by group (unit, patient, card, speaker), not by row",
+                    fix="split by group (patient, machine, card, speaker), not by row",
                 )
     if (
         splits.train.times is not None
@@ -170,7 +170,7 @@ def fingerprint(splits: Splits) -> str:
 
 
 def duplicated_rows(splits: Splits, limit_bytes: int = 400_000_000) -> int:
-    """Number of test rows whose inputs stand in the training rows to the last bit; 0 when the rows are too large to
+    """Number of test rows whose inputs are in the training rows to the last bit; 0 when the rows are too large to
     look."""
     seen: set[int] = set()
     names = list(splits.info.inputs)

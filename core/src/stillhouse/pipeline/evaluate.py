@@ -1,4 +1,4 @@
-"""Stage evaluate: every figure of the summary, from the predictions in the run folder and from timing the models."""
+"""Stage evaluate: every number of the summary, from the predictions in the run folder and from timing the models."""
 
 from __future__ import annotations
 
@@ -133,8 +133,8 @@ def summarise_run(
 
     teacher_metrics = {split: judge(context, folder / "teacher", split) for split in ("val", "test")}
     student_bytes = model_bytes(folder / "student" / f"seed-{recipe.seeds[0]}")
-    baseline = seed_figures(context, folder / "baseline")
-    distilled = seed_figures(context, folder / "student")
+    baseline = seed_results(context, folder / "baseline")
+    distilled = seed_results(context, folder / "student")
     teacher_bytes: int | None = sum(
         model_bytes(path) for path in sorted((folder / "teacher").glob("member-*")) if "fold" not in path.name
     )
@@ -189,7 +189,7 @@ def summarise_run(
         "method": {"id": context.resolved.method.id, "options": plain(context.resolved.method.options)},
         "method_facts": method_facts(context, teacher),
         "controls": {
-            bound.id: seed_figures(context, folder / control_folder(bound)) for bound in context.resolved.controls
+            bound.id: seed_results(context, folder / control_folder(bound)) for bound in context.resolved.controls
         },
         "references": {
             name: context.evaluate(prediction, test_rows)
@@ -232,8 +232,8 @@ def judge(context: RunContext, folder: Path, split: str) -> dict[str, float]:
     return context.evaluate(kept.pop("prediction"), kept)
 
 
-def seed_figures(context: RunContext, folder: Path) -> dict[str, Any]:
-    """Means over seeds (validation and test), test figures per seed, and mean and interval of the primary metric."""
+def seed_results(context: RunContext, folder: Path) -> dict[str, Any]:
+    """Means over seeds (validation and test), test metrics per seed, and mean and interval of the primary metric."""
     seeds, primary = context.resolved.recipe.seeds, context.head.primary
     per_split = {split: [judge(context, folder / f"seed-{seed}", split) for seed in seeds] for split in ("val", "test")}
     shared = {

@@ -1,4 +1,4 @@
-"""What the method of a run adds of its own: facts noted in training, and figures of the finished models, over seeds."""
+"""What the method of a run adds of its own: facts noted in training, and results of the finished models, over seeds."""
 
 from __future__ import annotations
 

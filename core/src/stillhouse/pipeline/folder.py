@@ -60,7 +60,7 @@ def _changed(folder: Path, resolved: ResolvedRecipe) -> list[str]:
 
 
 def remove_stale(folder: Path, resolved: ResolvedRecipe) -> None:
-    """Remove what was made with another recipe: exports, figures, and models of seeds that are not asked for."""
+    """Remove what was made with another recipe: exports, results, and models of seeds that are not asked for."""
     if not (folder / "recipe.yaml").exists() or not _changed(folder, resolved):
         return
     for name in (SUMMARY, "report.html"):

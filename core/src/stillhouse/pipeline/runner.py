@@ -50,7 +50,7 @@ def run(
     manager: Manager | None = None,
     reporter: Reporter | None = None,
 ) -> RunResult:
-    """Run a recipe: teacher, baseline (the same student without distillation), student, figures and report.
+    """Run a recipe: teacher, baseline (the same student without distillation), student, results and report.
 
     A run that was stopped at any point goes on where it was when it is started again with the same folder, and ends
     with the same numbers. A finished stage is skipped; one whose inputs changed is made again. More seeds may be added
@@ -65,7 +65,7 @@ def run(
         overwrite: a finished run in the folder may be made again with another recipe; what that makes stale is removed.
         download: missing datasets may be downloaded.
         manager: plugins to use, the installed ones by default.
-        reporter: told what happens; silent by default.
+        reporter: receives what happens; silent by default.
 
     Returns:
         the folder, the summary and the report.
@@ -102,7 +102,7 @@ def run(
 def _run(
     resolved: ResolvedRecipe, folder: Path, registry: Any, reporter: Reporter, stop_after: str, download: bool
 ) -> RunResult:
-    # The stages need torch; a wrong recipe was told before that.
+    # The stages need torch; a wrong recipe has been reported before that.
     from stillhouse.methods.losses import check_taps
     from stillhouse.pipeline.evaluate import evaluate_stage
     from stillhouse.pipeline.manifest import write_manifest
@@ -112,7 +112,7 @@ def _run(
 
     last = STAGES.index(stop_after)
     reporter.stage("data", resolved.dataset.id)
-    with collect_warnings() as said:
+    with collect_warnings() as messages:
         splits = make_splits(resolved, download=download)
     spec = resolved.head.component.spec
     assert isinstance(spec, HeadSpec)
@@ -126,9 +126,9 @@ def _run(
     check_targets(splits, head, name=resolved.dataset.id)
     data = fingerprint(splits)
     context = RunContext(resolved, registry, folder, reporter, splits, head, data)
-    for message in said:
+    for message in messages:
         context.warn(message)
-    context.guard("splits disjoint", "no row id and no group (unit, patient, card, speaker) is in two splits")
+    context.guard("splits disjoint", "no row id and no group (patient, machine, card, speaker) is in two splits")
     if context.is_main:
         _write_data(context)
         write_text(folder / "recipe.yaml", resolved_yaml(resolved))
@@ -179,7 +179,7 @@ def _write_data(context: RunContext) -> None:
     repeated = duplicated_rows(splits)
     if repeated:
         context.warn(
-            f"{repeated} of {len(splits.test)} test rows have inputs that stand in the training rows to the last bit"
+            f"{repeated} of {len(splits.test)} test rows have inputs that are in the training rows to the last bit"
         )
     finish(folder, inputs)
 

@@ -11,9 +11,9 @@ from typing import Any
 from stillhouse.errors import IncompatibleError, OptionError, StillhouseError
 from stillhouse.methods import Method, MethodContext
 from stillhouse.pipeline.context import RunContext
+from stillhouse.pipeline.models import train_hard, trained_model
 from stillhouse.pipeline.stages import RECORD, component_identity
 from stillhouse.pipeline.teacher import Teacher, signal
-from stillhouse.pipeline.units import train_hard, unit
 from stillhouse.recipe.check import Bound
 from stillhouse.storage import state_digest, write_json
 from stillhouse.trained import Trained, load
@@ -102,7 +102,7 @@ def baseline_stage(context: RunContext) -> None:
                 tags=stage,
                 folder=folder / f"seed-{seed}",
             )
-            unit(
+            trained_model(
                 context,
                 given.folder,
                 bound,
@@ -159,7 +159,7 @@ def student_stage(context: RunContext, teacher: Teacher) -> None:
             tags={"stage": "student"},
             folder=context.folder / "student" / f"seed-{seed}",
         )
-        unit(
+        trained_model(
             context,
             given.folder,
             context.resolved.student,

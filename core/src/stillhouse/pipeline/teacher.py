@@ -16,8 +16,8 @@ from stillhouse.data.splitting import fold_positions
 from stillhouse.errors import IncompatibleError
 from stillhouse.kinds import OutputKind
 from stillhouse.pipeline.context import RunContext
+from stillhouse.pipeline.models import member_seed, train_hard, trained_model
 from stillhouse.pipeline.stages import facts, finish, why_stale
-from stillhouse.pipeline.units import member_seed, train_hard, unit
 from stillhouse.storage import digest, read_json, read_tensors
 from stillhouse.teachers import CachedTeacher, EnsembleTeacher, StoredTeacher, TeacherSource, write_cache
 from stillhouse.teachers.cached import cache_key
@@ -101,7 +101,7 @@ def _member(context: RunContext, position: int, rows: Split, folder: Path, fold:
         trained = build(bound.component, bound.options, context.task(seed))
         return trained, train_hard(context, trained, rows, config, seed=seed, label=label, tags=tags, folder=folder)
 
-    return unit(
+    return trained_model(
         context,
         folder,
         bound,

@@ -40,7 +40,7 @@ class Skipped(Exception):
 @dataclass(frozen=True, kw_only=True)
 class Check:
     """One check that ran: its id (stable, e.g. ``options[student:law/cnn]``), its outcome, what is wrong and how to
-    fix it, and what else it found (a figure, say)."""
+    fix it, and what else it found (a number, say)."""
 
     id: str
     outcome: Outcome

@@ -64,7 +64,7 @@ def stillhouse_methods() -> Iterable[MethodSpec]:
 
 @hookspec
 def stillhouse_metrics() -> Iterable[MetricSpec]:
-    """Metrics: figures of a whole split beyond those of the head."""
+    """Metrics: numbers of a whole split beyond those of the head."""
     raise NotImplementedError
 
 

@@ -17,14 +17,14 @@ from stillhouse.errors import RecipeError
 Path_ = tuple[str | int, ...]
 
 MOST_VALUES = 100_000
-"""Values that a recipe may hold once its aliases are written out: a few nested ones stand for millions."""
+"""Values that a recipe may hold once its aliases are written out: a few nested ones make millions."""
 
 
 def parse_yaml(text: str, *, source: str) -> tuple[dict[str, Any], dict[Path_, int]]:
     """A YAML mapping, and the line of each of its fields.
 
     Raises:
-        RecipeError: not YAML, not a mapping, a key stands twice (with the line), or more than `MOST_VALUES`.
+        RecipeError: not YAML, not a mapping, a key is given twice (with the line), or more than `MOST_VALUES`.
     """
     values, lines = _read(text, source)
     if not isinstance(values, dict):
@@ -91,7 +91,7 @@ def _read(text: str, source: str) -> tuple[Any, dict[Path_, int]]:
 
 
 def _lines(node: Node | None, path: Path_) -> Iterator[tuple[Path_, int]]:
-    """Path and line of each value; a mapping's field is where its key stands."""
+    """Path and line of each value; a mapping's field is where its key is."""
     if node is None:
         return
     yield path, node.start_mark.line + 1

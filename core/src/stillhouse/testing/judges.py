@@ -211,7 +211,7 @@ def _figures(found: Any, primary: str, what: str, where: str) -> None:
 def edge_cases(
     evaluate: Callable[[Tensor, Batch], Any], prediction: Tensor, rows: Batch, *, kind: OutputKind, who: str, where: str
 ) -> None:
-    """One class (or value) only: finite figures or an error that says so; no rows and NaN: an error.
+    """One class (or value) only: finite values or an error that says so; no rows and NaN: an error.
 
     Raises:
         PluginError: NaN or another exception came out, or no error where there had to be one.
@@ -245,7 +245,7 @@ def edge_cases(
 
 
 def _attempt(evaluate: Callable[[Tensor, Batch], Any], guess: Tensor, rows: Batch, what: str, where: str) -> Any:
-    """The figures, or None when they are refused with an error for users."""
+    """The metrics, or None when they are refused with an error for users."""
     try:
         return evaluate(guess.clone(), {name: entry.clone() for name, entry in rows.items()})
     except StillhouseError:

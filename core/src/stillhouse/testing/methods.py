@@ -173,7 +173,7 @@ class _Methods:
                 where=self._spec.target,
                 fix="look for a loss that grows without bound, or weights that were never set",
             )
-        self._run(folder, "evaluate")  # the method's own figures, too
+        self._run(folder, "evaluate")  # the method's own results, too
         return weights
 
     def _run(self, folder: Path, stop_after: str, reporter: Reporter | None = None) -> None:

@@ -1,5 +1,5 @@
 """Checks that need a process of their own: light import, imports in any order, nothing left behind, and the core's
-figures unchanged."""
+results unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A recipe on a tiny budget: a few rows, two steps, one seed; for tests, not for figures."""
+"""A recipe on a tiny budget: a few rows, two steps, one seed; for tests, not for results."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def run_tiny(
     """Run a recipe to its report within seconds and return its summary: 64 training rows (two steps of 32), one epoch,
     one seed, 64 validation and test rows, no network, no store of earlier teachers.
 
-    Rows are chosen so that every class is among them. The figures mean nothing; that there are figures means that
+    Rows are chosen so that every class is among them. The numbers mean nothing; that there are some means that
     dataset, models, head, objectives and report work together.
 
     Args:

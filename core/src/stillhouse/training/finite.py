@@ -71,8 +71,8 @@ class FiniteGuard:
             return "with values that are not finite", index[bad]
         if self._teacher is not None:
             with torch.no_grad():
-                said = self._teacher(to_device(batch, device))
-            bad = _not_finite((said.prediction, *said.features.values()), len(index))
+                outputs = self._teacher(to_device(batch, device))
+            bad = _not_finite((outputs.prediction, *outputs.features.values()), len(index))
             if bool(bad.any()):
                 return "of which the teacher's output is not finite", index[bad]
         return "of its batch", index

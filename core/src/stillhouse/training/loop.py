@@ -42,7 +42,7 @@ class Fit:
         seed: seed of order, dropout and augmentation.
         folder: where checkpoints go; none are written when it is None.
         accelerator: devices, precision and processes.
-        reporter: told of every epoch.
+        reporter: receives every epoch.
         label: what to call the model, e.g. ``"student, seed 0"``.
         tags: fields added to every record (stage, seed, member).
         unlabelled: rows that follow the labelled ones in each batch.
@@ -93,7 +93,7 @@ def _fit(learner: Learner, work: Fit, threads: int) -> list[dict[str, Any]]:
     state = TrainingState(learner, optimizer, scheduler, averages, {name: Best() for name in learner.judged})
     state.resume(work.folder)
     model, prepared = accelerator.prepare(learner, optimizer)
-    work.reporter.unit(work.label, config.epochs, state.epoch)
+    work.reporter.model(work.label, config.epochs, state.epoch)
 
     def after_step() -> None:
         scheduler.step()
@@ -157,7 +157,7 @@ def _fit(learner: Learner, work: Fit, threads: int) -> list[dict[str, Any]]:
         each.load_state_dict(state.best[name].weights)
     learner.eval()
     best = next(iter(state.best.values()))
-    work.reporter.unit_done(f"{head.primary} {best.value:.4g} on validation, epoch {best.epoch + 1}")
+    work.reporter.model_done(f"{head.primary} {best.value:.4g} on validation, epoch {best.epoch + 1}")
     return state.history
 
 

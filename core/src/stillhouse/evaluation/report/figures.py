@@ -47,7 +47,7 @@ def cost(run: Run) -> ReportFigure | None:
         axes.set_xscale("log")
         axes.set_xlabel(labels[each])
         low, high = min(by_model.values()), max(by_model.values())
-        # The outer points stand at a tenth and at three quarters of the width, which leaves room for their names.
+        # The outer points are at a tenth and at three quarters of the width, which leaves room for their names.
         width = max(np.log(high / low), np.log(1.3)) / 0.65
         axes.set_xlim(low * np.exp(-0.1 * width), low * np.exp(0.9 * width))
         for name, value in by_model.items():

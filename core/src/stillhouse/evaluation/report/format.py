@@ -36,7 +36,7 @@ def decimals(value: float | None) -> int:
     return min(6, max(0, 3 - math.floor(math.log10(abs(value)))))
 
 
-def figure(value: float | None, places: int | None = None) -> str:
+def number(value: float | None, places: int | None = None) -> str:
     """A metric, with thousands separated; a dash for None."""
     if value is None:
         return NONE
@@ -50,14 +50,14 @@ def interval(bounds: Sequence[float] | None, like: float | None) -> str:
     if bounds is None:
         return ""
     places = decimals(like)
-    return f"{figure(bounds[0], places)} to {figure(bounds[1], places)}"
+    return f"{number(bounds[0], places)} to {number(bounds[1], places)}"
 
 
 def signed(value: float | None, places: int | None = None) -> str:
     """A difference, always with its sign."""
     if value is None:
         return NONE
-    return f"{'+' if value > 0 else ''}{figure(value, places)}"
+    return f"{'+' if value > 0 else ''}{number(value, places)}"
 
 
 def factor(value: float | None) -> str:

@@ -104,14 +104,14 @@ def _draw(figure: ReportFigure, key: str) -> dict[str, Any]:
 
 
 def _verdict(run: Run) -> dict[str, Any]:
-    """The opening follows from the figures, whatever the sentence of the summary says."""
+    """The opening follows from the numbers, whatever the sentence of the summary says."""
     found = run.summary["verdict"]
     simulated = bool(run.summary["dataset"].get("simulated"))
-    said = found.get("sentence") or sentence(
+    whole = found.get("sentence") or sentence(
         found, metric=run.primary, student=_mean(run, "student"), unit=run.unit, simulated=simulated
     )
     first = opening(found)
-    rest = said.removeprefix(f"{first}: ")
+    rest = whole.removeprefix(f"{first}: ")
     return {"status": STATUS[found.get("helped")], "opening": first, "rest": rest[:1].upper() + rest[1:]}
 
 
@@ -121,7 +121,7 @@ def _mean(run: Run, name: str) -> float:
 
 
 def _tiles(run: Run) -> list[dict[str, str]]:
-    """The four figures that a reader takes home."""
+    """The four numbers that a reader takes home."""
     found = run.summary["verdict"]
     places = fmt.decimals(_mean(run, "student"))
     bounds = found.get("gain_ci95")
@@ -172,7 +172,7 @@ def _comparison(run: Run) -> list[dict[str, Any]]:
             "name": f"Test {run.measure}",
             "note": f"{direction} is better",
             "cells": {
-                name: (fmt.figure(means[name], places), fmt.interval(parts[name].get("ci95"), means[name]))
+                name: (fmt.number(means[name], places), fmt.interval(parts[name].get("ci95"), means[name]))
                 for name in MODELS
             },
             "strong": True,
@@ -224,17 +224,17 @@ def _others(run: Run) -> list[dict[str, str]]:
             {
                 "name": name,
                 "kind": "control",
-                "value": fmt.figure(mean),
+                "value": fmt.number(mean),
                 "interval": fmt.interval(part.get("ci95"), mean),
             }
         )
     for name, metrics in (run.summary.get("references") or {}).items():
-        found.append({"name": name, "kind": "reference", "value": fmt.figure(metrics.get(run.primary)), "interval": ""})
+        found.append({"name": name, "kind": "reference", "value": fmt.number(metrics.get(run.primary)), "interval": ""})
     return found
 
 
 def _method(run: Run) -> dict[str, Any] | None:
-    """The method's own figures: a row each, a column for every model that they are of."""
+    """The method's own results: a row each, a column for every model that they are of."""
     given = run.summary.get("method") or {}
     table = (run.summary.get("method_facts") or {}).get("table") or []
     if not table:
@@ -242,14 +242,14 @@ def _method(run: Run) -> dict[str, Any] | None:
     models = list(dict.fromkeys(entry["model"] for entry in table))
     names = list(dict.fromkeys(entry["name"] for entry in table))
     cells = {
-        (entry["name"], entry["model"]): (fmt.figure(entry["mean"]), fmt.interval(entry["ci95"], entry["mean"]))
+        (entry["name"], entry["model"]): (fmt.number(entry["mean"]), fmt.interval(entry["ci95"], entry["mean"]))
         for entry in table
     }
     return {"id": given.get("id", ""), "models": models, "rows": names, "cells": cells}
 
 
 def _all_metrics(run: Run) -> dict[str, Any]:
-    """Every metric of every model and split, and the test figures of each seed."""
+    """Every metric of every model and split, and the test metrics of each seed."""
     names: list[str] = []
     for model in MODELS:
         for split in ("test", "val"):
@@ -259,11 +259,11 @@ def _all_metrics(run: Run) -> dict[str, Any]:
     for name in names:
         values = {(m, s): run.summary[m]["metrics"].get(s, {}).get(name) for m in MODELS for s in ("test", "val")}
         places = max(fmt.decimals(value) for value in values.values() if value is not None)
-        table.append((name, {key: fmt.figure(value, places) for key, value in values.items()}))
+        table.append((name, {key: fmt.number(value, places) for key, value in values.items()}))
     per_seed = []
     for position, seed in enumerate(run.summary["student"].get("seeds") or []):
         row = {
-            model: fmt.figure(values[position]) if len(values) > position else fmt.NONE
+            model: fmt.number(values[position]) if len(values) > position else fmt.NONE
             for model in ("baseline", "student")
             if (values := run.summary[model].get("per_seed", {}).get(run.primary, [])) is not None
         }

@@ -47,11 +47,11 @@ def audio_folder(
         table: the table, relative to that folder.
         file: column with the file's name, relative to the folder.
         tags: column with the tags of the file; empty for none (tagging only).
-        separator: what stands between tags.
+        separator: what is between tags.
         task: ``tagging`` (any number of tags) or ``classification`` (exactly one).
         classes: the tags that may occur; by default those that do.
         split: column with ``train``, ``val`` or ``test``; by default rows are split at random.
-        group: column with what must not stand in two splits (speaker, machine, place).
+        group: column with what must not be in two splits (speaker, machine, place).
         val_fraction: share of rows (of groups, where there are any) for validation, when there is no split column.
         test_fraction: likewise for test.
         rate: samples a second; files are resampled.
@@ -80,7 +80,7 @@ def audio_folder(
     if repeated.any():
         row = int(np.argmax(repeated))
         raise DataError(
-            f"row {row + 2}: '{rows[file].iloc[row]}' stands in the table twice",
+            f"row {row + 2}: '{rows[file].iloc[row]}' is in the table twice",
             where=str(where),
             fix="keep one row",
         )

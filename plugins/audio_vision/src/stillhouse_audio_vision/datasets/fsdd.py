@@ -38,7 +38,7 @@ def fsdd(
 ) -> Splits:
     """Spoken digits of six speakers; or mixtures of two overlapping digits, which makes them tags.
 
-    ``speakers`` holds whole speakers out: none stands in two splits. ``official`` is the data set's own split
+    ``speakers`` holds whole speakers out: none is in two splits. ``official`` is the data set's own split
     (recordings 0 to 4 of each speaker and digit are for test, and 5 to 9 here for validation), in which every test
     speaker is known; it saturates near 99 %.
 

@@ -179,7 +179,7 @@ def image_folder(
         colour: three channels instead of one.
         classes: the classes that may occur; by default those that have a folder.
         group: text in file names at which the name of the group ends, e.g. "_" for scene17_left.png; groups then never
-            stand in two splits.
+            be in two splits.
         val_fraction: share of the images (or groups) of each class that validation holds out.
         test_fraction: the same for test.
         augment: random changes of training rows: mixup (alpha), crop (pixels of padding), flip (probability), rotate

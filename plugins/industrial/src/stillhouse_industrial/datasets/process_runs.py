@@ -30,7 +30,7 @@ def process_runs(
     val_fraction: float = 0.2,
     test_fraction: float = 0.2,
 ) -> Splits:
-    """Windows of one's own labelled runs. Every run stands in one split only.
+    """Windows of one's own labelled runs. Every run is in one split only.
 
     The rows of a run are in order of time. Runs are held out apart for each fault (that of a run's last labelled
     sample), so that each occurs in every split. Rows without a label belong to runs that nobody has diagnosed: a run

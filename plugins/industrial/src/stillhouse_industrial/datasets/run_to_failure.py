@@ -49,7 +49,7 @@ def run_to_failure(
     short: Literal["pad", "raise"] = "pad",
     missing: Literal["raise", "forward"] = "raise",
 ) -> Splits:
-    """Windows of one's own histories. Every unit stands in one split only; rows are never split.
+    """Windows of one's own histories. Every unit is in one split only; rows are never split.
 
     Validation and test units are each truncated at random times, as if met in service. Without a ``rul``
     column each unit must have been run to failure: its last row is taken as the failure.

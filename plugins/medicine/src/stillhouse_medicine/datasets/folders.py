@@ -40,7 +40,7 @@ def image_folder(
         colour: three channels instead of one.
         classes: the classes that may occur; by default those that have a folder.
         group: text in file names at which the name of the patient ends, e.g. "_" for p017_left.png; patients then
-            never stand in two splits.
+            never be in two splits.
         val_fraction: share of the images (or groups) of each class that validation holds out.
         test_fraction: the same for test.
         augment: random changes of training images: shift, rotate, scale, contrast, noise, mirror.
@@ -100,7 +100,7 @@ def mask_folder(
         size: side of the square image in pixels; the longer side is scaled to it, the rest is black background.
         colour: three channels instead of one.
         group: text in file names at which the name of the patient ends, e.g. "_" for p017_slice3.png; patients then
-            never stand in two splits.
+            never be in two splits.
         threshold: masks are black and white (0 and 255): every value above 127 is class 1.
         val_fraction: share of the images (or groups) that validation holds out.
         test_fraction: the same for test.

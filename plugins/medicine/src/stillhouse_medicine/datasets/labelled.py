@@ -21,7 +21,7 @@ class Labels:
     Args:
         target: class ``[N]`` int64, 0/1 ``[N]`` or ``[N, L]`` float32, or masks ``[N, H, W]`` int64.
         index: row ids ``[N]``, unique over all splits.
-        groups: what must not stand in two splits, when the protocol separates by it.
+        groups: what must not be in two splits, when the protocol separates by it.
     """
 
     target: Tensor

@@ -35,7 +35,7 @@ class Question:
         answer: its answer, normalised by `normalise`.
         closed: answered by yes, no or a choice that the question names.
         index: stable number of the row.
-        group: what must not stand in two splits: the image, or the patient.
+        group: what must not be in two splits: the image, or the patient.
     """
 
     image: str
@@ -54,7 +54,7 @@ def normalise(answer: object) -> str:
 def by_group(
     questions: Sequence[Question], *, val_fraction: float, test_fraction: float, seed: int
 ) -> dict[str, list[Question]]:
-    """Questions split so that no group stands in two splits; fractions are of the groups.
+    """Questions split so that no group is in two splits; fractions are of the groups.
 
     Raises:
         DataError: there are too few groups, or a fraction is not between 0 and 1.

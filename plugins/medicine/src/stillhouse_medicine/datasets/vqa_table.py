@@ -50,7 +50,7 @@ def vqa(
         question: column with the question.
         answer: column with the answer.
         answer_type: column with CLOSED or OPEN; without it, a question answered by yes or no is closed.
-        group: column whose values must not stand in two splits (a patient); the image by default.
+        group: column whose values must not be in two splits (a patient); the image by default.
         split: column with train, val or test; without it groups are held out at random.
         val_fraction: share of the groups that validation holds out.
         test_fraction: share of the groups that test holds out.

@@ -24,11 +24,11 @@ from stillhouse.training.loop import Fit, fit
 from stillhouse.training.threads import limited_threads, share
 from stillhouse.types import Split
 
-MakeUnit = Callable[[], tuple[Trained, list[dict[str, Any]]]]
+MakeModel = Callable[[], tuple[Trained, list[dict[str, Any]]]]
 """Builds and trains a model inside its folder; returns it with one record per epoch."""
 
 
-def unit(
+def trained_model(
     context: RunContext,
     folder: Path,
     bound: Bound,
@@ -36,7 +36,7 @@ def unit(
     seed: int,
     inputs: Mapping[str, Any],
     label: str,
-    make: MakeUnit,
+    make: MakeModel,
     predictions: bool = True,
     shared: bool = False,
 ) -> Trained:
@@ -64,12 +64,12 @@ def unit(
         _prepare(context, folder, key, reason, label)
     context.wait()
     if shared and (stored / "done.json").exists():
-        context.reporter.unit(label, 0)
+        context.reporter.model(label, 0)
         if context.is_main:
             with replacing_folder(folder) as temporary:
                 shutil.copytree(stored, temporary, dirs_exist_ok=True)
         context.wait()
-        context.reporter.unit_done("taken from the store: an earlier run made it from exactly these inputs")
+        context.reporter.model_done("taken from the store: an earlier run made it from exactly these inputs")
         trained = load(folder, context.registry, context.splits.info)
         if predictions and context.is_main:
             context.write_predictions(folder, trained)
@@ -132,11 +132,11 @@ def train_hard(
 ) -> list[dict[str, Any]]:
     """Training on labels alone: teachers and baselines. One record per epoch; none for an estimator."""
     if not trained.is_network:
-        context.reporter.unit(label, 0)
+        context.reporter.model(label, 0)
         columns = rows.columns()
         with limited_threads(share()):
             fit_hard(trained.model, trained.features(columns), columns["target"])
-        context.reporter.unit_done("fitted")
+        context.reporter.model_done("fitted")
         return []
     learner = Supervised(trained.model, trained.inputs, context.head.hard_loss)
     return fit(
