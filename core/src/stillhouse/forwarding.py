@@ -53,8 +53,24 @@ def accepted_inputs(
 
 
 def predict(model: nn.Module, batch: Batch, inputs: Sequence[str]) -> Tensor:
-    """The model's prediction for a batch; Hugging Face outputs give their ``logits``, tuples their first item."""
-    return prediction_of(call(model, {name: batch[name] for name in inputs}))
+    """The model's prediction for a batch, in float32 when mixed precision gives half; Hugging Face outputs give their
+    ``logits``, tuples their first item.
+
+    Raises:
+        IncompatibleError: there is no tensor in the model's output.
+    """
+    output = call(model, {name: batch[name] for name in inputs})
+    if not isinstance(output, Tensor):  # the exporter of torch 2.6 cannot follow the questions within
+        if hasattr(output, "logits"):
+            output = output.logits
+        if isinstance(output, tuple | list) and output:
+            output = output[0]
+        if not isinstance(output, Tensor):
+            raise IncompatibleError(
+                f"the model returned {type(output).__name__}, not a tensor",
+                fix="return the prediction, or an output with .logits",
+            )
+    return output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
 
 
 def call(model: nn.Module, inputs: Batch) -> Any:
@@ -63,26 +79,6 @@ def call(model: nn.Module, inputs: Batch) -> Any:
     if isinstance(bare, nn.Sequential) and len(inputs) == 1:
         return model(*inputs.values())
     return model(**inputs)
-
-
-def prediction_of(output: Any) -> Tensor:
-    """The prediction inside a model's output.
-
-    Raises:
-        IncompatibleError: there is no tensor in it.
-    """
-    if isinstance(output, Tensor):
-        return output  # first, since the exporter of torch 2.6 cannot follow the questions below
-    if hasattr(output, "logits"):
-        output = output.logits
-    if isinstance(output, tuple | list) and output:
-        output = output[0]
-    if not isinstance(output, Tensor):
-        raise IncompatibleError(
-            f"the model returned {type(output).__name__}, not a tensor",
-            fix="return the prediction, or an output with .logits",
-        )
-    return output
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from stillhouse.deploy.predicting import open_model, open_run
 from stillhouse.errors import ExportError
-from stillhouse.forwarding import call, prediction_of
+from stillhouse.forwarding import predict
 from stillhouse.kinds import OutputKind
 from stillhouse.plugins.manager import Manager
 from stillhouse.storage import read_json, replacing, write_json
@@ -40,7 +40,7 @@ class _ByPosition(nn.Module):
         self.model, self.inputs = model, inputs
 
     def forward(self, *values: Tensor) -> Tensor:
-        return prediction_of(call(self.model, dict(zip(self.inputs, values, strict=True))))
+        return predict(self.model, dict(zip(self.inputs, values, strict=True)), self.inputs)
 
 
 def export(

@@ -17,7 +17,7 @@ from stillhouse.methods.losses import make_terms
 from stillhouse.recipe.check import BoundTerm
 from stillhouse.teachers.ensemble import combine
 from stillhouse.trained import Trained
-from stillhouse.training.learner import Learner, full_precision
+from stillhouse.training.learner import Learner
 from stillhouse.training.loss import HardLoss, Term, TermValues
 from stillhouse.types import Batch, Outputs
 
@@ -129,7 +129,7 @@ class Peers(Learner):
 
     def forward(self, batch: Batch, labelled: int) -> tuple[Tensor, TermValues]:
         """See `Learner.forward`; raw values are means over the peers."""
-        predictions = [full_precision(predict(peer, batch, self._inputs[name])) for name, peer in self.judged.items()]
+        predictions = [predict(peer, batch, self._inputs[name]) for name, peer in self.judged.items()]
         rows = {name: entry[:labelled] for name, entry in batch.items()}
         hard = torch.stack([self._hard_loss(each[:labelled], rows) for each in predictions])
         soft = torch.stack([self._to_target(number, predictions, batch, labelled) for number in range(len(hard))])

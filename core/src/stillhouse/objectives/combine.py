@@ -62,23 +62,18 @@ def combined_loss(
     names = [name for name, _, _ in terms]
     if len({*names, "hard"}) != len(names) + 1:
         raise ValueError(f"the names of losses must be unique and not 'hard', not {', '.join(names)}")
-    parts: dict[str, tuple[Tensor, Tensor]] = {}
-    if hard is not None:
-        parts["hard"] = (hard, _weighted(alpha, hard))
+    parts = [("hard", alpha, hard)] if hard is not None else []
     for name, weight, value in terms:
         if not (math.isfinite(weight) and weight >= 0):
             raise ValueError(f"the weight of '{name}' must be at least 0 and finite, not {weight}")
-        parts[name] = (value, _weighted((1 - alpha) * weight, value))
+        parts.append((name, (1 - alpha) * weight, value))
     if not parts:
         raise ValueError("there is neither a hard loss nor a soft one to add")
-    first, *others = (weighted for _, weighted in parts.values())
-    total = first
-    for weighted in others:
-        total = total + weighted
-    return total, {
-        name: {"raw": raw.detach(), "weighted": weighted.detach()} for name, (raw, weighted) in parts.items()
-    }
-
-
-def _weighted(weight: float, value: Tensor) -> Tensor:
-    return weight * value if weight else silent(value, zeros=True)
+    total: Tensor | None = None
+    values = {}
+    for name, weight, value in parts:
+        weighted = weight * value if weight else silent(value, zeros=True)
+        total = weighted if total is None else total + weighted
+        values[name] = {"raw": value.detach(), "weighted": weighted.detach()}
+    assert total is not None
+    return total, values

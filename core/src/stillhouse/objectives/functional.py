@@ -23,7 +23,7 @@ class Objective(nn.Module):
     """Base of the objectives here; a plain module with the same ``forward`` serves as well.
 
     Options are plain attributes, so that a schedule may set them. ``positive`` and ``not_negative`` name those that
-    must be so.
+    must be finite and so.
     """
 
     positive: ClassVar[tuple[str, ...]] = ()
@@ -35,8 +35,14 @@ class Objective(nn.Module):
         Raises:
             ValueError: an option has a value that it does not take; the text names it.
         """
-        require_positive(**{name: getattr(self, name) for name in self.positive})
-        require_not_negative(**{name: getattr(self, name) for name in self.not_negative})
+        for name in self.positive:
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} must be above 0, not {value}")
+        for name in self.not_negative:
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} must be at least 0, not {value}")
 
 
 def full_precision(
@@ -65,28 +71,6 @@ def require_same_shape(student: Tensor, teacher: Tensor, expected: str, rank: in
         raise ValueError(
             f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} must both have the shape {expected}"
         )
-
-
-def require_positive(**options: float) -> None:
-    """Refuse options that are not finite and above zero.
-
-    Raises:
-        ValueError: naming the first such option.
-    """
-    for name, value in options.items():
-        if not (math.isfinite(value) and value > 0):
-            raise ValueError(f"{name} must be above 0, not {value}")
-
-
-def require_not_negative(**options: float) -> None:
-    """Refuse options that are not finite and at least zero.
-
-    Raises:
-        ValueError: naming the first such option.
-    """
-    for name, value in options.items():
-        if not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"{name} must be at least 0, not {value}")
 
 
 def require_rows(student: Tensor, teacher: Tensor) -> None:

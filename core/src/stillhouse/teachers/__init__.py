@@ -1,12 +1,11 @@
 """Teacher sources: where a teacher's signal comes from. To an objective all of them look alike: `Outputs` for a
 `Batch`."""
 
-from stillhouse.teachers.cached import CachedTeacher, write_cache
+from stillhouse.teachers.cached import CachedTeacher, StoredTeacher, write_cache
 from stillhouse.teachers.ensemble import EnsembleTeacher
 from stillhouse.teachers.estimator import EstimatorTeacher
 from stillhouse.teachers.live import LiveTeacher
 from stillhouse.teachers.source import AskedTeacher, TeacherSource
-from stillhouse.teachers.stored import StoredTeacher
 
 __all__ = [
     "AskedTeacher",

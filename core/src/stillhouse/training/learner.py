@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Self
 
-import torch
 from torch import Tensor, nn
 
 from stillhouse.forwarding import predict
@@ -84,7 +83,7 @@ class Supervised(Learner):
     def forward(self, batch: Batch, labelled: int) -> tuple[Tensor, TermValues]:
         """See `Learner.forward`; rows without a label are left out."""
         batch = {name: entry[:labelled] for name, entry in batch.items()}
-        loss = self._hard_loss(full_precision(predict(self.student, batch, self.inputs)), batch)
+        loss = self._hard_loss(predict(self.student, batch, self.inputs), batch)
         return loss, {"hard": {"raw": loss.detach(), "weighted": loss.detach()}}
 
 
@@ -118,10 +117,10 @@ class Distillation(Learner):
     def outputs(self, batch: Batch) -> Outputs:
         """What the student says of a batch: its prediction and its tapped features."""
         if not self.loss.student_taps:
-            return Outputs(full_precision(predict(self.student, batch, self.inputs)))
+            return Outputs(predict(self.student, batch, self.inputs))
         with self._taps:
             prediction = predict(self.student, batch, self.inputs)
-        return Outputs(full_precision(prediction), self._taps.take())
+        return Outputs(prediction, self._taps.take())
 
     def forward(self, batch: Batch, labelled: int) -> tuple[Tensor, TermValues]:
         """See `Learner.forward`."""
@@ -129,8 +128,3 @@ class Distillation(Learner):
         total: Tensor
         total, values = self.loss(student, self.teacher(batch), batch, labelled)
         return total, values
-
-
-def full_precision(prediction: Tensor) -> Tensor:
-    """Losses are computed in float32 when mixed precision gives half."""
-    return prediction.float() if prediction.dtype in (torch.float16, torch.bfloat16) else prediction

@@ -223,7 +223,8 @@ def train_epoch(
 
 
 def _step_batches(work: Fit, epoch: int, targets: Tensor | None) -> Iterator[tuple[Batch, int]]:
-    """This process's rows of every step of an epoch, unlabelled ones last, and the number of the labelled."""
+    """This process's rows of every step of an epoch, unlabelled ones last in every entry that both
+    have, and the number of the labelled."""
     config, accelerator = work.config, work.accelerator
     rank, world = accelerator.process_index, accelerator.num_processes
     steps = step_positions(len(work.train), config, work.seed, epoch, targets=targets)
@@ -236,16 +237,13 @@ def _step_batches(work: Fit, epoch: int, targets: Tensor | None) -> Iterator[tup
     for batch in loader:
         labelled = len(batch["index"])
         if others is not None:
-            batch = _append(batch, next(others))
+            more = next(others)
+            # Only the labelled rows have a target that means something.
+            batch = {
+                name: torch.cat([entry, more[name]]) if name in more and name != "target" else entry
+                for name, entry in batch.items()
+            }
         yield to_device(batch, accelerator.device), labelled
-
-
-def _append(batch: Batch, unlabelled: Batch) -> Batch:
-    """The batch with unlabelled rows behind its own, in every entry that both have; ``target`` stays as it is."""
-    return {
-        name: torch.cat([entry, unlabelled[name]]) if name in unlabelled and name != "target" else entry
-        for name, entry in batch.items()
-    }
 
 
 def validate(

@@ -90,6 +90,10 @@ class DistillationLoss(nn.Module):
         terms: the soft terms, in order.
         alpha: share of the hard loss, a number or a schedule.
 
+    Attributes:
+        student_taps: modules of the student to tap, each once.
+        teacher_taps: modules of the teacher to tap, each once.
+
     Raises:
         OptionError: a schedule leaves what its option takes, or there is no such option.
     """
@@ -98,6 +102,8 @@ class DistillationLoss(nn.Module):
         super().__init__()
         self.hard_loss = hard_loss
         self.terms = list(terms)
+        self.student_taps = tuple(dict.fromkeys(term.student for term in self.terms if term.student is not None))
+        self.teacher_taps = tuple(dict.fromkeys(term.teacher for term in self.terms if term.teacher is not None))
         # An ordered list: the optimiser must see parameters in the same order in every run.
         self.modules_of_terms = nn.ModuleList(
             module for term in self.terms for module in (term.objective, term.adapter) if module is not None
@@ -130,16 +136,6 @@ class DistillationLoss(nn.Module):
                         term.objective.check_options()
         except ValueError as error:
             raise OptionError(str(error), where=place, fix="change the value, or both ends of its schedule") from error
-
-    @property
-    def student_taps(self) -> tuple[str, ...]:
-        """Modules of the student to tap, each once."""
-        return tuple(dict.fromkeys(term.student for term in self.terms if term.student is not None))
-
-    @property
-    def teacher_taps(self) -> tuple[str, ...]:
-        """Modules of the teacher to tap, each once."""
-        return tuple(dict.fromkeys(term.teacher for term in self.terms if term.teacher is not None))
 
     def set_progress(self, progress: float) -> None:
         """Move all schedules to ``progress`` in [0, 1] of the run."""

@@ -55,4 +55,6 @@ def unlabelled_positions(length: int, steps: int, per_step: int, seed: int, epoc
 def batches(split: Split, steps: Sequence[Sequence[int]], *, workers: int = 0) -> Iterator[Batch]:
     """The batches of the given positions, in order."""
     loader: DataLoader[Batch] = DataLoader(split, batch_size=None, sampler=list(steps), num_workers=workers)
+    # A generator, so that the loader draws its seed when the first batch is asked for: numbers of augmented rows depend
+    # on that order.
     yield from loader
