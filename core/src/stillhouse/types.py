@@ -223,6 +223,28 @@ class Splits:
         return {"train": self.train, "val": self.val, "test": self.test}
 
 
+class Augmenter(Protocol):
+    """Makes rows without labels from training rows; what the target of an `AugmenterSpec` returns."""
+
+    def __call__(self, train: Split, info: DataInfo, count: int, seed: int) -> Split:
+        """``count`` rows, the same ones for the same seed.
+
+        They hold every input of ``info`` with its shape and dtype, and no ``target``; ``index`` is given by the
+        framework. Rows may be made when they are asked for: the split is then lazy, and `Split.stochastic` where it
+        draws anew each time.
+
+        Args:
+            train: the training rows; all that an augmenter sees of a dataset.
+            info: what is known of them.
+            count: rows wanted.
+            seed: of everything random.
+
+        Raises:
+            StillhouseError: rows of that kind cannot be made of these.
+        """
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataContext:
     """What the framework gives to a dataset.

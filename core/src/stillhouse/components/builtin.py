@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from stillhouse.kinds import OutputKind
 from stillhouse.plugins.hookspecs import hookimpl
 from stillhouse.plugins.specs import (
+    AugmenterSpec,
     DatasetSpec,
     HeadSpec,
     MethodSpec,
@@ -274,6 +275,35 @@ def stillhouse_datasets() -> Iterable[DatasetSpec]:
         offline=True,
         simulated=True,
         tags=("tabular",),
+    )
+
+
+FLOATS = ("float32", "float64", "float16")
+
+
+@hookimpl
+def stillhouse_augmenters() -> Iterable[AugmenterSpec]:
+    """Rows that only the teacher labels."""
+    yield AugmenterSpec(
+        name="munge",
+        target="stillhouse.components.augmenters:munge",
+        summary="Training rows, some of their values replaced by ones near a neighbour's (MUNGE)",
+        dtypes=FLOATS,
+        tags=("tables", "windows"),
+    )
+    yield AugmenterSpec(
+        name="mixup",
+        target="stillhouse.components.augmenters:mixup",
+        summary="Convex combinations of two training rows",
+        dtypes=FLOATS,
+        tags=("signals", "images"),
+    )
+    yield AugmenterSpec(
+        name="jitter",
+        target="stillhouse.components.augmenters:jitter",
+        summary="Training rows with noise, and signals scaled and moved in time",
+        dtypes=FLOATS,
+        tags=("tables", "signals"),
     )
 
 

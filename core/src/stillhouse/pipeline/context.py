@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
+from stillhouse.pipeline.extra_rows import MadeRows
 from stillhouse.pipeline.stages import component_identity, platform_identity
 from stillhouse.plugins.registry import Registry
 from stillhouse.progress import Reporter
@@ -24,7 +25,13 @@ from stillhouse.types import Batch, Head, Split, Splits, Task
 
 @dataclass
 class RunContext:
-    """A run in progress: its recipe, rows and head, where it writes, and what it has noticed."""
+    """A run in progress: its recipe, rows and head, where it writes, and what it has noticed.
+
+    Attributes:
+        splits: the rows that models are trained on; ``unlabelled`` are those of the dataset and the extra rows.
+        data: fingerprint of the dataset, without the extra rows: teacher and baseline do not depend on them.
+        extra: rows that the recipe's augmenter made.
+    """
 
     resolved: ResolvedRecipe
     registry: Registry
@@ -33,6 +40,7 @@ class RunContext:
     splits: Splits
     head: Head
     data: str
+    extra: MadeRows | None = None
     warnings: list[str] = field(default_factory=list)
     guards: dict[str, str] = field(default_factory=dict)
     _accelerators: dict[str, Accelerator] = field(default_factory=dict)
@@ -80,6 +88,12 @@ class RunContext:
     def guard(self, name: str, detail: str) -> None:
         """Note that a guard rail held, for the manifest."""
         self.guards[name] = detail
+
+    def unlabelled(self) -> dict[str, Split]:
+        """Rows without labels by where they come from: ``unlabelled`` of the dataset, ``extra`` of the augmenter."""
+        own = self.splits.unlabelled if self.extra is None else self.extra.own
+        parts = {"unlabelled": own, "extra": None if self.extra is None else self.extra.rows}
+        return {name: part for name, part in parts.items() if part is not None}
 
     def common_inputs(self) -> dict[str, Any]:
         """Inputs that every trained model depends on."""

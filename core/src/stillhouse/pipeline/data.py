@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import platformdirs
 import torch
+from torch import Tensor
 
 from stillhouse.errors import DataError, IncompatibleError, LeakageError
 from stillhouse.kinds import OutputKind
 from stillhouse.recipe.check import ResolvedRecipe
 from stillhouse.storage import digest
-from stillhouse.types import DataContext, Head, Split, Splits
+from stillhouse.types import DataContext, DataInfo, Head, Split, Splits
 
 
 def data_root() -> Path:
@@ -115,7 +117,16 @@ def _check_first_row(splits: Splits, split_name: str, split: Split, name: str) -
                 where=f"split '{split_name}'",
                 fix="see stillhouse.types.Batch for what a row holds",
             )
-    for input_name, spec in splits.info.inputs.items():
+    check_inputs(splits.info, row, split_name, name)
+
+
+def check_inputs(info: DataInfo, row: Mapping[str, Tensor], split_name: str, name: str) -> None:
+    """The first row of a split has every declared input, with the declared shape and dtype.
+
+    Raises:
+        DataError: it has not.
+    """
+    for input_name, spec in info.inputs.items():
         if input_name not in row:
             raise DataError(
                 f"rows of '{name}' have no input '{input_name}', which its info declares",

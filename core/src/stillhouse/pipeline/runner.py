@@ -12,7 +12,8 @@ from filelock import FileLock, Timeout
 
 from stillhouse.errors import IncompatibleError, RunFolderError, StillhouseError
 from stillhouse.pipeline.context import RunContext
-from stillhouse.pipeline.data import check_targets, duplicated_rows, fingerprint, make_splits
+from stillhouse.pipeline.data import check_splits, check_targets, duplicated_rows, fingerprint, make_splits
+from stillhouse.pipeline.extra_rows import make_extra_rows, with_extra_rows
 from stillhouse.pipeline.folder import claim, remove_stale, resolved_yaml
 from stillhouse.pipeline.stages import STAGES, finish, why_stale
 from stillhouse.plugins.manager import Manager, default_manager
@@ -125,9 +126,19 @@ def _run(
         )
     check_targets(splits, head, name=resolved.dataset.id)
     data = fingerprint(splits)
-    context = RunContext(resolved, registry, folder, reporter, splits, head, data)
-    for message in messages:
+    with collect_warnings() as messages_of_extra_rows:
+        extra = make_extra_rows(resolved, splits)
+    if extra is not None:
+        assert resolved.extra_rows is not None
+        made = f"{len(extra.rows)} by {resolved.extra_rows.id} from {len(splits.train)} training rows"
+        reporter.stage("extra rows", f"{made}, in {extra.seconds:.1f} s")
+        splits = with_extra_rows(splits, extra)
+        check_splits(splits, name=resolved.dataset.id)
+    context = RunContext(resolved, registry, folder, reporter, splits, head, data, extra)
+    for message in (*messages, *messages_of_extra_rows):
         context.warn(message)
+    if extra is not None:
+        context.guard("extra rows", "made from training rows alone; no label, and ids that no other row has")
     context.guard("splits disjoint", "no row id and no group (patient, machine, card, speaker) is in two splits")
     if context.is_main:
         _write_data(context)
@@ -166,6 +177,8 @@ def _run(
 def _write_data(context: RunContext) -> None:
     splits, folder = context.splits, context.folder / "data"
     inputs = {"data": context.data, "dataset": context.bound_inputs(context.resolved.dataset)}
+    if context.extra is not None:
+        inputs["extra_rows"] = context.extra.fingerprint
     if why_stale(folder, inputs) is None:
         return
     write_json(folder / "info.json", splits.info.to_json())

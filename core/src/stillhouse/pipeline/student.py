@@ -137,7 +137,7 @@ def student_stage(context: RunContext, teacher: Teacher) -> None:
     """Distil the student, per seed; afterwards the teacher must be what it was."""
     recipe, config = context.resolved.recipe, context.resolved.recipe.train.student
     before = [state_digest(member.model) for member in teacher.members if member.is_network]
-    inputs = {
+    inputs: dict[str, Any] = {
         "train": config.model_dump(mode="json"),
         "teacher": teacher.key,
         "method": context.bound_inputs(context.resolved.method),
@@ -149,6 +149,8 @@ def student_stage(context: RunContext, teacher: Teacher) -> None:
             ],
         },
     }
+    if context.extra is not None:
+        inputs["extra_rows"] = context.extra.fingerprint
     for seed in recipe.seeds:
         given = method_context(
             context,

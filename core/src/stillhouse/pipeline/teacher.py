@@ -179,16 +179,16 @@ def signal(context: RunContext, teacher: Teacher, taps: Sequence[str], *, member
     if context.resolved.method_spec.changes_inputs:
         return teacher.source(taps)
     splits = {"train": context.splits.train}
-    if context.splits.unlabelled is not None:
-        splits["unlabelled"] = context.splits.unlabelled
+    splits |= context.unlabelled()
     random = any(split.stochastic for split in splits.values())
     if teacher.out_of_fold is None and (cache is False or (cache == "auto" and random)):
         return teacher.source(taps)
     folders: list[tuple[Path, str | None]] = []
     for name, split in splits.items():
         folded = name == "train" and teacher.out_of_fold is not None
+        made = f"/{context.extra.fingerprint}" if name == "extra" and context.extra is not None else ""
         key = cache_key(
-            data=f"{context.data}/{name}", teacher=f"{teacher.key}/{folded}", taps=tuple(taps), members=members
+            data=f"{context.data}/{name}{made}", teacher=f"{teacher.key}/{folded}", taps=tuple(taps), members=members
         )
         folder = context.folder / "teacher" / f"signal-{name}"
         folders.append((folder, key))

@@ -62,6 +62,7 @@ from typing import TYPE_CHECKING, Any
 from stillhouse.plugins.deprecation import Deprecated, Renamed
 from stillhouse.plugins.records import PluginRecord, Status
 from stillhouse.plugins.specs import (
+    AugmenterSpec,
     DatasetSpec,
     HeadSpec,
     MethodSpec,
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
     from stillhouse.plugins.registry import Component, Registry
 
 __all__ = [
+    "AugmenterSpec",
     "Component",
     "DatasetSpec",
     "Deprecated",

@@ -9,6 +9,7 @@ import pluggy
 
 from stillhouse.plugins.specs import (
     KINDS,
+    AugmenterSpec,
     DatasetSpec,
     HeadSpec,
     MethodSpec,
@@ -29,6 +30,12 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 @hookspec
 def stillhouse_datasets() -> Iterable[DatasetSpec]:
     """Datasets: where rows come from and how they are split."""
+    raise NotImplementedError
+
+
+@hookspec
+def stillhouse_augmenters() -> Iterable[AugmenterSpec]:
+    """Augmenters: rows without labels, made from training rows, of which only the teacher speaks."""
     raise NotImplementedError
 
 

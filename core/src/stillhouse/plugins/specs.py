@@ -175,6 +175,27 @@ class DatasetSpec(Spec):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AugmenterSpec(Spec):
+    """What makes rows without labels from training rows: ``target(*, options)`` returns a
+    `stillhouse.types.Augmenter`, called with the training rows, what is known of them, the number of rows and a seed.
+
+    Args:
+        inputs: names of the dataset inputs that it needs; empty means whatever there is.
+        dtypes: it needs an input of one of these dtypes, e.g. ``("float32",)``; empty means any.
+        kinds: output kinds whose targets it can do with; empty means all.
+    """
+
+    kind: ClassVar[str] = "augmenter"
+    inputs: tuple[str, ...] = ()
+    dtypes: tuple[str, ...] = ()
+    kinds: tuple[OutputKind, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_kinds(self, self.kinds)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelSpec(Spec):
     """A model: ``target(task: Task, *, options)`` returns an ``nn.Module`` called with the batch's inputs by
     name, or an estimator with scikit-learn's ``fit`` and ``predict``/``predict_proba``.
@@ -432,6 +453,7 @@ KINDS: dict[str, ComponentKind] = {
     kind.name: kind
     for kind in (
         ComponentKind(spec=DatasetSpec, given=1, fields=("dataset",), checks="datasets:plan_dataset"),
+        ComponentKind(spec=AugmenterSpec, given=0, fields=("extra_rows",), checks="augmenters:plan_augmenter"),
         ComponentKind(spec=TeacherSpec, given=1, checks="models:plan_model"),
         ComponentKind(spec=StudentSpec, given=1, fields=("student", "controls"), checks="models:plan_model"),
         ComponentKind(spec=HeadSpec, given=1, fields=("head",), checks="judges:plan_head"),
@@ -442,5 +464,5 @@ KINDS: dict[str, ComponentKind] = {
     )
 }
 """Every kind of component, in the order in which plugins list them."""
-NAMED_KINDS = ("teacher", "student", "objective", "method", "metric")
+NAMED_KINDS = ("teacher", "student", "objective", "method", "metric", "augmenter")
 """Kinds of which a recipe may name a component by its import target, ``package.module:Attribute``, without a spec."""

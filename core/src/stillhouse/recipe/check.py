@@ -18,6 +18,7 @@ from stillhouse.plugins.options import validate_options
 from stillhouse.plugins.registry import Component, Registry
 from stillhouse.plugins.specs import (
     KINDS,
+    AugmenterSpec,
     DatasetSpec,
     HeadSpec,
     MethodSpec,
@@ -133,6 +134,7 @@ class ResolvedRecipe:
     terms: tuple[BoundTerm, ...]
     metrics: tuple[Bound, ...]
     controls: tuple[Bound, ...] = ()
+    extra_rows: Bound | None = None
 
     @property
     def kind(self) -> OutputKind:
@@ -154,7 +156,8 @@ class ResolvedRecipe:
         values = self.recipe.model_dump(mode="json")
         for field in (field for kind in KINDS.values() for field in kind.fields):
             bound = getattr(self, field)
-            values[field] = [each.to_recipe() for each in bound] if isinstance(bound, tuple) else bound.to_recipe()
+            if bound is not None:
+                values[field] = [each.to_recipe() for each in bound] if isinstance(bound, tuple) else bound.to_recipe()
         teacher = self.recipe.teacher
         values["teacher"] = teacher.model_dump(
             mode="json", include=set(TeacherConfig.model_fields) - {"use", "members"}, exclude_none=True
@@ -171,6 +174,7 @@ class ResolvedRecipe:
     def components(self) -> dict[str, Component]:
         """Every component of the run by its role."""
         roles = {"head": self.head, "dataset": self.dataset, "student": self.student, "method": self.method}
+        roles |= {"extra_rows": self.extra_rows} if self.extra_rows is not None else {}
         roles |= {f"method.student.{position}": student for position, student in enumerate(self.method.named)}
         roles |= {f"teacher.{position}": member for position, member in enumerate(self.teachers)}
         roles |= {f"objective.{position}": term.bound for position, term in enumerate(self.terms)}
@@ -208,6 +212,7 @@ def resolve(
     spec = head.component.spec
     assert isinstance(spec, HeadSpec)
     checker.check_dataset(dataset, spec)
+    extra_rows = checker.bind_extra_rows(recipe, spec)
     for position, model in enumerate((*teachers, student)):
         checker.check_model(model, spec, ("student",) if position == len(teachers) else ("teacher",))
     terms = tuple(checker.bind_term(recipe, position, spec) for position in range(len(recipe.objectives.soft)))
@@ -229,7 +234,7 @@ def resolve(
     )
     for position, control in enumerate(controls):
         checker.check_model(control, spec, ("controls", position))
-    return ResolvedRecipe(recipe, base, head, dataset, teachers, student, method, terms, metrics, controls)
+    return ResolvedRecipe(recipe, base, head, dataset, teachers, student, method, terms, metrics, controls, extra_rows)
 
 
 class _Checker:
@@ -267,6 +272,28 @@ class _Checker:
                 where=self.at("dataset"),
                 fix="choose a head of that kind (`stillhouse components --kind head`)",
             )
+
+    def bind_extra_rows(self, recipe: Recipe, head: HeadSpec) -> Bound | None:
+        """The augmenter, where the recipe names one; whether it suits the inputs is known when there are rows."""
+        if recipe.extra_rows is None:
+            return None
+        bound = self.bind("augmenter", ("extra_rows",), recipe.extra_rows)
+        spec = bound.component.spec
+        assert isinstance(spec, AugmenterSpec)
+        if spec.kinds and head.output not in spec.kinds:
+            raise IncompatibleError(
+                f"augmenter '{bound.id}' needs {', '.join(spec.kinds)} targets, the head '{head.name}' has "
+                f"{head.output}",
+                where=self.at("extra_rows"),
+                fix="choose another augmenter (`stillhouse components --kind augmenter`)",
+            )
+        try:
+            bound.component.load()(**bound.options)
+        except ValueError as error:
+            raise OptionError(
+                f"'{bound.id}': {error}", where=self.at("extra_rows"), fix="change the option's value"
+            ) from error
+        return bound
 
     def check_model(self, model: Bound, head: HeadSpec, path: Path_) -> None:
         spec = model.component.spec

@@ -33,6 +33,14 @@ class ComponentRef(BaseModel):
         return dict(self.model_extra or {})
 
 
+class ExtraRows(ComponentRef):
+    """Rows that only the teacher labels, made from the training rows."""
+
+    per_row: Annotated[
+        float, Field(gt=0, description="extra rows for each training row (made once, from training rows alone)")
+    ] = 1.0
+
+
 class TeacherMember(ComponentRef):
     """One teacher of an ensemble."""
 
@@ -233,6 +241,13 @@ class Recipe(_Strict):
     summary: Annotated[str, Field(description="one line on what the run shows")] = ""
     head: Annotated[ComponentRef, Field(description="the task")]
     dataset: Annotated[ComponentRef, Field(description="the rows")]
+    extra_rows: Annotated[
+        ExtraRows | None,
+        Field(
+            description="rows made from the training rows by an augmenter, which only the teacher labels: soft losses "
+            "see them, the baseline never does; none by default"
+        ),
+    ] = None
     teacher: Annotated[TeacherConfig, Field(description="the large model, or several")]
     student: Annotated[ComponentRef, Field(description="the small model")]
     method: Annotated[ComponentRef, Field(description="how the student learns")] = ComponentRef(use=DEFAULT_METHOD)

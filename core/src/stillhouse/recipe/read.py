@@ -13,10 +13,14 @@ from pydantic import BaseModel, ValidationError
 
 from stillhouse.errors import RecipeError, nearest
 from stillhouse.plugins.registry import Registry
-from stillhouse.recipe.model import DEFAULT_METHOD, ComponentRef, Recipe, TeacherConfig
+from stillhouse.recipe.model import DEFAULT_METHOD, ComponentRef, ExtraRows, Recipe, TeacherConfig
 from stillhouse.recipe.text import Path_, parse_value, parse_yaml
 
-SHORT = [name for name, field in Recipe.model_fields.items() if field.annotation in (ComponentRef, TeacherConfig)]
+SHORT = [
+    name
+    for name, field in Recipe.model_fields.items()
+    if field.annotation in (ComponentRef, TeacherConfig, ExtraRows | None)
+]
 """Fields that may be a component's id alone, short for a mapping with ``use``."""
 
 
@@ -70,7 +74,9 @@ def _descend(place: Any, step: str, where: str) -> Any:
             fix="write it into the recipe, or set the whole list, e.g. "
             "--set 'objectives.soft=[{use: soft, weight: 2}]'",
         )
-    below = place.setdefault(step, {})
+    if place.get(step) is None:  # absent, or written as null
+        place[step] = {}
+    below = place[step]
     if not isinstance(below, dict | list):
         raise RecipeError(f"'{step}' is {below!r}, it has no fields to set", where=where, fix="set the field itself")
     return below

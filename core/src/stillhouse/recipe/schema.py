@@ -20,9 +20,12 @@ def recipe_schema(registry: Registry) -> dict[str, Any]:
     definitions = schema["$defs"]
     for kind in KINDS.values():
         for field in kind.fields:
-            definitions[f"{kind.name}-ref"] = _reference(registry, (kind.name,), definitions["ComponentRef"])
             entry = schema["properties"][field]
+            if "anyOf" in entry:  # it may be none, and has fields of its own: see below
+                continue
+            definitions[f"{kind.name}-ref"] = _reference(registry, (kind.name,), definitions["ComponentRef"])
             entry.get("items", entry)["$ref"] = f"#/$defs/{kind.name}-ref"
+    definitions["ExtraRows"] = _reference(registry, ("augmenter",), definitions["ExtraRows"])
     definitions["TeacherMember"] = _reference(registry, ("teacher", "student"), definitions["TeacherMember"])
     definitions["TeacherConfig"] = _reference(
         registry, ("teacher", "student"), definitions["TeacherConfig"], required=False
