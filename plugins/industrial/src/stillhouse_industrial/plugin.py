@@ -6,13 +6,27 @@ from collections.abc import Iterable
 
 from stillhouse import hookimpl
 from stillhouse.kinds import OutputKind
-from stillhouse.plugins import DatasetSpec, HeadSpec, RecipeSpec, StudentSpec, TeacherSpec
+from stillhouse.plugins import AugmenterSpec, DatasetSpec, HeadSpec, RecipeSpec, StudentSpec, TeacherSpec
 
 READER = "stillhouse_industrial.datasets.reader:SignalReader"
 VALUE = (OutputKind.REGRESSION,)
 CLASS = (OutputKind.MULTICLASS,)
 RUN_READER = "stillhouse_industrial.datasets.runs:RunReader"
 CMAPSS_PAGE = "https://data.nasa.gov/dataset/cmapss-jet-engine-simulated-data"
+
+
+@hookimpl
+def stillhouse_augmenters() -> Iterable[AugmenterSpec]:
+    """Windows that only the teacher labels."""
+    yield AugmenterSpec(
+        name="blends",
+        target="stillhouse_industrial.augmenters:blends",
+        summary="Windows blended from those of similar remaining life: the trend of two, the noise of a third",
+        inputs=("signal",),
+        dtypes=("float32",),
+        kinds=(OutputKind.REGRESSION, OutputKind.GAUSSIAN),
+        tags=("rul", "windows"),
+    )
 
 
 @hookimpl

@@ -108,7 +108,7 @@ def numpy_images(pixels: Sequence[np.ndarray]) -> Tensor:
 
 
 class ImageSplit(Split):
-    """Rows whose input ``image`` is ``[C, H, W]``, float32 in [0, 1].
+    """Rows whose input ``image`` is ``[C, H, W]``, float32 in [0, 1], with the number of its ``picture``.
 
     Pictures are kept once as bytes, however many rows (questions) ask about each.
 
@@ -146,7 +146,7 @@ class ImageSplit(Split):
     def batch(self, positions: Sequence[int]) -> Batch:
         """One gather a column; augmentation is drawn for the batch."""
         rows = dict(self._rows.batch(positions))
-        images = self._pictures[rows.pop("picture")].float() / 255
+        images = self._pictures[rows["picture"]].float() / 255
         if self.stochastic:
             images, masks = self._augment(images, rows["target"] if self._masks else None)
             if masks is not None:

@@ -44,7 +44,6 @@ def cmapss(
     val_fraction: float = 0.2,
     cuts: int = 20,
     first: int | None = None,
-    blends: float = 0.0,
     conditions: int | None = None,
     short: Literal["pad", "raise"] = "pad",
 ) -> Splits:
@@ -67,7 +66,6 @@ def cmapss(
         cuts: random truncations of each validation unit.
         first: fewest rows seen at a training window or truncation; below ``window`` these are padded in front,
             as a young unit's are. By default ``window``.
-        blends: unlabelled windows blended from training windows, for each of them; only soft losses see them.
         conditions: operating conditions to standardise apart, found by k-means on the settings of training
             units; by default 6 for FD002 and FD004, else 1.
         short: what to do with units shorter than the window: repeat their first row, or raise an error.
@@ -111,7 +109,6 @@ def cmapss(
         cuts=cuts,
         test_cuts=None,
         first=first,
-        blends=blends,
         random=random,
         sensors=names,
         unit="cycles",
@@ -131,7 +128,6 @@ def cmapss(
         train=splits.train,
         val=splits.val,
         test=splits.test,
-        unlabelled=splits.unlabelled,
         reader=reader,
     )
 

@@ -45,7 +45,6 @@ def run_to_failure(
     test_fraction: float = 0.2,
     cuts: int = 20,
     first: int | None = None,
-    blends: float = 0.0,
     short: Literal["pad", "raise"] = "pad",
     missing: Literal["raise", "forward"] = "raise",
 ) -> Splits:
@@ -74,7 +73,6 @@ def run_to_failure(
         cuts: random truncations of each validation and test unit.
         first: fewest rows seen at a training window or truncation; below ``window`` these are padded in front,
             as a young unit's are. By default ``window``.
-        blends: unlabelled windows blended from training windows, for each of them; only soft losses see them.
         short: what to do with units shorter than the window: repeat their first row, or raise an error.
         missing: what to do with empty cells of signals and settings: raise an error, or repeat the unit's last value
             before them (the first after them where there is none); new files are then filled alike.
@@ -181,7 +179,6 @@ def run_to_failure(
         cuts=cuts,
         test_cuts=cuts,
         first=first,
-        blends=blends,
         random=random,
         sensors=names,
         unit=time_unit,
@@ -204,7 +201,6 @@ def run_to_failure(
         train=splits.train,
         val=splits.val,
         test=splits.test,
-        unlabelled=splits.unlabelled,
         reader=reader,
     )
 

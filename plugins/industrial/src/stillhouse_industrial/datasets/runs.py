@@ -64,13 +64,10 @@ def build_runs(
     test_stride: int,
     description: str,
     simulated: bool = False,
-    mixtures: int = 0,
-    seed: int = 0,
 ) -> Splits:
     """Cut the runs of each split into windows; the scaler is fitted on the samples of the training runs.
 
-    The first of ``classes`` is normal operation. There are ``mixtures`` unlabelled windows, each between two training
-    windows, beside those of ``unlabelled`` runs.
+    The first of ``classes`` is normal operation. Windows of ``unlabelled`` runs have no label.
 
     Raises:
         DataError: a run is shorter than the window, or no training window shows one of the classes.
@@ -100,10 +97,7 @@ def build_runs(
         train=made["train"],
         val=made["val"],
         test=made["test"],
-        unlabelled=_unlabelled(
-            _windows(unlabelled, scaler, window, stride) if unlabelled else None,
-            _mixed(made["train"], mixtures, np.random.default_rng(seed)) if mixtures else None,
-        ),
+        unlabelled=_without_target(_windows(unlabelled, scaler, window, stride)) if unlabelled else None,
         reader=reader,
     )
 
@@ -120,22 +114,6 @@ def _windows(runs: Sequence[Run], scaler: Scaler, window: int, stride: int) -> T
         },
         groups=[run.name for run, _ in rows],
     )
-
-
-def _mixed(rows: TensorSplit, count: int, random: np.random.Generator) -> TensorSplit:
-    """``count`` windows, each a random mixture of two of ``rows`` (mixup of Zhang et al. 2018, without its labels)."""
-    signal = rows.columns(["signal"])["signal"]
-    one, other = torch.from_numpy(random.integers(0, len(signal), (2, count)))
-    share = torch.from_numpy(random.uniform(0, 1, (count, 1, 1)).astype(np.float32))
-    mixed = share * signal[one] + (1 - share) * signal[other]
-    return TensorSplit({"signal": mixed, "index": -1 - torch.arange(count)})
-
-
-def _unlabelled(*parts: TensorSplit | None) -> TensorSplit | None:
-    given = [part.columns(["signal", "index"]) for part in parts if part is not None]
-    if not given:
-        return None
-    return TensorSplit({name: torch.cat([columns[name] for columns in given]) for name in ("signal", "index")})
 
 
 def _without_target(split: TensorSplit) -> TensorSplit:

@@ -66,7 +66,6 @@ def turbofan_sim(
     val_fraction: float = 0.2,
     cuts: int = 20,
     first: int | None = None,
-    blends: float = 0.0,
 ) -> Splits:
     """Simulated turbofan engines, cut and split as C-MAPSS is; not real data.
 
@@ -83,7 +82,6 @@ def turbofan_sim(
         cuts: random truncations of each validation unit.
         first: fewest rows seen at a training window or truncation; below ``window`` these are padded in front,
             as a young unit's are. By default ``window``.
-        blends: unlabelled windows blended from training windows, for each of them; only soft losses see them.
 
     Raises:
         DataError: the options leave no rows.
@@ -130,7 +128,6 @@ def turbofan_sim(
         cuts=cuts,
         test_cuts=None,
         first=first,
-        blends=blends,
         random=random,
         sensors=names,
         unit="cycles",
@@ -145,6 +142,5 @@ def turbofan_sim(
         train=splits.train,
         val=splits.val,
         test=splits.test,
-        unlabelled=splits.unlabelled,
         reader=reader,
     )

@@ -25,7 +25,6 @@ def tennessee_eastman(
     stride: int = 1,
     test_stride: int = 1,
     val_fraction: float = 0.2,
-    mixtures: float = 0.0,
 ) -> Splits:
     """Windows of the official files: which fault, or none, is there at a window's last sample.
 
@@ -35,22 +34,19 @@ def tennessee_eastman(
     runs of their own; their first 160 samples are normal.
 
     Args:
-        context: where the files are, and the seed of mixtures.
+        context: where the files are.
         faults: numbers of the faults to tell apart, 1 to 21; all by default. Faults 3, 9 and 15 hardly show in the
             variables and are left out by much of the literature.
         window: samples that a model sees, 3 minutes apart.
         stride: samples between neighbouring windows of training and validation.
         test_stride: samples between neighbouring windows of the test.
         val_fraction: share of each training run, at its end, that is held out for validation.
-        mixtures: unlabelled windows for each training window, mixed of two of them; only soft losses see them.
 
     Raises:
         DataError: files are missing or malformed, or the options leave no rows.
     """
     check_window(window, stride)
     check_window(window, test_stride)
-    if mixtures < 0:
-        raise DataError(f"mixtures must not be negative, but is {mixtures}", fix="set dataset.mixtures to 0 for none")
     chosen = FAULTS if faults is None else tuple(faults)
     if not chosen or len(set(chosen)) != len(chosen) or not set(chosen) <= set(FAULTS):
         raise DataError(f"faults {list(chosen)} are not distinct numbers from 1 to 21", fix="e.g. faults: [1, 2, 4]")
@@ -87,8 +83,6 @@ def tennessee_eastman(
         window=window,
         stride=stride,
         test_stride=test_stride,
-        mixtures=round(mixtures * sum(len(range(window, len(run) + 1, stride)) for run in train)),
-        seed=context.seed,
         description=f"Tennessee Eastman process: windows of {window} samples, {len(chosen)} faults",
     )
 

@@ -224,7 +224,6 @@ def build(
     cuts: int,
     test_cuts: int | None,
     first: int | None,
-    blends: float,
     random: np.random.Generator,
     sensors: Sequence[str],
     description: str,
@@ -236,12 +235,8 @@ def build(
     Training rows are all windows of the training units, every ``stride`` cycles counted back from the last
     one. A validation unit is truncated at ``cuts`` random cycles, as a test unit is at one: it weighs as much
     as any other however long it lived. A test unit is seen at its last row, or at ``test_cuts`` random ones
-    when its whole life is known. There are ``blends`` unlabelled windows for each training window.
+    when its whole life is known.
     """
-    from stillhouse_industrial.datasets.blends import blended
-
-    if blends < 0:
-        raise DataError(f"blends must not be negative, but is {blends}", fix="set dataset.blends to 0 for none")
     first = first or window
     train_ends = [list(range(len(each), min(first, len(each)) - 1, -stride))[::-1] for each in train]
     val_ends = [cut_points(len(each), first, cuts, random) for each in val]
@@ -257,11 +252,9 @@ def build(
         simulated=simulated,
         meta={"window": window, "sensors": list(sensors), "cap": cap, "conditions": len(scaler.mean)},
     )
-    count = round(blends * len(rows))
     return Splits(
         info=info,
         train=rows,
         val=windows_of(val, val_ends, scaler, window=window, cap=cap),
         test=windows_of(test, test_ends, scaler, window=window, cap=cap),
-        unlabelled=blended(rows, count, random) if count else None,
     )

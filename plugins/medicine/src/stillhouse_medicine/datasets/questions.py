@@ -8,7 +8,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,8 +18,6 @@ from stillhouse_medicine.augment import NONE, Augment
 from stillhouse_medicine.images import ImageSplit
 from stillhouse_medicine.text import Tokens, Vocabulary
 
-FIRST_PAIRING = 1_000_000_000
-"""Row ids of pairings begin here, beyond those of real rows."""
 NOT_IN_VOCABULARY = "(no answer of the vocabulary)"
 """Last class of every VQA dataset: the target of rows whose answer training does not teach. It is never right."""
 
@@ -77,9 +74,6 @@ def build(
     description: str,
     where: str,
     simulated: bool = False,
-    pairings: int = 0,
-    pairing_augment: Augment = NONE,
-    seed: int = 0,
     meta: Mapping[str, Any] | None = None,
 ) -> tuple[Splits, Vocabulary]:
     """Splits with the inputs ``image`` ``[C, H, W]`` and ``question`` ``[length]`` (word numbers), with ``tokens``
@@ -97,16 +91,11 @@ def build(
         description: for the report.
         where: the file, for errors.
         simulated: the rows come from a simulator.
-        pairings: other training images of which each training question is asked again, without an answer.
-        pairing_augment: changes of the images of pairings, drawn once, so that what a teacher says of them can be kept.
-        seed: of the pairings.
         meta: more for `DataInfo.meta`.
 
     Raises:
-        DataError: a split is empty, no two answers are frequent enough, or ``pairings`` is negative.
+        DataError: a split is empty, or no two answers are frequent enough.
     """
-    if pairings < 0:
-        raise DataError(f"pairings is {pairings}", where="dataset.pairings", fix="0 or more")
     for name, rows in split.items():
         if not rows:
             raise DataError(f"split '{name}' is empty", where=where, fix="check the split options and the files")
@@ -159,33 +148,4 @@ def build(
             **(meta or {}),
         },
     )
-    unlabelled = None
-    if pairings:
-        asked = parts["train"].columns([name for name in ("question", "tokens", "closed") if name in columns])
-        shown = torch.tensor([place[question.image] for question in split["train"]])
-        unlabelled = _paired(asked, shown, pictures, pairings, augment, pairing_augment, seed)
-    splits = Splits(info=info, train=parts["train"], val=parts["val"], test=parts["test"], unlabelled=unlabelled)
-    return splits, vocabulary
-
-
-def _paired(
-    questions: Mapping[str, Tensor],
-    shown: Tensor,
-    pictures: Tensor,
-    pairings: int,
-    augment: Augment,
-    once: Augment,
-    seed: int,
-) -> ImageSplit:
-    """Training questions asked of other training images: rows without an answer, on which only the teacher speaks (as
-    the augmented sets of Buciluă et al. 2006, "Model compression")."""
-    count = pairings * len(shown)
-    drawn = torch.from_numpy(np.random.default_rng(seed).choice(torch.unique(shown).numpy(), size=count))
-    columns = {name: torch.cat([column] * pairings) for name, column in questions.items()}
-    columns["index"] = torch.arange(FIRST_PAIRING, FIRST_PAIRING + count)
-    if not once.active:
-        return ImageSplit(pictures, columns, picture=drawn, augment=augment)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        changed = [once(pictures[part].float() / 255)[0] for part in drawn.split(256)]
-    return ImageSplit((torch.cat(changed) * 255).round().byte(), columns, augment=augment)
+    return Splits(info=info, train=parts["train"], val=parts["val"], test=parts["test"]), vocabulary

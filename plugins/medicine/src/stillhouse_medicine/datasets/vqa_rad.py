@@ -39,8 +39,6 @@ def vqa_rad(
     min_answers: int = 1,
     tokenizer: str | None = None,
     augment: dict[str, float] | None = None,
-    pairings: int = 0,
-    pairing_augment: dict[str, float] | None = None,
     organ_questions: bool = False,
 ) -> Splits:
     """Questions of both official layouts: the authors' JSON with its image folder, or trainset.json and testset.json
@@ -61,9 +59,6 @@ def vqa_rad(
         min_answers: training rows that an answer needs to become a class.
         tokenizer: folder, hub id or "package:folder" of a Hugging Face tokenizer, for a pre-trained text encoder.
         augment: random changes of training images: shift, rotate, scale, contrast, noise.
-        pairings: other training images of which each training question is asked again, without an answer: soft losses
-            only, so that the student learns what the teacher says of more than the labelled pairs.
-        pairing_augment: changes of the images of pairings, as in augment but drawn once: the teacher is asked once.
         organ_questions: training rows that ask which part of the body each training image shows, as the files say in
             ``image_organ``: few answers say so, and image encoders learn it from them with difficulty.
 
@@ -97,9 +92,6 @@ def vqa_rad(
         min_answers=min_answers,
         tokens=Tokens(tokenizer, length) if tokenizer else None,
         augment=augmentation(augment),
-        pairings=pairings,
-        pairing_augment=augmentation(pairing_augment),
-        seed=context.seed,
         grouped=grouped,
         description=f"VQA-RAD: questions about radiology images, {said}",
         where=str(source),

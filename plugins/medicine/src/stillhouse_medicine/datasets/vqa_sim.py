@@ -34,8 +34,6 @@ def vqa_sim(
     test_fraction: float = 0.25,
     length: int = 10,
     augment: dict[str, float] | None = None,
-    pairings: int = 0,
-    pairing_augment: dict[str, float] | None = None,
 ) -> Splits:
     """Drawn scans with one lesion or two, and questions about each: shape, side, brightness and number, asked openly
     and as yes or no. The words alone do not tell: at best they reach the share of each question's commonest answer.
@@ -49,9 +47,6 @@ def vqa_sim(
         test_fraction: share of the scans that test holds out.
         length: words of a question that are kept.
         augment: random changes of training images: shift, rotate, scale, contrast, noise.
-        pairings: other training images of which each training question is asked again, without an answer: soft losses
-            only, so that the student learns what the teacher says of more than the labelled pairs.
-        pairing_augment: changes of the images of pairings, as in augment but drawn once: the teacher is asked once.
 
     Raises:
         DataError: there are too few scans to split.
@@ -78,9 +73,6 @@ def vqa_sim(
         min_answers=1,
         tokens=None,
         augment=augmentation(augment),
-        pairings=pairings,
-        pairing_augment=augmentation(pairing_augment),
-        seed=context.seed,
         grouped=("train", "val", "test"),
         description="simulated questions about drawn scans",
         where="medicine/vqa-sim",

@@ -37,8 +37,6 @@ def vqa(
     min_answers: int = 1,
     tokenizer: str | None = None,
     augment: dict[str, float] | None = None,
-    pairings: int = 0,
-    pairing_augment: dict[str, float] | None = None,
 ) -> Splits:
     """Your questions from a CSV file or a JSON array of objects, and your images.
 
@@ -60,9 +58,6 @@ def vqa(
         min_answers: training rows that an answer needs to become a class.
         tokenizer: folder, hub id or "package:folder" of a Hugging Face tokenizer, for a pre-trained text encoder.
         augment: random changes of training images: shift, rotate, scale, contrast, noise, mirror.
-        pairings: other training images of which each training question is asked again, without an answer: soft losses
-            only, so that the student learns what the teacher says of more than the labelled pairs.
-        pairing_augment: changes of the images of pairings, as in augment but drawn once: the teacher is asked once.
 
     Raises:
         DataError: a file, column or image is missing or malformed, or a split is empty.
@@ -105,9 +100,6 @@ def vqa(
         min_answers=min_answers,
         tokens=Tokens(tokenizer, length) if tokenizer else None,
         augment=augmentation(augment),
-        pairings=pairings,
-        pairing_augment=augmentation(pairing_augment),
-        seed=context.seed,
         grouped=SPLITS,
         description=f"questions about images from {source.name}",
         where=str(source),

@@ -10,19 +10,30 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from stillhouse.types import TensorSplit
+from stillhouse.types import Augmenter, DataInfo, Split, TensorSplit
 
 NEAR = 0.04
 """How far in the order of targets a blend's partners may lie, as a share of the training rows."""
-FIRST_INDEX = 1_000_000_000
-"""Row ids of blends begin here, beyond those of real rows."""
 
 
-def blended(train: TensorSplit, count: int, random: np.random.Generator) -> TensorSplit:
-    """``count`` windows blended from the rows of ``train``, with ``signal`` and ``index`` and no target.
+def blends() -> Augmenter:
+    """Windows blended from those of similar remaining life: the slow trend of two, the noise of a third.
 
-    The trend of a window is its least-squares parabola for each sensor; the noise is what remains.
+    The trend of a window is its least-squares parabola for each sensor, the noise what remains. Partners are near in
+    the order of targets.
+
+    Returns:
+        the augmenter, for the input ``signal`` ``[T, S]``.
     """
+
+    def augmenter(train: Split, info: DataInfo, count: int, seed: int) -> Split:
+        return _blended(train, count, np.random.default_rng(seed))
+
+    return augmenter
+
+
+def _blended(train: Split, count: int, random: np.random.Generator) -> TensorSplit:
+    """``count`` windows blended from the rows of ``train``."""
     rows = train.columns(["signal", "target"])
     signal, target = rows["signal"].numpy(), rows["target"].numpy()
     length, window = signal.shape[:2]
@@ -41,5 +52,4 @@ def blended(train: TensorSplit, count: int, random: np.random.Generator) -> Tens
     smooth = (powers @ np.linalg.pinv(powers)).astype(np.float32)
     trend = np.einsum("uv,nvs->nus", smooth, signal, optimize=True)
     mixed = share * trend[base] + (1 - share) * trend[partner] + (signal - trend)[noise]
-    index = torch.arange(FIRST_INDEX, FIRST_INDEX + count)
-    return TensorSplit({"signal": torch.from_numpy(mixed.astype(np.float32)), "index": index})
+    return TensorSplit({"signal": torch.from_numpy(mixed.astype(np.float32))})
