@@ -186,6 +186,7 @@ def summarise_run(
             **cost("student", model_bytes(folder / "baseline" / f"seed-{recipe.seeds[0]}")),
         },
         "student": {"component": context.resolved.student.id, **distilled, **cost("student", student_bytes)},
+        "extra_rows": _extra_rows(context),
         "method": {"id": context.resolved.method.id, "options": plain(context.resolved.method.options)},
         "method_facts": method_facts(context, teacher),
         "controls": {
@@ -199,6 +200,26 @@ def summarise_run(
         "latency": {name: raw[name] for name in ("batch", "throughput_batch", "threads", "device", "samples")},
         "warnings": context.warnings,
         "seconds": seconds(folder),
+    }
+
+
+def _extra_rows(context: RunContext) -> dict[str, Any] | None:
+    """How many rows the augmenter made, and what they cost; None without them."""
+    made, bound, config = context.extra, context.resolved.extra_rows, context.resolved.recipe.train.student
+    if made is None or bound is None:
+        return None
+    kept = context.folder / "teacher" / "signal-extra" / "cache.json"
+    labelled, unlabelled = len(context.splits.train), sum(len(part) for part in context.unlabelled().values())
+    beside = unlabelled / labelled
+    if "estimator" not in context.resolved.student.component.spec.tags:  # an estimator is fitted on all rows at once
+        beside = round(config.batch_size * config.unlabelled_ratio) / config.batch_size
+    return {
+        **bound.to_recipe(),
+        "rows": len(made.rows),
+        "making_seconds": round(made.seconds, 3),
+        # Without stored answers the teacher is asked in each step, and its time is in that of the student's training.
+        "labelling_seconds": round(read_json(kept)["seconds"], 3) if kept.exists() else None,
+        "share_of_rows": beside / (1 + beside) * len(made.rows) / unlabelled,
     }
 
 

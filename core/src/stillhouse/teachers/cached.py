@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -54,6 +55,7 @@ def write_cache(
             where="teacher.cache",
             fix="set teacher.cache: false (the teacher is asked at every step), or switch the augmentation off",
         )
+    began = time.perf_counter()
     with replacing_folder(folder) as temporary:
         arrays: dict[str, np.memmap] = {}
         start = 0
@@ -76,7 +78,8 @@ def write_cache(
         for array in arrays.values():
             array.flush()
         np.save(temporary / "index.npy", split.index().numpy())
-        write_json(temporary / "cache.json", {"key": key, "rows": len(split), "arrays": list(arrays)})
+        facts = {"key": key, "rows": len(split), "arrays": list(arrays), "seconds": time.perf_counter() - began}
+        write_json(temporary / "cache.json", facts)
 
 
 class CachedTeacher:
