@@ -16,6 +16,9 @@ from hypothesis import strategies as st
 
 from stillhouse.errors import DataError
 from stillhouse.kinds import OutputKind
+from stillhouse.pipeline.extra_rows import make_extra_rows
+from stillhouse.plugins.manager import default_manager
+from stillhouse.recipe import resolve
 from stillhouse.types import DataContext, DataInfo, Task, TensorSpec
 from stillhouse_industrial.datasets.process_runs import process_runs
 from stillhouse_industrial.datasets.process_simulator import CLASSES, process_sim, simulate
@@ -76,17 +79,16 @@ def test_no_sample_is_in_windows_of_training_and_validation(official):
     assert not set(splits.train.groups) & set(splits.val.groups)
 
 
-def test_mixtures_lie_between_training_windows_and_have_no_label(official):
-    splits = tiny(official, mixtures=0.5)
-    mixed, whole = splits.unlabelled.columns(), splits.train.columns()["signal"]
-    assert set(mixed) == {"signal", "index"}
-    assert len(mixed["signal"]) == round(0.5 * len(splits.train))
+def test_recipe_mixes_three_windows_for_each_training_window(official):
+    splits = tiny(official)
+    assert splits.unlabelled is None
+    recipe = resolve("industrial/tep-faults", default_manager().registry)
+    made = make_extra_rows(recipe, splits)
+    mixed, whole = made.rows.columns(), splits.train.columns()["signal"]
+    assert len(mixed["signal"]) == 3 * len(whole)
     assert (mixed["signal"] <= whole.amax(0)).all()
     assert (mixed["signal"] >= whole.amin(0)).all()
     assert mixed["signal"].std() < whole.std()
-    assert tiny(official).unlabelled is None
-    with pytest.raises(DataError, match="must not be negative"):
-        tiny(official, mixtures=-1.0)
 
 
 def test_missing_files_are_named(official, tmp_path):

@@ -13,6 +13,7 @@ import torch
 
 from stillhouse.errors import DataError
 from stillhouse.types import DataContext
+from stillhouse_industrial.augmenters import blends
 from stillhouse_industrial.datasets.reader import SignalReader
 from stillhouse_industrial.datasets.run_to_failure import run_to_failure
 from stillhouse_industrial.datasets.simulator import simulate, turbofan_sim
@@ -244,20 +245,16 @@ def test_a_bad_row_is_named(context, bearings, tmp_path):
         run_to_failure(context, **NAMES, window=8)
 
 
-def test_blends_are_unlabelled_smooth_mixtures_of_training_windows(context):
-    plain, splits = turbofan_sim(context), turbofan_sim(context, blends=0.5)
-    assert plain.unlabelled is None
-    for name in ("train", "val", "test"):
-        assert splits.named()[name].fingerprint() == plain.named()[name].fingerprint()
-    extra, rows = splits.unlabelled.columns(), splits.train.columns()
-    assert len(splits.unlabelled) == round(0.5 * len(splits.train))
+def test_blends_are_smooth_mixtures_of_training_windows(context):
+    splits = turbofan_sim(context)
+    count = round(0.5 * len(splits.train))
+    made = blends()(splits.train, splits.info, count, 0)
+    extra, rows = made.columns(), splits.train.columns()
+    assert len(made) == count
     assert "target" not in extra
-    assert not set(extra["index"].tolist()) & set(rows["index"].tolist())
-    assert splits.unlabelled.fingerprint() == turbofan_sim(context, blends=0.5).unlabelled.fingerprint()
+    assert made.fingerprint() == blends()(splits.train, splits.info, count, 0).fingerprint()
     # The same sensors and noise: means over rows, and step-to-step changes, are those of training windows.
     difference = extra["signal"].mean(dim=(0, 1)) - rows["signal"].mean(dim=(0, 1))
     assert difference.abs().max() < 0.1
     steps = [each["signal"].diff(dim=1).std() for each in (extra, rows)]
     assert float(steps[0] / steps[1]) == pytest.approx(1.0, abs=0.05)
-    with pytest.raises(DataError, match="negative"):
-        turbofan_sim(context, blends=-1.0)

@@ -16,11 +16,12 @@ from stillhouse.testing.plan import Plan
 PAGE = Path(__file__).parents[2] / "docs" / "plugins" / "contract.md"
 PACKAGE = "stillhouse_proof"
 SOURCE = f"src/{PACKAGE}"
-PLUGIN, DATASETS, TEACHERS, STUDENTS, HEADS, OBJECTIVES, METHODS, METRICS, RECIPE = (
+PLUGIN, DATASETS, AUGMENTERS, TEACHERS, STUDENTS, HEADS, OBJECTIVES, METHODS, METRICS, RECIPE = (
     f"{SOURCE}/{name}"
     for name in (
         "plugin.py",
         "datasets.py",
+        "augmenters.py",
         "teachers.py",
         "students.py",
         "heads.py",
@@ -62,6 +63,7 @@ WITH_READER = {
     ],
 }
 WITHOUT_METRIC = ("metrics: [proof/top-k]\n", "")
+WITHOUT_EXTRA_ROWS = ("extra_rows: {use: proof/noisy, per_row: 2}\n", "")
 WITHOUT_METHOD = ("method: {use: proof/soft-first, soft_epochs: 4}\n", "")
 
 
@@ -312,6 +314,27 @@ CASES = [
         "a run that was interrupted and went on ends with other weights",
         # The global generator is where the first fit left it, unless that was finished before.
         between_phases("next(student.model.parameters()).data.add_(torch.randn(()))"),
+    ),
+    *(
+        Bad(fails, says, {AUGMENTERS: changes, RECIPE: [WITHOUT_EXTRA_ROWS]})
+        for fails, says, changes in (
+            ("rows[augmenter:proof/noisy]", "made 140 rows, 70 were", [("(count,)", "(2 * count,)")]),
+            ("rows[augmenter:proof/noisy]", "have a target", [('({"x": chosen', '({"target": chosen, "x": chosen')]),
+            ("rows[augmenter:proof/noisy]", "info declares float32", [("* drawn})", "* drawn.double()})")]),
+            ("rows[augmenter:proof/noisy]", "have no input 'x'", [('TensorSplit({"x"', 'TensorSplit({"y"')]),
+            ("rows[augmenter:proof/noisy]", "is not finite", [("* drawn})", "* drawn.log()})")]),
+            (
+                "same-seed[augmenter:proof/noisy]",
+                "with the same seed make different rows",
+                [("drawn = torch.randn(chosen.shape, generator=generator)", "drawn = torch.randn(chosen.shape)")],
+            ),
+            (
+                "same-seed[augmenter:proof/noisy]",
+                "another seed makes the same",
+                [("manual_seed(seed)", "manual_seed(0)")],
+            ),
+            ("training-rows[augmenter:proof/noisy]", "are others after", [("chosen = x[", "chosen = x.mul_(2)[")]),
+        )
     ),
     Bad(
         "metrics[metric:proof/top-k]",

@@ -12,6 +12,7 @@ import torch
 
 from stillhouse.errors import DataError, LeakageError, StillhouseError
 from stillhouse.pipeline.data import check_splits, check_targets, fingerprint
+from stillhouse_medicine.augmenters import pairings
 from stillhouse_medicine.datasets.questions import NOT_IN_VOCABULARY, normalise
 from stillhouse_medicine.datasets.reader import QuestionReader
 from stillhouse_medicine.datasets.vqa_rad import vqa_rad
@@ -313,10 +314,11 @@ def test_pairings_ask_training_questions_of_other_training_images_without_an_ans
     root = files.rad_research(tmp_path)
     for number in range(10):
         files.save(root / "images" / f"synpic{number}.jpg", np.full((20, 20), 20 * number, dtype=np.uint8))
-    splits = checked(vqa_rad(context(root), pairings=3, **SMALL))
-    extra = splits.unlabelled
-    assert len(extra) == 3 * len(splits.train)
-    rows, labelled = extra.batch(range(len(extra))), splits.train.batch(range(len(splits.train)))
+    splits = checked(vqa_rad(context(root), **SMALL))
+    assert splits.unlabelled is None
+    train, info, count = splits.train, splits.info, 3 * len(splits.train)
+    extra = pairings()(train, info, count, 0)
+    rows, labelled = extra.batch(range(count)), train.batch(range(len(train)))
     assert "target" not in rows
     assert torch.equal(rows["question"], labelled["question"].repeat(3, 1))
 
@@ -324,13 +326,10 @@ def test_pairings_ask_training_questions_of_other_training_images_without_an_ans
         return set((batch["image"].mean(dim=(1, 2, 3)) * 255 / 20).round().int().tolist())
 
     assert images(rows) == images(labelled)
-    assert vqa_rad(context(root), **SMALL).unlabelled is None
-    assert fingerprint(splits) != fingerprint(vqa_rad(context(root), pairings=2, **SMALL))
-    with pytest.raises(DataError, match="pairings is -1"):
-        vqa_rad(context(root), pairings=-1, **SMALL)
-    augmented = vqa_rad(context(root), pairings=1, augment={"shift": 0.1}, **SMALL)
-    assert augmented.unlabelled.stochastic
-    once = [vqa_rad(context(root), pairings=2, pairing_augment={"noise": 0.2}, **SMALL).unlabelled for _ in range(2)]
+    assert extra.fingerprint() != pairings()(train, info, count, 1).fingerprint()
+    augmented = vqa_rad(context(root), augment={"shift": 0.1}, **SMALL)
+    assert pairings()(augmented.train, info, count, 0).stochastic
+    once = [pairings(augment={"noise": 0.2})(train, info, count, 0) for _ in range(2)]
     assert not once[0].stochastic
     assert once[0].fingerprint() == once[1].fingerprint()
     shown, still = once[0].batch(range(8))["image"], extra.batch(range(8))["image"]

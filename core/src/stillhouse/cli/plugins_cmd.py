@@ -125,7 +125,7 @@ def new_plugin(
         typer.Option(
             "--kind",
             metavar="KIND,...",
-            help="Component kinds to write: dataset, teacher, student, head, objective, method, metric, recipe.",
+            help="Kinds to write: dataset, augmenter, teacher, student, head, objective, method, metric, recipe.",
         ),
     ] = "dataset,teacher,student,head,recipe",
     output: Annotated[

@@ -24,7 +24,7 @@ class Component:
 
     Args:
         id: ``plugin/name``; unique among the components of one kind.
-        kind: dataset, teacher, student, head, objective, metric or recipe.
+        kind: one of `stillhouse.plugins.specs.KINDS`.
         spec: what the plugin says of it.
         plugin: who brings it.
     """

@@ -16,7 +16,7 @@ from stillhouse.plugins.registry import Component
 from stillhouse.plugins.specs import AugmenterSpec, DatasetSpec
 from stillhouse.testing.rows import few
 from stillhouse.testing.workbench import SYNTHETIC, Workbench
-from stillhouse.types import Augmenter, Batch, DataInfo, Split
+from stillhouse.types import Augmenter, Batch, DataInfo, Split, TensorSplit
 
 ROWS = 48
 """Training rows that an augmenter is given."""
@@ -140,7 +140,10 @@ class _Augmenters:
                 check_suits(self._component, splits.info)
             except (Skipped, IncompatibleError):
                 continue
-            return few(splits.train, ROWS), splits.info, dataset.id
+            train = few(splits.train, ROWS)
+            # Tensors of its own, which an operation in place would change.
+            own = train if train.stochastic else TensorSplit(train.batch(range(len(train))))
+            return own, splits.info, dataset.id
         raise Skipped(
             "no dataset of the plugin or the core that it suits can be made here",
             "contract(..., options=...) can point one to a small sample",
