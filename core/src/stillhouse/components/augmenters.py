@@ -176,14 +176,16 @@ def _columns(train: Split, info: DataInfo, channels_first: bool, random: np.rand
 
 def _column(values: Tensor, channels_first: bool, levels: int) -> _Column:
     axes = values.ndim - 1
+    shape: tuple[int, ...] = (1,) * axes
+    time: int | None = None
     if axes == 1:
-        table, shape, time = values, (values.shape[1],), None
+        table, shape = values, (values.shape[1],)
     elif axes == 2:
         table = (values if not channels_first else values.transpose(1, 2)).flatten(0, 1)
         shape = (values.shape[1], 1) if channels_first else (1, values.shape[2])
         time = 2 if channels_first else 1
     else:
-        table, shape, time = values.flatten()[:, None], (1,) * axes, None
+        table = values.flatten()[:, None]
     table = table.double()
     known = ~table.isnan()
     number = known.sum(0).clamp(min=1)

@@ -64,9 +64,9 @@ class _Augmenters:
     def same_seed(self) -> None:
         """The seed decides, and nothing else."""
         self._bench.require(self._component, "rows")
-        train, info, _ = self._given()
         made = []
         for seed, elsewhere in ((3, 11), (3, 12), (4, 11)):
+            train, info, _ = self._given()
             with torch.random.fork_rng(devices=[]):
                 before = np.random.get_state()
                 torch.manual_seed(elsewhere)
@@ -125,8 +125,8 @@ class _Augmenters:
         """
         self._bench.require(self._component, "target", "shape", "options")
         kinds = self._spec.kinds or tuple(OutputKind)
-        own = [each for each in self._bench.components("dataset") if each.id != SYNTHETIC]
-        for dataset in (*own, self._bench.manager.registry.get("dataset", SYNTHETIC)):
+        datasets = [each for each in self._bench.components("dataset") if each.id != SYNTHETIC]
+        for dataset in (*datasets, self._bench.manager.registry.get("dataset", SYNTHETIC)):
             spec = dataset.spec
             assert isinstance(spec, DatasetSpec)
             fitting = [kind for kind in kinds if not spec.kinds or kind in spec.kinds]
@@ -141,9 +141,10 @@ class _Augmenters:
             except (Skipped, IncompatibleError):
                 continue
             train = few(splits.train, ROWS)
-            # Tensors of its own, which an operation in place would change.
-            own = train if train.stochastic else TensorSplit(train.batch(range(len(train))))
-            return own, splits.info, dataset.id
+            if not train.stochastic:  # tensors of its own, which an operation in place would change
+                whole = train.batch(range(len(train)))
+                train = TensorSplit({name: values.clone() for name, values in whole.items()})
+            return train, splits.info, dataset.id
         raise Skipped(
             "no dataset of the plugin or the core that it suits can be made here",
             "contract(..., options=...) can point one to a small sample",
