@@ -17,7 +17,7 @@ from stillhouse.components.augmenters import jitter, mixup, munge
 from stillhouse.errors import DataError, IncompatibleError, OptionError, RecipeError
 from stillhouse.pipeline.extra_rows import check_suits
 from stillhouse.pipeline.stages import RECORD
-from stillhouse.plugins.manager import default_manager
+from stillhouse.plugins.manager import Manager, default_manager
 from stillhouse.storage import read_json, read_tensors
 from stillhouse.types import DataInfo, Split, TensorSpec, TensorSplit
 
@@ -262,3 +262,28 @@ def test_field_is_checked_and_written_out() -> None:
 
 def test_split_is_a_split() -> None:
     assert isinstance(mixup()(*table(5, 0), 3, 0), Split)
+
+
+HOOKS = """
+from stillhouse import hookimpl
+from stillhouse.kinds import OutputKind
+from stillhouse.plugins import AugmenterSpec
+
+
+@hookimpl
+def stillhouse_augmenters():
+    yield AugmenterSpec(
+        name="values",
+        target="stillhouse.components.augmenters:mixup",
+        summary="Looks at the values of targets",
+        kinds=(OutputKind.REGRESSION,),
+    )
+"""
+
+
+def test_augmenter_of_other_targets_is_refused_with_the_recipe(tmp_path: Path) -> None:
+    (tmp_path / "my_rows.py").write_text(HOOKS)
+    manager = Manager(installed=False, files=[tmp_path / "my_rows.py"])
+    with pytest.raises(IncompatibleError, match="'my_rows/values' needs regression targets") as caught:
+        stillhouse.run({**RECIPE, "extra_rows": "my_rows/values"}, manager=manager)
+    assert "extra_rows" in caught.value.where

@@ -19,7 +19,7 @@ from stillhouse.cli.shared import FLAGS, VALUES
 from stillhouse.errors import StillhouseError
 from stillhouse.plugins import hookspecs
 from stillhouse.plugins.specs import KINDS, ComponentKind, load_target
-from stillhouse.recipe.model import ComponentRef, Recipe
+from stillhouse.recipe.model import ComponentRef, ExtraRows, Recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "docs" / "reference"
@@ -79,7 +79,9 @@ def test_every_kind_of_component_is_whole(kind: ComponentKind) -> None:
 def test_every_field_of_a_recipe_that_names_a_component_has_its_kind() -> None:
     named = [field for kind in KINDS.values() for field in kind.fields]
     plain = [
-        name for name, field in Recipe.model_fields.items() if field.annotation in (ComponentRef, list[ComponentRef])
+        name
+        for name, field in Recipe.model_fields.items()
+        if field.annotation in (ComponentRef, list[ComponentRef], ExtraRows | None)
     ]
     assert sorted(named) == sorted(plain)
 
