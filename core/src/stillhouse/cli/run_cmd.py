@@ -38,6 +38,14 @@ def run(
     seeds: Annotated[
         str | None, typer.Option("--seeds", metavar="0,1,2", help="Seeds of baseline and student.")
     ] = None,
+    sizes: Annotated[
+        str | None,
+        typer.Option(
+            "--sizes",
+            metavar="PATH=A,B,...",
+            help="Other sizes of the student, e.g. student.width=4,8,16: what distillation is worth in size.",
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Run folder; runs/NAME by default.")] = None,
     stop_after: Annotated[
         str,
@@ -52,19 +60,20 @@ def run(
 ) -> None:
     """Run a recipe: teacher, baseline and distilled student, with results and a report.
 
-    A run that was stopped goes on with the same command; --seeds may add seeds to a finished one.
+    A run that was stopped goes on with the same command; --seeds and --sizes may add to a finished one.
     """
     manager = get_manager(ctx)
     from stillhouse.pipeline import run as run_recipe
     from stillhouse.progress import Silent
 
-    chosen = _seeds(seeds)
+    chosen, other_sizes = _seeds(seeds), _sizes(sizes)
     with _reporter(quiet) as reporter:
         result = run_recipe(
             recipe,
             out=out,
             overrides=changes or (),
             seeds=chosen,
+            sizes=other_sizes,
             stop_after=stop_after,
             overwrite=overwrite,
             download=not no_download,
@@ -112,6 +121,22 @@ def _seeds(given: str | None) -> list[int] | None:
         ) from error
 
 
+def _sizes(given: str | None) -> dict[str, Any] | None:
+    if given is None:
+        return None
+    from stillhouse.recipe.text import parse_value
+
+    field, equals, values = given.partition("=")
+    where = f"--sizes {given}"
+    if not equals or not field.strip() or not values.strip():
+        raise RecipeError(
+            f"'{given}' is not a field and its values",
+            where=where,
+            fix="for example --sizes student.width=4,8,16,32",
+        )
+    return {"field": field.strip(), "values": parse_value(f"[{values}]", source=where)}
+
+
 def _print_result(summary: dict[str, Any], report: Path | None) -> None:
     from rich.table import Table
 
@@ -142,6 +167,8 @@ def _print_result(summary: dict[str, Any], report: Path | None) -> None:
     console().print(table)
     print_lines("")
     print_prose(verdict["sentence"])
+    if summary["worth"] is not None:
+        print_prose(summary["worth"]["sentence"])
     if report is not None:
         print_lines(f"report: {report}")
 

@@ -7,22 +7,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from stillhouse.evaluation.measure import bytes_on_disk, flops, latency, parameters, summarise
-from stillhouse.evaluation.statistics import ci95, verdict
+from stillhouse.evaluation.measure import flops, latency, parameters, summarise
+from stillhouse.evaluation.statistics import verdict
 from stillhouse.forwarding import to_device
 from stillhouse.pipeline.context import RunContext
 from stillhouse.pipeline.facts import method_facts
-from stillhouse.pipeline.stages import facts, finish, plain, why_stale
+from stillhouse.pipeline.judging import judge, model_bytes, seed_results
+from stillhouse.pipeline.sizes import worth_of_sizes
+from stillhouse.pipeline.stages import SIZES, facts, finish, plain, why_stale
 from stillhouse.pipeline.student import control_folder
 from stillhouse.pipeline.teacher import Teacher
-from stillhouse.storage import read_json, read_tensors, write_json, write_text
+from stillhouse.storage import read_json, write_json, write_text
 from stillhouse.trained import Trained, load
-
-MODEL_FILES = ("model.safetensors", "estimator.skops")
 
 
 def evaluate_stage(context: RunContext, teacher: Teacher, fingerprint: str) -> dict[str, Any]:
@@ -39,6 +38,8 @@ def evaluate_stage(context: RunContext, teacher: Teacher, fingerprint: str) -> d
             if _is_ours(path, context)
         ],
     }
+    if recipe.sizes is not None:
+        inputs["sizes"] = recipe.sizes.model_dump(mode="json")
     stage = folder / "evaluate"
     reason = why_stale(stage, inputs)
     if reason is None:
@@ -77,6 +78,7 @@ def collect_history(context: RunContext) -> None:
         "baseline/*/history.jsonl",
         "controls/*/*/history.jsonl",
         "student/*/history.jsonl",
+        f"{SIZES}/*/*/*/history.jsonl",
     ):
         for path in sorted(context.folder.glob(pattern)):
             if pattern.startswith("teacher") or _is_ours(path, context):
@@ -197,6 +199,7 @@ def summarise_run(
             for name, prediction in context.head.references(test_rows).items()
         },
         "verdict": found,
+        "worth": worth_of_sizes(context),
         "latency": {name: raw[name] for name in ("batch", "throughput_batch", "threads", "device", "samples")},
         "warnings": context.warnings,
         "seconds": seconds(folder),
@@ -240,34 +243,3 @@ def seconds(folder: Path) -> dict[str, float]:
         record = json.loads(line)
         spent[record["stage"]] = round(spent.get(record["stage"], 0.0) + record["seconds"], 3)
     return spent
-
-
-def model_bytes(folder: Path) -> int:
-    """Bytes of a model's weights on disk."""
-    return sum(bytes_on_disk(folder / name) for name in MODEL_FILES if (folder / name).exists())
-
-
-def judge(context: RunContext, folder: Path, split: str) -> dict[str, float]:
-    """Metrics of the predictions that a folder holds for a split."""
-    kept = read_tensors(folder / "predictions" / f"{split}.safetensors")
-    return context.evaluate(kept.pop("prediction"), kept)
-
-
-def seed_results(context: RunContext, folder: Path) -> dict[str, Any]:
-    """Means over seeds (validation and test), test metrics per seed, and mean and interval of the primary metric."""
-    seeds, primary = context.resolved.recipe.seeds, context.head.primary
-    per_split = {split: [judge(context, folder / f"seed-{seed}", split) for seed in seeds] for split in ("val", "test")}
-    shared = {
-        split: [name for name in found[0] if all(name in each for each in found)] for split, found in per_split.items()
-    }
-    per_seed = {name: [each[name] for each in per_split["test"]] for name in shared["test"]}
-    return {
-        "metrics": {
-            split: {name: float(np.mean([each[name] for each in found])) for name in shared[split]}
-            for split, found in per_split.items()
-        },
-        "seeds": list(seeds),
-        "per_seed": per_seed,
-        "mean": float(np.mean(per_seed[primary])),
-        "ci95": ci95(per_seed[primary]),
-    }

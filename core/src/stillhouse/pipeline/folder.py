@@ -6,8 +6,9 @@ import shutil
 from pathlib import Path
 
 from stillhouse.errors import RunFolderError
-from stillhouse.pipeline.stages import RECORD, differences
+from stillhouse.pipeline.stages import RECORD, SIZES, differences
 from stillhouse.recipe.check import ResolvedRecipe
+from stillhouse.recipe.model import SizesConfig
 from stillhouse.recipe.text import parse_value, to_yaml
 from stillhouse.storage import SUMMARY
 
@@ -50,17 +51,20 @@ def claim(folder: Path, resolved: ResolvedRecipe, *, overwrite: bool) -> None:
 
 
 def _changed(folder: Path, resolved: ResolvedRecipe) -> list[str]:
-    """What differs from the recipe that the folder was made with; seeds that are added do not count."""
+    """What differs from the recipe that the folder was made with; seeds and sizes that are added do not count."""
     saved = folder / "recipe.yaml"
     before = parse_value(saved.read_text(encoding="utf-8"), source=str(saved)) or {}
     now = parse_value(resolved_yaml(resolved), source="recipe")
     if set(before.get("seeds", [])) <= set(now["seeds"]):
         before["seeds"] = now["seeds"]
+    sizes = resolved.recipe.sizes
+    if not before.get("sizes") or (sizes and sizes.including(SizesConfig.model_validate(before["sizes"]))):
+        before["sizes"] = now["sizes"]
     return differences({**before, "summary": ""}, {**now, "summary": ""})
 
 
 def remove_stale(folder: Path, resolved: ResolvedRecipe) -> None:
-    """Remove what was made with another recipe: exports, results, and models of seeds that are not asked for."""
+    """Remove what was made with another recipe: exports, results, and models of seeds and sizes no longer asked for."""
     if not (folder / "recipe.yaml").exists() or not _changed(folder, resolved):
         return
     for name in (SUMMARY, "report.html"):
@@ -70,6 +74,9 @@ def remove_stale(folder: Path, resolved: ResolvedRecipe) -> None:
     shutil.rmtree(folder / "export", ignore_errors=True)
     for path in folder.glob("**/seed-*"):
         if path.is_dir() and path.name.removeprefix("seed-") not in {str(seed) for seed in resolved.recipe.seeds}:
+            shutil.rmtree(path)
+    for path in folder.glob(f"{SIZES}/*"):
+        if path.name not in {size.name for size in resolved.sizes}:
             shutil.rmtree(path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ def run(
     out: str | Path | None = None,
     overrides: Iterable[str] = (),
     seeds: Iterable[int] | None = None,
+    sizes: Mapping[str, Any] | None = None,
     stop_after: str = "report",
     overwrite: bool = False,
     download: bool = True,
@@ -54,14 +56,17 @@ def run(
     """Run a recipe: teacher, baseline (the same student without distillation), student, results and report.
 
     A run that was stopped at any point goes on where it was when it is started again with the same folder, and ends
-    with the same numbers. A finished stage is skipped; one whose inputs changed is made again. More seeds may be added
-    to a finished run; any other change needs ``overwrite`` or another folder, so that no result is lost unasked.
+    with the same numbers. A finished stage is skipped; one whose inputs changed is made again. More seeds and sizes may
+    be added to a finished run; any other change needs ``overwrite`` or another folder, so that no result is lost
+    unasked.
 
     Args:
         recipe: a recipe's id, a YAML file, a mapping, or a `Recipe`.
         out: the run folder, ``runs/<name>`` by default.
         overrides: ``path=value`` changes to the recipe, e.g. ``"student.width=16"``.
         seeds: seeds of baseline and student, instead of the recipe's.
+        sizes: other sizes of the student, e.g. ``{"field": "student.width", "values": [4, 8, 16]}``, instead of the
+            recipe's.
         stop_after: last stage to run, one of `STAGES`.
         overwrite: a finished run in the folder may be made again with another recipe; what that makes stale is removed.
         download: missing datasets may be downloaded.
@@ -77,7 +82,9 @@ def run(
     if stop_after not in STAGES:
         raise StillhouseError(f"'{stop_after}' is not a stage", where="stop_after", fix=f"one of {', '.join(STAGES)}")
     registry = (manager or default_manager()).registry
-    changes = [*overrides, *([f"seeds={list(seeds)}"] if seeds is not None else [])]
+    changes = [*overrides]
+    changes += [f"seeds={list(seeds)}"] if seeds is not None else []
+    changes += [f"sizes={json.dumps(dict(sizes))}"] if sizes is not None else []
     resolved = resolve(recipe, registry, overrides=changes)
     folder = Path(out) if out is not None else Path("runs") / resolved.recipe.name.rpartition("/")[2]
     claim(folder, resolved, overwrite=overwrite)
@@ -107,6 +114,7 @@ def _run(
     from stillhouse.methods.losses import check_taps
     from stillhouse.pipeline.evaluate import evaluate_stage
     from stillhouse.pipeline.manifest import write_manifest
+    from stillhouse.pipeline.sizes import check_sizes
     from stillhouse.pipeline.student import baseline_stage, check_method, student_stage
     from stillhouse.pipeline.teacher import teacher_stage
     from stillhouse.trained import build
@@ -150,6 +158,7 @@ def _run(
         built = build(bound.component, bound.options, context.task(resolved.recipe.seeds[0]))
         if bound is resolved.student:
             check_taps(built, resolved.terms)
+    check_sizes(context)
     check_method(context)
     summary: dict[str, Any] = {}
     report: Path | None = None

@@ -16,6 +16,9 @@ STAGES = ("data", "teacher", "baseline", "student", "evaluate", "report")
 
 RECORD = "done.json"
 
+SIZES = "sizes"
+"""Folder, inside that of the run, of the students at other sizes than the recipe's own."""
+
 
 def component_identity(component: Component) -> dict[str, str]:
     """What a result depends on of a component: id, version, and the source file of its target (editable installs change

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,9 @@ from stillhouse.errors import IncompatibleError, OptionError, StillhouseError
 from stillhouse.methods import Method, MethodContext
 from stillhouse.pipeline.context import RunContext
 from stillhouse.pipeline.models import train_hard, trained_model
-from stillhouse.pipeline.stages import RECORD, component_identity
+from stillhouse.pipeline.stages import RECORD, SIZES, component_identity
 from stillhouse.pipeline.teacher import Teacher, signal
-from stillhouse.recipe.check import Bound
+from stillhouse.recipe.check import Bound, Size
 from stillhouse.storage import state_digest, write_json
 from stillhouse.trained import Trained, load
 
@@ -70,10 +71,30 @@ def check_method(context: RunContext) -> None:
                 fix="choose another dataset, or another method",
             )
     seed = context.resolved.recipe.seeds[0]
-    folder = context.folder / "student" / f"seed-{seed}"
-    make_method(context).check(
-        method_context(context, context.resolved.student, None, seed=seed, label="student", tags={}, folder=folder)
-    )
+    for model in _models(context, "student"):
+        folder = model.folder / f"seed-{seed}"
+        make_method(context).check(
+            method_context(context, model.bound, None, seed=seed, label=model.label, tags={}, folder=folder)
+        )
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What a stage trains, once per seed: its name, folder and tags in the records, and the component."""
+
+    label: str
+    folder: Path
+    bound: Bound
+    tags: Mapping[str, Any]
+
+
+def _models(context: RunContext, role: str) -> list[_Model]:
+    """The baseline or the student at the recipe's own size, then at its other sizes."""
+    found = [_Model(role, context.folder / role, context.resolved.student, {"stage": role})]
+    for size in context.resolved.sizes:
+        tags = {"stage": "sizes", "size": size.name, "model": role}
+        found.append(_Model(f"{role}, {size.name}", context.folder / size_folder(size, role), size.student, tags))
+    return found
 
 
 def baseline_stage(context: RunContext) -> None:
@@ -82,30 +103,29 @@ def baseline_stage(context: RunContext) -> None:
     config = context.resolved.recipe.train.student
     method = make_method(context)
     reshapes = type(method).build is not Method.build or type(method).finish is not Method.finish
-    models = [("baseline", context.folder / "baseline", context.resolved.student, method)]
-    models += [
-        (f"control {bound.id}", context.folder / control_folder(bound), bound, Method())
-        for bound in context.resolved.controls
-    ]
-    for name, folder, bound, owner in models:
-        stage = {"stage": "baseline"} if owner is method else {"stage": "control", "control": bound.id}
+    models = [(model, method) for model in _models(context, "baseline")]
+    for bound in context.resolved.controls:
+        tags = {"stage": "control", "control": bound.id}
+        folder = context.folder / control_folder(bound)
+        models.append((_Model(f"control {bound.id}", folder, bound, tags), Method()))
+    for model, owner in models:
         inputs: dict[str, Any] = {"train": config.model_dump(mode="json")}
         if owner is method and reshapes:
             inputs["method"] = context.bound_inputs(context.resolved.method)
         for seed in context.resolved.recipe.seeds:
             given = method_context(
                 context,
-                bound,
+                model.bound,
                 None,
                 seed=seed,
-                label=f"{name}, seed {seed}",
-                tags=stage,
-                folder=folder / f"seed-{seed}",
+                label=f"{model.label}, seed {seed}",
+                tags=model.tags,
+                folder=model.folder / f"seed-{seed}",
             )
             trained_model(
                 context,
                 given.folder,
-                bound,
+                model.bound,
                 seed=seed,
                 inputs=inputs,
                 label=given.label,
@@ -133,6 +153,11 @@ def control_folder(bound: Bound) -> Path:
     return Path("controls") / re.sub(r"[/:]", "-", bound.id)
 
 
+def size_folder(size: Size, role: str) -> Path:
+    """Folder of the baseline or the student at another size, inside the run."""
+    return Path(SIZES) / size.name / role
+
+
 def student_stage(context: RunContext, teacher: Teacher) -> None:
     """Distil the student, per seed; afterwards the teacher must be what it was."""
     recipe, config = context.resolved.recipe, context.resolved.recipe.train.student
@@ -151,29 +176,31 @@ def student_stage(context: RunContext, teacher: Teacher) -> None:
     }
     if context.extra is not None:
         inputs["extra_rows"] = context.extra.fingerprint
-    for seed in recipe.seeds:
-        given = method_context(
-            context,
-            context.resolved.student,
-            teacher,
-            seed=seed,
-            label=f"student, seed {seed}",
-            tags={"stage": "student"},
-            folder=context.folder / "student" / f"seed-{seed}",
-        )
-        trained_model(
-            context,
-            given.folder,
-            context.resolved.student,
-            seed=seed,
-            inputs=inputs,
-            label=given.label,
-            make=partial(_distilled, context, given),
-        )
+    for model in _models(context, "student"):
+        for seed in recipe.seeds:
+            given = method_context(
+                context,
+                model.bound,
+                teacher,
+                seed=seed,
+                label=f"{model.label}, seed {seed}",
+                tags=model.tags,
+                folder=model.folder / f"seed-{seed}",
+            )
+            trained_model(
+                context,
+                given.folder,
+                model.bound,
+                seed=seed,
+                inputs=inputs,
+                label=given.label,
+                make=partial(_distilled, context, given),
+            )
     after = [state_digest(member.model) for member in teacher.members if member.is_network]
     if before != after:
-        for seed in recipe.seeds:  # not to be taken for finished when the run is started again
-            (context.folder / "student" / f"seed-{seed}" / RECORD).unlink(missing_ok=True)
+        for model in _models(context, "student"):  # not to be taken for finished when the run is started again
+            for seed in recipe.seeds:
+                (model.folder / f"seed-{seed}" / RECORD).unlink(missing_ok=True)
         raise StillhouseError(
             TEACHER_CHANGED,
             where="student stage",

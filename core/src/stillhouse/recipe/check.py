@@ -3,6 +3,8 @@ parts fit each other by their specs."""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +30,7 @@ from stillhouse.plugins.specs import (
     TeacherSpec,
 )
 from stillhouse.recipe.model import ComponentRef, Recipe, Scheduled, SoftTerm, TeacherConfig, TeacherMember
-from stillhouse.recipe.read import load_recipe, locate
+from stillhouse.recipe.read import apply_overrides, load_recipe, locate
 from stillhouse.recipe.text import Path_
 
 
@@ -121,6 +123,21 @@ class BoundTerm:
 
 
 @dataclass(frozen=True)
+class Size:
+    """The student at another size than the recipe's own.
+
+    Attributes:
+        name: of its folder and in messages, ``student.width=8``.
+        value: of the field.
+        student: with that value.
+    """
+
+    name: str
+    value: Any
+    student: Bound
+
+
+@dataclass(frozen=True)
 class ResolvedRecipe:
     """A recipe whose every part is known, fits the others, and has all options filled in."""
 
@@ -135,6 +152,7 @@ class ResolvedRecipe:
     metrics: tuple[Bound, ...]
     controls: tuple[Bound, ...] = ()
     extra_rows: Bound | None = None
+    sizes: tuple[Size, ...] = ()
 
     @property
     def kind(self) -> OutputKind:
@@ -234,7 +252,16 @@ def resolve(
     )
     for position, control in enumerate(controls):
         checker.check_model(control, spec, ("controls", position))
-    return ResolvedRecipe(recipe, base, head, dataset, teachers, student, method, terms, metrics, controls, extra_rows)
+    sizes = checker.bind_sizes(recipe, student)
+    return ResolvedRecipe(
+        recipe, base, head, dataset, teachers, student, method, terms, metrics, controls, extra_rows, sizes
+    )
+
+
+def _size_name(field: str, value: Any) -> str:
+    """``student.width=8``, fit for a folder on any system."""
+    text = re.sub(r"[\s\"'\[\]{}]", "", json.dumps(value))
+    return f"{field}={re.sub(r'[^A-Za-z0-9.,+_-]', '-', text)}"
 
 
 class _Checker:
@@ -422,6 +449,34 @@ class _Checker:
                         fix="choose a network",
                     )
         return replace(method, named=tuple(named))
+
+    def bind_sizes(self, recipe: Recipe, student: Bound) -> tuple[Size, ...]:
+        """The student with each of the recipe's sizes; the recipe's own, when it is among them, is the student itself.
+
+        Raises:
+            StillhouseError: the student has no such option, does not take a value, or two values are the same.
+        """
+        if recipe.sizes is None:
+            return ()
+        field, found = recipe.sizes.field, list[Size]()
+        for position, value in enumerate(recipe.sizes.values):
+            changed = {"student": student.to_recipe()}
+            where = self.at("sizes", "values", position)
+            try:
+                apply_overrides(changed, [f"{field}={json.dumps(value)}"])
+                bound = bind(self._registry, "student", ComponentRef.model_validate(changed["student"]))
+            except StillhouseError as error:
+                raise type(error)(error.what, where=f"{where} ({field}={value})", fix=error.fix) from error
+            size = Size(_size_name(field, value), value, bound)
+            for other in found:
+                if size.name == other.name or bound.to_recipe() == other.student.to_recipe():
+                    raise RecipeError(
+                        f"'{other.value}' and '{value}' make the same student",
+                        where=where,
+                        fix="give each size once",
+                    )
+            found.append(size)
+        return tuple(size for size in found if size.student.to_recipe() != student.to_recipe())
 
     def check_asked(self, recipe: Recipe, teachers: tuple[Bound, ...], terms: tuple[BoundTerm, ...]) -> None:
         """A teacher that is asked as it is has neither folds nor a checkpoint nor modules."""

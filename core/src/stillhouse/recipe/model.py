@@ -234,6 +234,24 @@ class EvaluateConfig(_Strict):
     threads: Annotated[int, Field(ge=1, description="CPU threads while timing latency and throughput")] = 1
 
 
+class SizesConfig(_Strict):
+    """Baseline and student at other sizes beside the recipe's own, to tell what distillation is worth in size."""
+
+    field: Annotated[str, Field(description="dotted path of the student's option that sets its size, 'student.width'")]
+    values: Annotated[list[Any], Field(min_length=2, description="its values, one student each")]
+
+    @field_validator("field")
+    @classmethod
+    def _of_the_student(cls, value: str) -> str:
+        if not value.startswith("student.") or value in ("student.", "student.use"):
+            raise ValueError(f"sizes are set by an option of the student, such as 'student.width', not by '{value}'")
+        return value
+
+    def including(self, before: SizesConfig | None) -> bool:
+        """Nothing of ``before`` is lost: no sizes, or values of the same field that all stand here too."""
+        return before is None or (before.field == self.field and all(each in self.values for each in before.values))
+
+
 class Recipe(_Strict):
     """A run: what to learn from what, by which losses, how often, and how it is judged."""
 
@@ -263,6 +281,10 @@ class Recipe(_Strict):
             )
         ),
     ] = []
+    sizes: Annotated[
+        SizesConfig | None,
+        Field(description="other sizes of the student, trained with and without the teacher"),
+    ] = None
     evaluate: Annotated[EvaluateConfig, Field(description="how models are measured")] = EvaluateConfig()
     seeds: Annotated[
         list[Annotated[int, Field(ge=0)]], Field(min_length=1, description="seeds of baseline and student")

@@ -112,6 +112,37 @@ def _plain_log_ticks(axes: Axes) -> None:
     axes.tick_params(which="minor", length=0)
 
 
+def quality_by_size(run: Run) -> ReportFigure | None:
+    """The two curves of quality against the student's size, with intervals over seeds, and the teacher's quality."""
+    found = run.summary.get("worth")
+    if not found:
+        return None
+    figure, (axes,) = new_figure()
+    axes.set_xscale("log")
+    for name in ("baseline", "student"):
+        points = sorted((each[name] for each in found["sizes"]), key=lambda point: point["size"])
+        sizes = [point["size"] for point in points]
+        axes.plot(sizes, [p["mean"] for p in points], color=colour(name), marker=MARKERS[name], label=name, linewidth=2)
+        if all(point["ci95"] for point in points):
+            low, high = zip(*(point["ci95"] for point in points), strict=True)
+            axes.fill_between(sizes, low, high, color=colour(name), alpha=0.15, linewidth=0)
+    axes.axhline(_quality(run, "teacher")[0], color=colour("teacher"), linestyle="--", linewidth=1.4, label="teacher")
+    if found["censored"] is None:
+        at = next(each["student"] for each in found["sizes"] if each["value"] == found["value"])
+        axes.hlines(at["mean"], *sorted((found["size"], found["equal_size"])), color=INK, linewidth=1.4, linestyle=":")
+    axes.set(xlabel=f"{found['measure']} of the student", ylabel=f"test {run.measure}")
+    _plain_log_ticks(axes)
+    legend(axes)
+    better = "Higher" if run.higher_is_better else "Lower"
+    bands = " Bands are 95 % intervals over seeds." if run.summary["student"].get("ci95") else ""
+    across = " The dotted line leads across at equal quality." if found["censored"] is None else ""
+    return ReportFigure(
+        figure,
+        "Quality against the student's size",
+        f"{better} is better; the same students, trained with and without the teacher.{across}{bands}",
+    )
+
+
 def gain_by_seed(run: Run) -> ReportFigure | None:
     """The paired gain of each seed, their mean and its interval, against zero."""
     baseline, student = (run.summary[name].get("per_seed", {}).get(run.primary) for name in ("baseline", "student"))

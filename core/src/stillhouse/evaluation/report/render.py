@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from stillhouse.evaluation.report import format as fmt
-from stillhouse.evaluation.report.figures import WEAK, all_figures, weak_terms
+from stillhouse.evaluation.report.figures import WEAK, all_figures, quality_by_size, weak_terms
 from stillhouse.evaluation.report.read import MODELS, Run, read_run
 from stillhouse.evaluation.report.svg import to_svg
 from stillhouse.evaluation.statistics import opening, sentence
@@ -66,6 +66,7 @@ def write_report(run_dir: Path, *, head: Head | None = None) -> Path:
         tiles=_tiles(run),
         rows=_comparison(run),
         others=_others(run),
+        worth=_worth(run),
         method=_method(run),
         metrics=_all_metrics(run),
         figures=[_draw(figure, f"f{number}") for number, figure in enumerate(figures)],
@@ -246,6 +247,40 @@ def _method(run: Run) -> dict[str, Any] | None:
         for entry in table
     }
     return {"id": given.get("id", ""), "models": models, "rows": names, "cells": cells}
+
+
+def _worth(run: Run) -> dict[str, Any] | None:
+    """What distillation is worth in size: the sentence, the figure, and a row per size."""
+    found, figure = run.summary.get("worth"), quality_by_size(run)
+    if not found or figure is None:
+        return None
+    rows = []
+    for each in found["sizes"]:
+        mean = each["student"]["mean"]
+        bound = f"{each['censored']} " if each["censored"] else ""
+        rows.append(
+            {
+                "value": f"{each['value']}{' (the recipe)' if each['own'] else ''}",
+                "size": fmt.short(each["student"]["size"]),
+                "factor": (f"{bound}{fmt.factor(each['size_factor'])}", _open_interval(each["ci95"])),
+                **{
+                    name: (fmt.figure(each[name]["mean"], fmt.decimals(mean)), fmt.interval(each[name]["ci95"], mean))
+                    for name in ("baseline", "student")
+                },
+            }
+        )
+    return {
+        **{name: found[name] for name in ("sentence", "field", "measure")},
+        "rows": rows,
+        "figure": _draw(figure, "worth"),
+    }
+
+
+def _open_interval(bounds: list[float | None] | None) -> str:
+    if bounds is None:
+        return ""
+    low, high = map(fmt.factor, bounds)
+    return f"{low} to {high}"
 
 
 def _all_metrics(run: Run) -> dict[str, Any]:

@@ -1,0 +1,46 @@
+"""Results of finished models from what they left in their folders: predictions and weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stillhouse.evaluation.measure import bytes_on_disk
+from stillhouse.evaluation.statistics import ci95
+from stillhouse.pipeline.context import RunContext
+from stillhouse.storage import read_tensors
+
+MODEL_FILES = ("model.safetensors", "estimator.skops")
+
+
+def model_bytes(folder: Path) -> int:
+    """Bytes of a model's weights on disk."""
+    return sum(bytes_on_disk(folder / name) for name in MODEL_FILES if (folder / name).exists())
+
+
+def judge(context: RunContext, folder: Path, split: str) -> dict[str, float]:
+    """Metrics of the predictions that a folder holds for a split."""
+    kept = read_tensors(folder / "predictions" / f"{split}.safetensors")
+    return context.evaluate(kept.pop("prediction"), kept)
+
+
+def seed_results(context: RunContext, folder: Path) -> dict[str, Any]:
+    """Means over seeds (validation and test), test metrics per seed, and mean and interval of the primary metric."""
+    seeds, primary = context.resolved.recipe.seeds, context.head.primary
+    per_split = {split: [judge(context, folder / f"seed-{seed}", split) for seed in seeds] for split in ("val", "test")}
+    shared = {
+        split: [name for name in found[0] if all(name in each for each in found)] for split, found in per_split.items()
+    }
+    per_seed = {name: [each[name] for each in per_split["test"]] for name in shared["test"]}
+    return {
+        "metrics": {
+            split: {name: float(np.mean([each[name] for each in found])) for name in shared[split]}
+            for split, found in per_split.items()
+        },
+        "seeds": list(seeds),
+        "per_seed": per_seed,
+        "mean": float(np.mean(per_seed[primary])),
+        "ci95": ci95(per_seed[primary]),
+    }
