@@ -1,7 +1,7 @@
 """What is distillation worth? The size that a student without it needs to be as good as one with it, over seeds.
 
-Each of the two curves, quality against size, is made monotone (isotonic regression: a larger model of a kind is taken to
-be no worse, so that noise does not make the curves meet several times) and is straight between the sizes, on a
+Each of the two curves, quality against size, is made monotone (isotonic regression: a larger model of a kind counts as
+no worse, so that noise does not make the curves meet several times) and is straight between the sizes, on a
 logarithmic axis of size. The *size factor* of a distilled student is the size at which the baseline's curve reaches its
 quality, divided by its own. Where the baseline's curve is flat at that quality, the nearest of the sizes counts, which
 claims least.
@@ -26,7 +26,7 @@ AT_LEAST, AT_MOST = "at least", "at most"
 
 
 @dataclass(frozen=True)
-class Tested:
+class AtSize:
     """Baseline and distilled student of one size, over the same seeds in the same order.
 
     Attributes:
@@ -34,7 +34,7 @@ class Tested:
         own: it is the recipe's own size.
         baseline_sizes: size of the baseline by seed (a network's is the same for all, a tree's is not).
         student_sizes: size of the distilled student by seed.
-        baseline: figure of the primary metric on test rows, by seed.
+        baseline: primary metric on test rows, by seed.
         student: the same of the distilled student.
     """
 
@@ -47,7 +47,7 @@ class Tested:
 
 
 def worth(
-    tested: Sequence[Tested],
+    tested: Sequence[AtSize],
     *,
     field: str,
     measure: str,
@@ -63,10 +63,10 @@ def worth(
 
     The interval is a percentile bootstrap over seeds. One draw of seeds stands for all sizes and for both curves, since
     they are paired, and the curves are made anew. Means of few seeds vary too little when they are drawn again, so that
-    their deviations are widened by ``sqrt(n / (n - 1)) * t(0.975, n - 1) / z(0.975)``, with which the interval of a mean
-    has about the width of Student's (Hesterberg, What Teachers Should Know About the Bootstrap, 2015). In simulations
-    it holds the true factor in 94 to 98 % of the cases from 3 seeds on, and in 81 to 91 % with 2. Like that of the gain,
-    it has the spread of training and not that of having only so many test rows.
+    their deviations are widened by ``sqrt(n / (n - 1)) * t(0.975, n - 1) / z(0.975)``, with which the interval of a
+    mean has about the width of Student's (Hesterberg, What Teachers Should Know About the Bootstrap, 2015). In
+    simulations it holds the true factor in 94 to 98 % of the cases from 3 seeds on, and in 81 to 91 % with 2. Like that
+    of the gain, it has the spread of training and not that of having only so many test rows.
 
     Args:
         tested: at least two sizes, each with the same seeds.
@@ -79,7 +79,7 @@ def worth(
         ``field``, ``measure``; ``value`` and ``size`` of the headline's student; ``equal_size`` of the baseline that is
         as good (the outermost size tested when censored); ``size_factor``, which is ``equal_size / size``; ``censored``
         (null, or "at least" or "at most": the factor is only a bound); ``ci95`` (null for one seed and where all seeds
-        give the same figures; an end that is null lies beyond what the sizes tested can tell); ``worth`` (true when the
+        give the same results; an end that is null lies beyond what the sizes tested can tell); ``worth`` (true when the
         interval lies above 1, false when below, else null); ``paired_seeds``; ``sentence``; and ``sizes``, both curves
         by increasing size, with the factor at each.
 
@@ -104,6 +104,7 @@ def worth(
     intervals: list[list[float | None] | None] = [None] * len(tested)
     if seeds > 1 and bool((goodness != goodness[..., :1]).any()):
         intervals = _intervals(log_sizes, goodness, resamples)
+    curves = [_monotone(*each) for each in zip(log_sizes.mean(-1), goodness.mean(-1), strict=True)]
     rows = []
     for position, each in enumerate(tested):
         low, high = found[position]
@@ -112,8 +113,8 @@ def worth(
             {
                 "value": each.value,
                 "own": each.own,
-                "baseline": _side(each.baseline_sizes, each.baseline),
-                "student": _side(each.student_sizes, each.student),
+                "baseline": _side(each.baseline_sizes, each.baseline) | {"monotone": float(sign * curves[0][position])},
+                "student": _side(each.student_sizes, each.student) | {"monotone": float(sign * curves[1][position])},
                 "size_factor": float(np.exp(high if censored == AT_MOST else low)),
                 "censored": censored,
                 "ci95": intervals[position],
@@ -155,21 +156,21 @@ def _side(sizes: Sequence[float], figures: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def _monotone(log_sizes: np.ndarray, goodness: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The curve's sizes (increasing) and goodness (never falling), and for each point given its place on the curve.
-    Points of the same size share their mean."""
-    places, at, counts = np.unique(log_sizes, return_inverse=True, return_counts=True)
+def _monotone(log_sizes: np.ndarray, goodness: np.ndarray) -> np.ndarray:
+    """Goodness that never falls with size, for each point given; points of the same size share their mean."""
+    _, at, counts = np.unique(log_sizes, return_inverse=True, return_counts=True)
     means = np.bincount(at, weights=goodness) / counts
-    return places, isotonic_regression(means, weights=counts.astype(float)).x, at
+    curve: np.ndarray = isotonic_regression(means, weights=counts.astype(float)).x[at]
+    return curve
 
 
 def _factors(log_sizes: np.ndarray, goodness: np.ndarray) -> list[tuple[float, float]]:
     """Logarithm of the size factor at each size, from ``[2, S]`` log sizes and goodness (baseline, student): lowest and
     highest possible value, which are equal unless the baseline's curve ends before the student's quality."""
-    places, curve, _ = _monotone(log_sizes[0], goodness[0])
-    student_places, student_curve, at = _monotone(log_sizes[1], goodness[1])
+    by_size = np.argsort(log_sizes[0], kind="stable")
+    places, curve = log_sizes[0][by_size], _monotone(log_sizes[0], goodness[0])[by_size]
     found = []
-    for own, good in zip(student_places[at], student_curve[at], strict=True):
+    for own, good in zip(log_sizes[1], _monotone(log_sizes[1], goodness[1]), strict=True):
         first = int(np.searchsorted(curve, good, "left"))  # the smallest size that is as good
         last = int(np.searchsorted(curve, good, "right")) - 1  # the largest one that is not better
         if first == len(curve):
@@ -227,7 +228,7 @@ def _sentence(found: dict[str, Any], *, own_is_largest: bool) -> str:
     measure, factor, bounds, seeds = found["measure"], found["size_factor"], found["ci95"], found["paired_seeds"]
     opening = OPENINGS[found["worth"]]
     if bounds is None:
-        opening = "These seeds, all with the same figures," if seeds > 1 else "One seed only, which"
+        opening = "These seeds, all with the same results," if seeds > 1 else "One seed only, which"
         opening += " cannot tell what distillation is worth in size"
     text = f"{opening}: with distillation a student of {_size(found['size'])} {measure} is "
     other = _size(found["equal_size"] if found["censored"] else _rounded(found["equal_size"]))

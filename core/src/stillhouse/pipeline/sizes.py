@@ -7,7 +7,7 @@ from typing import Any
 
 from stillhouse.errors import RecipeError, StillhouseError
 from stillhouse.evaluation.measure import parameters
-from stillhouse.evaluation.worth import Tested, worth
+from stillhouse.evaluation.worth import AtSize, worth
 from stillhouse.methods.losses import check_taps
 from stillhouse.pipeline.context import RunContext
 from stillhouse.pipeline.judging import judge, model_bytes
@@ -60,7 +60,7 @@ def worth_of_sizes(context: RunContext) -> dict[str, Any] | None:
         for model, costs in measured.items()
     }
     tested = [
-        Tested(value, own, sizes[baseline], sizes[student], _figures(context, baseline), _figures(context, student))
+        AtSize(value, own, sizes[baseline], sizes[student], _results(context, baseline), _results(context, student))
         for value, own, baseline, student in folders
     ]
     return worth(
@@ -90,6 +90,6 @@ def _costs(context: RunContext, folder: Path) -> list[tuple[int | None, int]]:
     return found
 
 
-def _figures(context: RunContext, folder: Path) -> list[float]:
+def _results(context: RunContext, folder: Path) -> list[float]:
     seeds, primary = context.resolved.recipe.seeds, context.head.primary
     return [judge(context, folder / f"seed-{seed}", "test")[primary] for seed in seeds]

@@ -122,14 +122,25 @@ def quality_by_size(run: Run) -> ReportFigure | None:
     for name in ("baseline", "student"):
         points = sorted((each[name] for each in found["sizes"]), key=lambda point: point["size"])
         sizes = [point["size"] for point in points]
-        axes.plot(sizes, [p["mean"] for p in points], color=colour(name), marker=MARKERS[name], label=name, linewidth=2)
+        axes.plot(sizes, [point["monotone"] for point in points], color=colour(name), linewidth=2)
+        axes.plot(
+            sizes,
+            [point["mean"] for point in points],
+            color=colour(name),
+            marker=MARKERS[name],
+            markersize=6,
+            linestyle="none",
+            label=name,
+        )
         if all(point["ci95"] for point in points):
             low, high = zip(*(point["ci95"] for point in points), strict=True)
             axes.fill_between(sizes, low, high, color=colour(name), alpha=0.15, linewidth=0)
     axes.axhline(_quality(run, "teacher")[0], color=colour("teacher"), linestyle="--", linewidth=1.4, label="teacher")
     if found["censored"] is None:
         at = next(each["student"] for each in found["sizes"] if each["value"] == found["value"])
-        axes.hlines(at["mean"], *sorted((found["size"], found["equal_size"])), color=INK, linewidth=1.4, linestyle=":")
+        axes.hlines(
+            at["monotone"], *sorted((found["size"], found["equal_size"])), color=INK, linewidth=1.4, linestyle=":"
+        )
     axes.set(xlabel=f"{found['measure']} of the student", ylabel=f"test {run.measure}")
     _plain_log_ticks(axes)
     legend(axes)
@@ -139,7 +150,8 @@ def quality_by_size(run: Run) -> ReportFigure | None:
     return ReportFigure(
         figure,
         "Quality against the student's size",
-        f"{better} is better; the same students, trained with and without the teacher.{across}{bands}",
+        f"{better} is better; the same students, trained with and without the teacher. Points are means over seeds, "
+        f"lines the monotone curves that the factor is read from.{across}{bands}",
     )
 
 

@@ -264,7 +264,7 @@ def _worth(run: Run) -> dict[str, Any] | None:
                 "size": fmt.short(each["student"]["size"]),
                 "factor": (f"{bound}{fmt.factor(each['size_factor'])}", _open_interval(each["ci95"])),
                 **{
-                    name: (fmt.figure(each[name]["mean"], fmt.decimals(mean)), fmt.interval(each[name]["ci95"], mean))
+                    name: (fmt.number(each[name]["mean"], fmt.decimals(mean)), fmt.interval(each[name]["ci95"], mean))
                     for name in ("baseline", "student")
                 },
             }
