@@ -167,8 +167,8 @@ def _print_result(summary: dict[str, Any], report: Path | None) -> None:
     console().print(table)
     print_lines("")
     print_prose(verdict["sentence"])
-    if summary.get("worth") is not None:
-        print_prose(summary.get("worth")["sentence"])
+    if (worth := summary.get("worth")) is not None:
+        print_prose(worth["sentence"])
     if report is not None:
         print_lines(f"report: {report}")
 

@@ -144,15 +144,15 @@ def _log(sizes: Sequence[float]) -> np.ndarray:
     return logs
 
 
-def _side(sizes: Sequence[float], figures: Sequence[float]) -> dict[str, Any]:
+def _side(sizes: Sequence[float], metrics: Sequence[float]) -> dict[str, Any]:
     """One point of a curve. Of sizes that differ between seeds it is the geometric mean, the middle of a logarithmic
     axis."""
     size = float(sizes[0]) if len(set(sizes)) == 1 else float(np.exp(_log(sizes).mean()))
     return {
         "size": int(size) if size.is_integer() else size,
-        "mean": float(np.mean(figures)),
-        "ci95": ci95([float(value) for value in figures]),
-        "per_seed": [float(value) for value in figures],
+        "mean": float(np.mean(metrics)),
+        "ci95": ci95([float(value) for value in metrics]),
+        "per_seed": [float(value) for value in metrics],
     }
 
 
@@ -199,8 +199,8 @@ def _intervals(log_sizes: np.ndarray, goodness: np.ndarray, resamples: int) -> l
         means: np.ndarray = mean + wider * (values @ shares - mean)
         return means
 
-    sizes, figures = drawn(log_sizes), drawn(goodness)
-    bounds = np.asarray([_factors(sizes[..., draw], figures[..., draw]) for draw in range(resamples)])
+    sizes, drawn_goodness = drawn(log_sizes), drawn(goodness)
+    bounds = np.asarray([_factors(sizes[..., draw], drawn_goodness[..., draw]) for draw in range(resamples)])
     low = np.quantile(bounds[..., 0], 0.025, axis=0, method="lower")
     high = np.quantile(bounds[..., 1], 0.975, axis=0, method="higher")
     return [[_end(a), _end(b)] for a, b in zip(low, high, strict=True)]
