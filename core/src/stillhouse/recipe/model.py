@@ -238,13 +238,20 @@ class SizesConfig(_Strict):
     """Baseline and student at other sizes beside the recipe's own, to tell what distillation is worth in size."""
 
     field: Annotated[str, Field(description="dotted path of the student's option that sets its size, 'student.width'")]
-    values: Annotated[list[Any], Field(min_length=2, description="its values, one student each")]
+    values: Annotated[list[Any], Field(description="its values, one student each")]
 
     @field_validator("field")
     @classmethod
     def _of_the_student(cls, value: str) -> str:
         if not value.startswith("student.") or value in ("student.", "student.use"):
             raise ValueError(f"sizes are set by an option of the student, such as 'student.width', not by '{value}'")
+        return value
+
+    @field_validator("values")
+    @classmethod
+    def _several(cls, value: list[Any]) -> list[Any]:
+        if len(value) < 2:
+            raise ValueError(f"a curve needs at least 2 sizes, such as 4,8,16,32, not {len(value)}")
         return value
 
     def including(self, before: SizesConfig | None) -> bool:
