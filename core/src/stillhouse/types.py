@@ -382,3 +382,48 @@ class SubsetSplit(Split):
     def fingerprint(self) -> str:
         """The whole's fingerprint and the positions."""
         return hashlib.sha256(f"{self._whole.fingerprint()}:{self._positions}".encode()).hexdigest()
+
+
+class ConcatSplit(Split):
+    """Rows of several splits, one behind the other, with the entries that all of them have.
+
+    Args:
+        parts: splits with the same inputs; groups and times are kept where all have them.
+    """
+
+    def __init__(self, parts: Sequence[Split]) -> None:
+        self._parts = tuple(parts)
+        self._starts = torch.tensor([0, *(len(part) for part in parts)]).cumsum(0)
+        self._entries = [name for name in parts[0].row(0) if all(name in part.row(0) for part in parts)]
+        self.stochastic = any(part.stochastic for part in parts)
+        groups, times = [part.groups for part in parts], [part.times for part in parts]
+        self.groups = [name for each in groups if each is not None for name in each] if None not in groups else None
+        self.times = [time for each in times if each is not None for time in each] if None not in times else None
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def row(self, position: int) -> dict[str, Tensor]:
+        """See `Split.row`."""
+        return {name: column[0] for name, column in self.batch([position]).items()}
+
+    def batch(self, positions: Sequence[int]) -> Batch:
+        """See `Split.batch`; one gather from each part."""
+        where = torch.as_tensor(positions, dtype=torch.int64)
+        owner = torch.bucketize(where, self._starts[1:], right=True)
+        chosen = [torch.nonzero(owner == number).flatten() for number in range(len(self._parts))]
+        batches = [
+            part.batch((where[at] - start).tolist())
+            for part, at, start in zip(self._parts, chosen, self._starts, strict=False)
+            if len(at)
+        ]
+        back = torch.argsort(torch.cat(chosen))
+        return {name: torch.cat([batch[name] for batch in batches])[back] for name in self._entries}
+
+    def index(self) -> Tensor:
+        """See `Split.index`."""
+        return torch.cat([part.index() for part in self._parts])
+
+    def fingerprint(self) -> str:
+        """The fingerprints of the parts, in order."""
+        return hashlib.sha256(":".join(part.fingerprint() for part in self._parts).encode()).hexdigest()

@@ -67,7 +67,7 @@ def run(
     from stillhouse.progress import Silent
 
     chosen, other_sizes = _seeds(seeds), _sizes(sizes)
-    with _reporter(quiet) as reporter:
+    with show_progress(quiet) as reporter:
         result = run_recipe(
             recipe,
             out=out,
@@ -100,7 +100,8 @@ def _is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _reporter(quiet: bool) -> Any:
+def show_progress(quiet: bool) -> Any:
+    """A context with what shows progress: bars on a terminal, lines elsewhere; None where nothing is to be shown."""
     if quiet or not _is_main_process():
         return contextlib.nullcontext(None)
     from stillhouse.cli.progress import Bars, Lines

@@ -55,7 +55,7 @@ def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
         kinds=(MULTICLASS,),
         incompatible=NOT_CLASSES | ONE_LOGIT,
         extras=("mask",),
-        tags=("prediction",),
+        tags=("prediction", "search"),
     )
     yield ObjectiveSpec(
         name="bernoulli-kl",
@@ -70,7 +70,7 @@ def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
             SEQUENCE: "the tokens of a position exclude each other: use token-kl",
         },
         extras=("mask",),
-        tags=("prediction",),
+        tags=("prediction", "search"),
     )
     yield ObjectiveSpec(
         name="teacher-mse",
@@ -79,7 +79,7 @@ def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
         kinds=(REGRESSION,),
         incompatible=NOT_VALUES | {GAUSSIAN: "a log-variance is not a value to reach: use gaussian-kl"},
         extras=("mask",),
-        tags=("prediction",),
+        tags=("prediction", "search"),
     )
     yield ObjectiveSpec(
         name="teacher-bounded",
@@ -88,7 +88,7 @@ def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
         kinds=(REGRESSION,),
         incompatible=NOT_VALUES | {GAUSSIAN: "a log-variance is not a value to reach: use gaussian-kl"},
         extras=("target", "mask"),
-        tags=("prediction",),
+        tags=("prediction", "search"),
     )
     yield ObjectiveSpec(
         name="gaussian-kl",
@@ -97,7 +97,7 @@ def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
         kinds=(GAUSSIAN,),
         incompatible=NOT_VALUES | {REGRESSION: "it needs a predicted variance: use teacher-mse, or a gaussian head"},
         extras=("mask",),
-        tags=("prediction",),
+        tags=("prediction", "search"),
     )
     per_place: dict[str, str] = {
         MULTICLASS: "there is one prediction per row: use soft-targets",
@@ -113,7 +113,7 @@ def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
         kinds=(SEGMENTATION,),
         incompatible=per_place | {SEQUENCE: NOT_CLASSES[SEQUENCE]},
         extras=("target", "mask"),
-        tags=("prediction",),
+        tags=("prediction", "search"),
     )
     yield ObjectiveSpec(
         name="channel-kl",
@@ -122,7 +122,7 @@ def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
         kinds=(SEGMENTATION,),
         incompatible=per_place | {SEQUENCE: NOT_CLASSES[SEQUENCE]},
         extras=("mask",),
-        tags=("prediction",),
+        tags=("prediction", "search"),
     )
     yield ObjectiveSpec(
         name="token-kl",
@@ -131,7 +131,7 @@ def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
         kinds=(SEQUENCE,),
         incompatible=per_place | {SEGMENTATION: NOT_CLASSES[SEGMENTATION]},
         extras=("target", "mask"),
-        tags=("prediction",),
+        tags=("prediction", "search"),
     )
     yield ObjectiveSpec(
         name="dkd",
@@ -140,7 +140,7 @@ def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
         kinds=(MULTICLASS,),
         incompatible=NOT_CLASSES | TWO_CLASSES,
         extras=("target", "mask"),
-        tags=("prediction",),
+        tags=("prediction", "search"),
     )
     yield ObjectiveSpec(
         name="dist",
@@ -149,7 +149,7 @@ def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
         kinds=(MULTICLASS,),
         incompatible=NOT_CLASSES | TWO_CLASSES,
         extras=("mask",),
-        tags=("prediction",),
+        tags=("prediction", "search"),
     )
     yield from _feature_objectives()
 
@@ -354,7 +354,7 @@ def stillhouse_methods() -> Iterable[MethodSpec]:
         target="stillhouse.methods.adaptive:Adaptive",
         summary="The teacher's share follows the difficulty of each row (AdaKD), or falls in two phases (Annealing KD)",
         taps=False,
-        tags=("difficulty", "annealing"),
+        tags=("difficulty", "annealing", "search"),
     )
 
 

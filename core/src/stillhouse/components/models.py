@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from stillhouse.errors import IncompatibleError, OptionError
 from stillhouse.kinds import OutputKind
+from stillhouse.ranges import Choices
 from stillhouse.types import Task
 from stillhouse.units import output_layer
 
@@ -82,7 +84,12 @@ def _positions(kind: OutputKind, shape: tuple[int, ...]) -> tuple[int, ...]:
     return found
 
 
-def mlp(task: Task, *, hidden: tuple[int, ...] = (256, 256), dropout: float = 0.0) -> nn.Module:
+def mlp(
+    task: Task,
+    *,
+    hidden: Annotated[tuple[int, ...], Choices((16,), (32,), (64,), (128,), (256, 256), size=True)] = (256, 256),
+    dropout: Annotated[float, Choices(0.0, 0.2, 0.4)] = 0.0,
+) -> nn.Module:
     """Multi-layer perceptron with ReLU on all float inputs, flattened.
 
     Args:

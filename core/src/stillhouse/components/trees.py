@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from stillhouse.errors import IncompatibleError
 from stillhouse.kinds import OutputKind
+from stillhouse.ranges import Choices, Range
 from stillhouse.types import Estimator, Task
 
 _CLASSIFICATION = (OutputKind.MULTICLASS, OutputKind.BINARY, OutputKind.MULTILABEL)
@@ -37,8 +38,8 @@ def random_forest(
     *,
     n_estimators: int = 200,
     max_depth: int | None = None,
-    min_samples_leaf: int = 1,
-    max_features: float | str = "sqrt",
+    min_samples_leaf: Annotated[int, Choices(1, 2, 5, 10)] = 1,
+    max_features: Annotated[float | str, Choices("sqrt", 0.3, 0.6, 1.0)] = "sqrt",
     class_weight: Literal["balanced"] | None = None,
     extra_trees: bool = False,
 ) -> Estimator:
@@ -77,10 +78,10 @@ def random_forest(
 def hist_gradient_boosting(
     task: Task,
     *,
-    max_iter: int = 200,
-    learning_rate: float = 0.1,
-    max_leaf_nodes: int = 31,
-    min_samples_leaf: int = 20,
+    max_iter: Annotated[int, Range(50, 600, log=True)] = 200,
+    learning_rate: Annotated[float, Range(0.02, 0.2, log=True)] = 0.1,
+    max_leaf_nodes: Annotated[int, Choices(7, 15, 31, 63)] = 31,
+    min_samples_leaf: Annotated[int, Choices(5, 20, 50)] = 20,
     l2_regularization: float = 0.0,
     max_features: float = 1.0,
     class_weight: Literal["balanced"] | None = None,
@@ -119,7 +120,9 @@ def hist_gradient_boosting(
     return boosting
 
 
-def decision_tree(task: Task, *, max_depth: int = 4, min_samples_leaf: int = 10) -> Estimator:
+def decision_tree(
+    task: Task, *, max_depth: Annotated[int, Choices(2, 3, 4, 6, 8, size=True)] = 4, min_samples_leaf: int = 10
+) -> Estimator:
     """One decision tree that a person can read (scikit-learn).
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -69,6 +69,40 @@ def paired_gain(
     }
 
 
+def ci95_over_rows(
+    gain: Callable[[np.ndarray], float], rows: int, *, groups: Sequence[str] | None = None, resamples: int = 1000
+) -> list[float] | None:
+    """95 % interval of a gain over test rows: percentiles of a paired bootstrap with a fixed seed.
+
+    For two models without randomness, such as trees, seeds tell nothing; what is left to chance is which rows the test
+    has.
+
+    Args:
+        gain: of the rows at some positions; NaN where the metric has no value.
+        rows: number of test rows.
+        groups: group of each row; whole groups are drawn.
+        resamples: draws.
+
+    Returns:
+        ``[low, high]``; None when fewer than half of the draws have a value.
+    """
+    random = np.random.default_rng(0)
+    of_group = None if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    members = None if of_group is None else [np.flatnonzero(of_group == group) for group in range(of_group.max() + 1)]
+    found = []
+    for _ in range(resamples):
+        if members is None:
+            drawn = random.integers(0, rows, rows)
+        else:
+            drawn = np.concatenate([members[group] for group in random.integers(0, len(members), len(members))])
+        found.append(gain(drawn))
+    known = np.array([value for value in found if math.isfinite(value)])
+    if 2 * len(known) < resamples:
+        return None
+    low, high = np.percentile(known, [2.5, 97.5])
+    return [float(low), float(high)]
+
+
 def _constant(values: Sequence[float]) -> bool:
     return len(values) > 1 and min(values) == max(values)
 
@@ -101,6 +135,7 @@ def verdict(
     unit: str = "",
     simulated: bool = False,
     interval: Interval = "t",
+    rows_ci95: Sequence[float] | None = None,
 ) -> dict[str, Any]:
     """The ``verdict`` of ``summary.json``.
 
@@ -117,16 +152,21 @@ def verdict(
         unit: unit of the metric, e.g. "cycles"; empty for a share.
         simulated: the data come from a simulator; the sentence says so.
         interval: see `ci95`.
+        rows_ci95: interval of the gain over test rows (`ci95_over_rows`), for models without randomness: it is taken
+            where the seeds have none.
 
     Returns:
-        ``gain``, ``gain_ci95``, ``paired_seeds``, ``retention``, ``compression`` (teacher's parameters /
-        student's), ``speedup`` (teacher's median latency / student's), ``helped`` (true or false when the
-        interval lies on one side of zero, else null), ``sentence``.
+        ``gain``, ``gain_ci95``, ``interval_over`` ("seeds" or "test rows"), ``paired_seeds``, ``retention``,
+        ``compression`` (teacher's parameters / student's), ``speedup`` (teacher's median latency / student's),
+        ``helped`` (true or false when the interval lies on one side of zero, else null), ``sentence``.
 
     Raises:
         ValueError: baseline and student differ in length, or are empty.
     """
     found = paired_gain(student, baseline, higher_is_better, interval=interval)
+    found["interval_over"] = "seeds"
+    if found["gain_ci95"] is None and rows_ci95 is not None:
+        found |= {"gain_ci95": list(rows_ci95), "interval_over": "test rows"}
     bounds = found["gain_ci95"]
     helped = None
     if bounds is not None and (bounds[0] > 0 or bounds[1] < 0):
@@ -166,7 +206,10 @@ def sentence(found: dict[str, Any], *, metric: str, student: float, unit: str = 
         low, high = (f"{'+' if bound >= 0 else '−'}{_number(abs(bound), places)}" for bound in bounds)
         evidence = f"95 % interval of the gain {low} to {high}"
         evidence += ", which contains zero" if found["helped"] is None else ""
-        evidence += f"; {seeds} paired seeds"
+        over_rows = found.get("interval_over") == "test rows"
+        evidence += (
+            "; over test rows, since nothing in these models is random" if over_rows else f"; {seeds} paired seeds"
+        )
     better = "better" if gain > 0 else "worse"
     change = "equal to" if gain == 0 else f"{_number(abs(gain), places)} {better} than"
     measured = f"test {metric} {_number(student, places)}{f' {unit}' if unit else ''}"

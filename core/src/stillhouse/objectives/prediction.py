@@ -11,7 +11,7 @@ loss NaN.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +33,7 @@ from stillhouse.objectives.functional import (
     softened_kl,
     weights_of,
 )
+from stillhouse.ranges import Range
 
 
 class SoftTargets(Objective):
@@ -52,7 +53,7 @@ class SoftTargets(Objective):
 
     positive: ClassVar[tuple[str, ...]] = ("temperature",)
 
-    def __init__(self, *, temperature: float = 4.0) -> None:
+    def __init__(self, *, temperature: Annotated[float, Range(1.0, 10.0, log=True)] = 4.0) -> None:
         super().__init__()
         self.temperature = temperature
         self.check_options()
@@ -82,7 +83,7 @@ class BernoulliKL(Objective):
 
     positive: ClassVar[tuple[str, ...]] = ("temperature",)
 
-    def __init__(self, *, temperature: float = 1.0) -> None:
+    def __init__(self, *, temperature: Annotated[float, Range(1.0, 6.0, log=True)] = 1.0) -> None:
         super().__init__()
         self.temperature = temperature
         self.check_options()
@@ -223,7 +224,7 @@ class PixelKL(Objective):
 
     positive: ClassVar[tuple[str, ...]] = ("temperature",)
 
-    def __init__(self, *, temperature: float = 1.0) -> None:
+    def __init__(self, *, temperature: Annotated[float, Range(1.0, 6.0, log=True)] = 1.0) -> None:
         super().__init__()
         self.temperature = temperature
         self.check_options()
@@ -268,7 +269,7 @@ class ChannelKL(Objective):
 
     positive: ClassVar[tuple[str, ...]] = ("temperature",)
 
-    def __init__(self, *, temperature: float = 4.0) -> None:
+    def __init__(self, *, temperature: Annotated[float, Range(1.0, 10.0, log=True)] = 4.0) -> None:
         super().__init__()
         self.temperature = temperature
         self.check_options()
@@ -312,7 +313,7 @@ class TokenKL(Objective):
         *,
         direction: Literal["forward", "reverse", "jsd"] = "forward",
         beta: float = 0.5,
-        temperature: float = 1.0,
+        temperature: Annotated[float, Range(1.0, 6.0, log=True)] = 1.0,
     ) -> None:
         super().__init__()
         if direction not in ("forward", "reverse", "jsd"):
@@ -381,7 +382,13 @@ class DKD(Objective):
     positive: ClassVar[tuple[str, ...]] = ("temperature",)
     not_negative: ClassVar[tuple[str, ...]] = ("alpha", "beta")
 
-    def __init__(self, *, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0) -> None:
+    def __init__(
+        self,
+        *,
+        alpha: float = 1.0,
+        beta: Annotated[float, Range(0.5, 8.0, log=True)] = 8.0,
+        temperature: Annotated[float, Range(1.0, 10.0, log=True)] = 4.0,
+    ) -> None:
         super().__init__()
         self.alpha, self.beta, self.temperature = alpha, beta, temperature
         self.check_options()
@@ -466,7 +473,9 @@ class DIST(Objective):
     positive: ClassVar[tuple[str, ...]] = ("temperature",)
     not_negative: ClassVar[tuple[str, ...]] = ("beta", "gamma")
 
-    def __init__(self, *, beta: float = 1.0, gamma: float = 1.0, temperature: float = 1.0) -> None:
+    def __init__(
+        self, *, beta: float = 1.0, gamma: float = 1.0, temperature: Annotated[float, Range(1.0, 6.0, log=True)] = 1.0
+    ) -> None:
         super().__init__()
         self.beta, self.gamma, self.temperature = beta, gamma, temperature
         self.check_options()

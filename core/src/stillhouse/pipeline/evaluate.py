@@ -15,7 +15,7 @@ from stillhouse.evaluation.statistics import verdict
 from stillhouse.forwarding import to_device
 from stillhouse.pipeline.context import RunContext
 from stillhouse.pipeline.facts import method_facts
-from stillhouse.pipeline.judging import judge, model_bytes, seed_results
+from stillhouse.pipeline.judging import ci95_of_estimators, judge, model_bytes, seed_results
 from stillhouse.pipeline.sizes import worth_of_sizes
 from stillhouse.pipeline.stages import SIZES, facts, finish, plain, why_stale
 from stillhouse.pipeline.student import control_folder
@@ -158,6 +158,7 @@ def summarise_run(
         student_p50_ms=timed["student"]["latency_ms"]["p50"],
         unit=info.unit if head.kind in ("regression", "gaussian") else "",
         simulated=info.simulated,
+        rows_ci95=None if student.is_network else ci95_of_estimators(context),
     )
     rows = {name: len(split) for name, split in context.splits.named().items()}
     if context.splits.unlabelled is not None:

@@ -18,7 +18,7 @@ from stillhouse.plugins.specs import AugmenterSpec
 from stillhouse.recipe.check import ResolvedRecipe
 from stillhouse.recipe.model import ExtraRows
 from stillhouse.storage import digest
-from stillhouse.types import Augmenter, Batch, DataInfo, Split, Splits, TensorSplit
+from stillhouse.types import Augmenter, Batch, ConcatSplit, DataInfo, Split, Splits, TensorSplit
 
 IN_MEMORY = 400_000_000
 """Bytes of rows that are made once and kept; more of them are made again whenever they are asked for."""
@@ -71,7 +71,7 @@ def make_extra_rows(resolved: ResolvedRecipe, splits: Splits) -> MadeRows | None
 
 def with_extra_rows(splits: Splits, made: MadeRows) -> Splits:
     """The dataset whose unlabelled rows are its own and, behind them, the extra ones."""
-    return replace(splits, unlabelled=made.rows if made.own is None else _Joined((made.own, made.rows)))
+    return replace(splits, unlabelled=made.rows if made.own is None else ConcatSplit((made.own, made.rows)))
 
 
 def check_made(made: Split, info: DataInfo, count: int, *, name: str) -> None:
@@ -156,35 +156,11 @@ class _Numbered(Split):
         return hashlib.sha256(f"{self._rows.fingerprint()}:{self._first}".encode()).hexdigest()
 
 
-class _Joined(Split):
-    """Rows of several splits, one behind the other, with the entries that all of them have."""
+def add_extra_rows(splits: Splits, resolved: ResolvedRecipe) -> tuple[Splits, MadeRows | None]:
+    """The splits with the recipe's extra rows among the unlabelled ones, and how these were made.
 
-    def __init__(self, parts: Sequence[Split]) -> None:
-        self._parts = tuple(parts)
-        self._starts = torch.tensor([0, *(len(part) for part in parts)]).cumsum(0)
-        self._entries = [name for name in parts[0].row(0) if all(name in part.row(0) for part in parts)]
-        self.stochastic = any(part.stochastic for part in parts)
-
-    def __len__(self) -> int:
-        return int(self._starts[-1])
-
-    def row(self, position: int) -> dict[str, Tensor]:
-        return {name: column[0] for name, column in self.batch([position]).items()}
-
-    def batch(self, positions: Sequence[int]) -> Batch:
-        where = torch.as_tensor(positions, dtype=torch.int64)
-        owner = torch.bucketize(where, self._starts[1:], right=True)
-        chosen = [torch.nonzero(owner == number).flatten() for number in range(len(self._parts))]
-        batches = [
-            part.batch((where[at] - start).tolist())
-            for part, at, start in zip(self._parts, chosen, self._starts, strict=False)
-            if len(at)
-        ]
-        back = torch.argsort(torch.cat(chosen))
-        return {name: torch.cat([batch[name] for batch in batches])[back] for name in self._entries}
-
-    def index(self) -> Tensor:
-        return torch.cat([part.index() for part in self._parts])
-
-    def fingerprint(self) -> str:
-        return hashlib.sha256(":".join(part.fingerprint() for part in self._parts).encode()).hexdigest()
+    Raises:
+        StillhouseError: see `make_extra_rows`.
+    """
+    made = make_extra_rows(resolved, splits)
+    return (splits, None) if made is None else (with_extra_rows(splits, made), made)

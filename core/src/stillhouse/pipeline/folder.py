@@ -60,7 +60,8 @@ def _changed(folder: Path, resolved: ResolvedRecipe) -> list[str]:
     sizes = resolved.recipe.sizes
     if not before.get("sizes") or (sizes and sizes.including(SizesConfig.model_validate(before["sizes"]))):
         before["sizes"] = now["sizes"]
-    return differences({**before, "summary": ""}, {**now, "summary": ""})
+    beside = {"summary": "", "search": {}}  # no result depends on these
+    return differences({**before, **beside}, {**now, **beside})
 
 
 def remove_stale(folder: Path, resolved: ResolvedRecipe) -> None:

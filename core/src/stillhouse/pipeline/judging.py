@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from stillhouse.errors import StillhouseError
 from stillhouse.evaluation.measure import bytes_on_disk
-from stillhouse.evaluation.statistics import ci95
+from stillhouse.evaluation.statistics import ci95, ci95_over_rows
 from stillhouse.pipeline.context import RunContext
 from stillhouse.storage import read_tensors
 
+MOST_DRAWN = 20_000_000
+"""Rows that a bootstrap over test rows draws, about, all draws together."""
 MODEL_FILES = ("model.safetensors", "estimator.skops")
 
 
@@ -44,3 +49,31 @@ def seed_results(context: RunContext, folder: Path) -> dict[str, Any]:
         "mean": float(np.mean(per_seed[primary])),
         "ci95": ci95(per_seed[primary]),
     }
+
+
+def ci95_of_estimators(context: RunContext) -> list[float] | None:
+    """Interval of the gain over test rows, of the first seed's estimators; None where the seeds give one."""
+    seeds, head = context.resolved.recipe.seeds, context.head
+    first = {}
+    for name in ("baseline", "student"):
+        kept = [
+            read_tensors(context.folder / name / f"seed-{seed}" / "predictions" / "test.safetensors") for seed in seeds
+        ]
+        if any(not torch.equal(each["prediction"], kept[0]["prediction"]) for each in kept):
+            return None
+        first[name] = kept[0]
+    rows = {name: column for name, column in first["student"].items() if name != "prediction"}
+
+    def gain(drawn: np.ndarray) -> float:
+        at = torch.from_numpy(drawn)
+        again = {name: column[at] for name, column in rows.items()}
+        try:
+            values = {name: head.evaluate(kept["prediction"][at], again)[head.primary] for name, kept in first.items()}
+        except StillhouseError:
+            return math.nan  # a draw with one class only
+        return (values["student"] - values["baseline"]) * (1 if head.higher_is_better else -1)
+
+    count = len(context.splits.test)
+    return ci95_over_rows(
+        gain, count, groups=context.splits.test.groups, resamples=max(200, min(1000, MOST_DRAWN // count))
+    )

@@ -59,7 +59,7 @@ def trained_model(
     if reason is None:
         return load(folder, context.registry, context.splits.info)
     key = digest(json.loads(json.dumps(everything, default=str)))
-    stored = _store() / key
+    stored = (context.store or _store()) / key
     if context.is_main:
         _prepare(context, folder, key, reason, label)
     context.wait()

@@ -62,6 +62,7 @@ class Manager:
         records: every plugin, ``core`` first, then by name.
         warnings: what the user should know of the arguments, e.g. a disabled name that is not installed.
         registry: the components of the active plugins.
+        arguments: what it was made with; ``Manager(**arguments)`` is an equal one in another process.
     """
 
     def __init__(
@@ -73,6 +74,13 @@ class Manager:
         path: Sequence[str] | None = None,
         installed: bool = True,
     ) -> None:
+        self.arguments: dict[str, Any] = {
+            "allow": None if allow is None else sorted(allow),
+            "disable": sorted(disable),
+            "files": [str(file) for file in files],
+            "path": None if path is None else list(path),
+            "installed": installed,
+        }
         self._allow, self._disable = allow, frozenset(disable)
         self._pluggy = pluggy.PluginManager(hookspecs.PROJECT)
         self._pluggy.add_hookspecs(hookspecs)

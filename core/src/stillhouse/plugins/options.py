@@ -22,6 +22,7 @@ from pydantic_core import PydanticUndefined, to_jsonable_python
 from stillhouse.errors import OptionError, PluginError, nearest
 from stillhouse.plugins.deprecation import Deprecated, Renamed, notice, warn
 from stillhouse.plugins.registry import Component
+from stillhouse.ranges import Choices, Range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +163,7 @@ def describe_options(component: Component) -> list[dict[str, Any]]:
             "default": None if field.default is PydanticUndefined else to_jsonable_python(field.default, fallback=str),
             "required": field.is_required(),
             "help": " ".join(filter(None, (field.description, _fate(field)))),
+            "search": next((str(mark) for mark in field.metadata if isinstance(mark, Range | Choices)), ""),
         }
         for name, field in model.model_fields.items()
     ]
@@ -209,7 +211,7 @@ def _with_bounds(field: pydantic.fields.FieldInfo) -> str:
     bounds = ", ".join(
         f"{key}={value}"
         for each in field.metadata
-        if not isinstance(each, Deprecated | Renamed)
+        if not isinstance(each, Deprecated | Renamed | Range | Choices)
         for key, value in (vars(each) if hasattr(each, "__dict__") else _slots(each)).items()
         if value is not None
     )

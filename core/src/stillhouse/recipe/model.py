@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from stillhouse.ranges import parse_space
+
 DEFAULT_METHOD = "core/offline"
 
 
@@ -298,6 +300,27 @@ class Recipe(_Strict):
     ] = [0, 1, 2]
     data_seed: Annotated[int, Field(ge=0, description="seed of simulated rows and of random splits")] = 0
     device: Annotated[Literal["auto", "cpu"], Field(description="auto: an accelerator when there is one")] = "auto"
+    search: Annotated[
+        dict[str, Any],
+        Field(
+            description=(
+                "what `stillhouse tune` may change, by field: a list of values, or {low: 1, high: 8, log: true}; "
+                "a run does not look at it"
+            )
+        ),
+    ] = {}
+
+    @field_validator("search")
+    @classmethod
+    def _spaces(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for path, space in value.items():
+            if path == "teacher" and isinstance(space, list) and space:
+                continue  # candidates; a single one stands beside the recipe's own
+            try:
+                parse_space(space)
+            except ValueError as error:
+                raise ValueError(f"'{path}': {error}") from error
+        return value
 
     @field_validator("seeds")
     @classmethod

@@ -45,16 +45,25 @@ def apply_overrides(values: dict[str, Any], overrides: Iterable[str]) -> None:
                 where=where,
                 fix="quote it, for example --set 'seeds=[0, 1]'",
             ) from error
-        *parents, last = path.strip().split(".")
-        place: Any = values
-        for step in parents:
-            place = _descend(place, step, where)
-        if isinstance(place, list):
-            place[_position(place, last, where)] = value
-        else:
-            if isinstance(place.get(last), str) and last in SHORT and isinstance(value, dict):
-                value = {"use": place[last], **value}
-            place[last] = value
+        set_field(values, path.strip(), value, where=where)
+
+
+def set_field(values: dict[str, Any], path: str, value: Any, *, where: str) -> None:
+    """Set the field at a dotted ``path`` in place; list items are addressed by number.
+
+    Raises:
+        RecipeError: the path leads through something that is not a mapping or a list.
+    """
+    *parents, last = path.split(".")
+    place: Any = values
+    for step in parents:
+        place = _descend(place, step, where)
+    if isinstance(place, list):
+        place[_position(place, last, where)] = value
+    else:
+        if isinstance(place.get(last), str) and last in SHORT and isinstance(value, dict):
+            value = {"use": place[last], **value}
+        place[last] = value
 
 
 def _descend(place: Any, step: str, where: str) -> Any:

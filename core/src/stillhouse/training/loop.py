@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
@@ -61,6 +63,13 @@ class Fit:
     unlabelled: Split | None = None
 
 
+@functools.cache
+def freeze_imports() -> None:
+    """Take what is alive now, the imported packages above all, out of the reach of the garbage collector: accelerate
+    collects at the end of every fit, and looking through them took most of the time of a short one."""
+    gc.freeze()
+
+
 def fit(learner: Learner, work: Fit) -> list[dict[str, Any]]:
     """Train in place; every judged network is left with the weights of its chosen epoch, in eval mode.
 
@@ -75,6 +84,7 @@ def fit(learner: Learner, work: Fit) -> list[dict[str, Any]]:
         TrainingError: the loss is not finite (with the rows of the batch; the last checkpoint is kept), or the
             validation metric never was a number.
     """
+    freeze_imports()
     threads = choose_threads(work.config, learner.student, work.train, learner.inputs)
     with limited_threads(threads):
         return _fit(learner, work, threads)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import nn
 
+from stillhouse.ranges import Range
 from stillhouse.types import Task
 from stillhouse_audio_vision.frontend import audio_front, image_front
 from stillhouse_audio_vision.networks import AudioNetwork, ImageNetwork, MeanPool, conv_blocks, in_bounds, mobile_blocks
 
 
-def mobile_cnn(task: Task, *, width: float = 0.5, dropout: float = 0.0) -> nn.Module:
+def mobile_cnn(
+    task: Task, *, width: Annotated[float, Range(0.125, 1.0, log=True, size=True)] = 0.5, dropout: float = 0.0
+) -> nn.Module:
     """A small MobileNet on the log-mel spectrogram, which it computes itself: about 8,000 parameters at width 0.5,
     28,000 at 1, 100,000 at 2.
 
@@ -28,7 +33,9 @@ def mobile_cnn(task: Task, *, width: float = 0.5, dropout: float = 0.0) -> nn.Mo
     return AudioNetwork(audio_front(task.info), features, MeanPool(), last, task.outputs, dropout)
 
 
-def image_mobile_cnn(task: Task, *, width: float = 0.5, dropout: float = 0.0) -> nn.Module:
+def image_mobile_cnn(
+    task: Task, *, width: Annotated[float, Range(0.125, 1.0, log=True, size=True)] = 0.5, dropout: float = 0.0
+) -> nn.Module:
     """A small MobileNet on images; the stem keeps the size of images below 64 pixels.
 
     Args:
@@ -48,7 +55,9 @@ def image_mobile_cnn(task: Task, *, width: float = 0.5, dropout: float = 0.0) ->
     return ImageNetwork(front, features, MeanPool(), last, task.outputs, dropout)
 
 
-def image_cnn(task: Task, *, width: int = 8, blocks: int = 2, dropout: float = 0.0) -> nn.Module:
+def image_cnn(
+    task: Task, *, width: Annotated[int, Range(4, 32, log=True, size=True)] = 8, blocks: int = 2, dropout: float = 0.0
+) -> nn.Module:
     """A plain CNN on images: blocks of two 3x3 convolutions, doubling the channels and halving the size.
 
     Args:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from torch import Tensor, nn
 
 from stillhouse.errors import OptionError
 from stillhouse.kinds import OutputKind
+from stillhouse.ranges import Choices
 from stillhouse.types import Estimator, Task
 from stillhouse.units import output_layer
 
@@ -35,7 +36,7 @@ class MLP(nn.Module):
 def mlp(
     task: Task,
     *,
-    hidden: tuple[int, ...] = (64, 32),
+    hidden: Annotated[tuple[int, ...], Choices((8,), (16, 8), (32, 16), (64, 32), (128, 64), size=True)] = (64, 32),
     activation: Literal["relu", "silu"] = "relu",
     dropout: float = 0.0,
 ) -> nn.Module:
@@ -80,7 +81,9 @@ def logistic(task: Task, *, penalty: float = 1.0, class_weight: Literal["balance
     return model
 
 
-def decision_tree(task: Task, *, max_depth: int = 5, min_samples_leaf: int = 20) -> Estimator:
+def decision_tree(
+    task: Task, *, max_depth: Annotated[int, Choices(2, 3, 4, 6, 8, size=True)] = 5, min_samples_leaf: int = 20
+) -> Estimator:
     """One decision tree (scikit-learn) that a person can read; its rules are kept as ``rules.txt`` beside it.
 
     For two classes it is a regression tree on the probability, whose splits are those of the Gini index: from labels it

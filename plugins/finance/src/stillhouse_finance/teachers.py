@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
 from stillhouse.components.trees import hist_gradient_boosting
 from stillhouse.errors import OptionError
+from stillhouse.ranges import Choices, Range
 from stillhouse.types import Estimator, Task
 from stillhouse.units import output_layer
 
@@ -17,10 +18,10 @@ from stillhouse.units import output_layer
 def gradient_boosting(
     task: Task,
     *,
-    max_iter: int = 100,
-    learning_rate: float = 0.05,
-    max_leaf_nodes: int = 15,
-    min_samples_leaf: int = 20,
+    max_iter: Annotated[int, Range(50, 600, log=True)] = 100,
+    learning_rate: Annotated[float, Range(0.02, 0.2, log=True)] = 0.05,
+    max_leaf_nodes: Annotated[int, Choices(7, 15, 31, 63)] = 15,
+    min_samples_leaf: Annotated[int, Choices(5, 20, 50)] = 20,
     l2_regularization: float = 1.0,
     max_features: float = 1.0,
     bins: int = 250,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 
 from stillhouse.errors import OptionError
+from stillhouse.ranges import Range
 from stillhouse.types import Task
 from stillhouse_industrial.layers import TargetUnits
 
@@ -88,7 +91,12 @@ class StatisticsMLP(nn.Module):
 
 
 def temporal_cnn(
-    task: Task, *, width: int = 32, filters: int = 6, kernel: int | None = None, dropout: float = 0.0
+    task: Task,
+    *,
+    width: Annotated[int, Range(4, 64, log=True, size=True)] = 32,
+    filters: int = 6,
+    kernel: int | None = None,
+    dropout: float = 0.0,
 ) -> nn.Module:
     """A depthwise-separable temporal CNN: about 5,400 parameters at the default width for 14 sensors.
 
@@ -107,7 +115,7 @@ def temporal_cnn(
     return TemporalCNN(task, width=width, filters=filters, kernel=kernel, dropout=dropout)
 
 
-def gru(task: Task, *, hidden: int = 32, layers: int = 1) -> nn.Module:
+def gru(task: Task, *, hidden: Annotated[int, Range(4, 64, log=True, size=True)] = 32, layers: int = 1) -> nn.Module:
     """A gated recurrent unit: about 4,800 parameters at the default width.
 
     Args:
@@ -118,7 +126,13 @@ def gru(task: Task, *, hidden: int = 32, layers: int = 1) -> nn.Module:
     return GRU(task, hidden=hidden, layers=layers)
 
 
-def statistics_mlp(task: Task, *, hidden: int = 32, dropout: float = 0.3, bound: float = 2.0) -> nn.Module:
+def statistics_mlp(
+    task: Task,
+    *,
+    hidden: Annotated[int, Range(4, 128, log=True, size=True)] = 32,
+    dropout: float = 0.3,
+    bound: float = 2.0,
+) -> nn.Module:
     """One hidden layer on six statistics of each sensor's window: about 11,000 parameters at 52 sensors and 19 classes.
 
     Mean, standard deviation, slope, last value, mean of the last third and change from the first third, computed inside

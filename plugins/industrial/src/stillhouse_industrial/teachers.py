@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 
 from stillhouse.components.trees import hist_gradient_boosting, random_forest
+from stillhouse.ranges import Choices, Range
 from stillhouse.types import Estimator, Task
 from stillhouse_industrial.layers import TargetUnits, sinusoids
 
@@ -69,7 +72,13 @@ class Transformer(nn.Module):
         return self.units(self.output(self.pool(self.encoder(self.embed(signal) + self.positions))))
 
 
-def bilstm(task: Task, *, hidden: int = 64, layers: int = 2, dropout: float = 0.2) -> nn.Module:
+def bilstm(
+    task: Task,
+    *,
+    hidden: Annotated[int, Choices(32, 64, 128, size=True)] = 64,
+    layers: int = 2,
+    dropout: Annotated[float, Choices(0.1, 0.2, 0.4)] = 0.2,
+) -> nn.Module:
     """A bidirectional LSTM with attention.
 
     Args:
@@ -97,10 +106,10 @@ def transformer(task: Task, *, width: int = 64, heads: int = 4, layers: int = 3,
 def gradient_boosting(
     task: Task,
     *,
-    max_iter: int = 200,
-    learning_rate: float = 0.05,
-    max_leaf_nodes: int = 31,
-    min_samples_leaf: int = 40,
+    max_iter: Annotated[int, Range(50, 600, log=True)] = 200,
+    learning_rate: Annotated[float, Range(0.02, 0.2, log=True)] = 0.05,
+    max_leaf_nodes: Annotated[int, Choices(7, 15, 31, 63)] = 31,
+    min_samples_leaf: Annotated[int, Choices(10, 40, 100)] = 40,
     l2_regularization: float = 1.0,
     max_features: float = 0.1,
 ) -> Estimator:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 
 from stillhouse.errors import IncompatibleError, OptionError
+from stillhouse.ranges import Range
 from stillhouse.types import Task
 from stillhouse_medicine.classifiers import ImageClassifier
 from stillhouse_medicine.encoders.frozen import Frozen
@@ -117,7 +120,14 @@ def _words(task: Task) -> int:
     return int(task.info.meta["words"])
 
 
-def vqa_small(task: Task, *, channels: int = 12, words: int = 48, width: int = 96, dropout: float = 0.2) -> nn.Module:
+def vqa_small(
+    task: Task,
+    *,
+    channels: int = 12,
+    words: int = 48,
+    width: Annotated[int, Range(16, 192, log=True, size=True)] = 96,
+    dropout: float = 0.2,
+) -> nn.Module:
     """A small VQA model: separable convolutions on the image, word vectors and their convolutions, a mix of both.
 
     Args:
@@ -192,7 +202,9 @@ def question_only(task: Task, *, words: int = 48, width: int = 96, dropout: floa
     return QuestionOnly(task, words=words, width=width, dropout=dropout)
 
 
-def cnn(task: Task, *, width: int = 12, stages: int = 2, dropout: float = 0.0) -> nn.Module:
+def cnn(
+    task: Task, *, width: Annotated[int, Range(4, 48, log=True, size=True)] = 12, stages: int = 2, dropout: float = 0.0
+) -> nn.Module:
     """A small CNN of separable convolutions: a few thousand parameters.
 
     Args:
@@ -205,7 +217,9 @@ def cnn(task: Task, *, width: int = 12, stages: int = 2, dropout: float = 0.0) -
     return ImageClassifier(task, body, width * 2**stages, dropout)
 
 
-def unet(task: Task, *, width: int = 8, depth: int = 2, separable: bool = True) -> nn.Module:
+def unet(
+    task: Task, *, width: Annotated[int, Range(2, 32, log=True, size=True)] = 8, depth: int = 2, separable: bool = True
+) -> nn.Module:
     """A small U-Net of separable convolutions.
 
     Args:

@@ -1,0 +1,106 @@
+"""Write ``tune.html``: what a search tried, what mattered, and validation against test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
+
+from stillhouse.evaluation.report import format as fmt
+from stillhouse.evaluation.report.svg import to_svg
+from stillhouse.evaluation.statistics import opening
+from stillhouse.figures import COLOURS
+from stillhouse.storage import write_text
+
+REPORT = "tune.html"
+STATUS = {True: "helped", False: "harmed", None: "open"}
+
+
+def write_tune_report(folder: Path, record: Mapping[str, Any]) -> Path:
+    """Write the report of a search into its folder.
+
+    Args:
+        folder: of the search.
+        record: ``tune.json``.
+
+    Returns:
+        path of the report, one file that needs no other.
+    """
+    environment = Environment(
+        loader=ChoiceLoader(
+            [PackageLoader("stillhouse.tuning", ""), PackageLoader("stillhouse.evaluation.report", "")]
+        ),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    complete = [trial for trial in record["trials"] if trial["state"] == "complete"]
+    page = environment.get_template("tune.html.j2").render(
+        record=record,
+        metric=record["metric"]["name"],
+        title=headline(record),
+        status=STATUS[record["final"]["verdict"]["helped"]] if record["final"] else "open",
+        sentence=sentence(record),
+        trials=_ranked(complete, record),
+        others=_counts(record["trials"]),
+        settings=_settings,
+        fmt=fmt,
+        plot=_plot(record, complete) if complete else None,
+    )
+    path = folder / REPORT
+    write_text(path, page)
+    return path
+
+
+def headline(record: Mapping[str, Any]) -> str:
+    """The first words: whether the distillation that was found helps on the test rows."""
+    return opening(record["final"]["verdict"]) if record["final"] else "No teacher is better than the student alone"
+
+
+def sentence(record: Mapping[str, Any]) -> str:
+    """What the search found, for the command line and the report."""
+    if not record["final"]:
+        text = str(record["stopped"])
+        return text[:1].upper() + text[1:] + "."
+    said = str(record["final"]["verdict"]["sentence"])
+    held = record["confirmation"]
+    trials, took = len(record["trials"]), fmt.duration(record["seconds"])
+    return (
+        f"{said} The search tried {trials} setting{'s' if trials != 1 else ''} in {took}; on held-out rows the chosen "
+        f"one gained {fmt.signed(held['gain'], fmt.decimals(held['baseline']))}."
+    )
+
+
+def _ranked(complete: list[dict[str, Any]], record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    sign = -1 if record["metric"]["higher_is_better"] else 1
+    return sorted(complete, key=lambda trial: sign * trial["value"])
+
+
+def _counts(trials: list[dict[str, Any]]) -> dict[str, int]:
+    return {state: sum(trial["state"] == state for trial in trials) for state in ("complete", "pruned", "fail")}
+
+
+def _settings(values: Mapping[str, Any]) -> str:
+    shown = {name: f"{value:.3g}" if isinstance(value, float) else value for name, value in values.items()}
+    return "; ".join(f"{name}: {value}" for name, value in shown.items())
+
+
+def _plot(record: Mapping[str, Any], complete: list[dict[str, Any]]) -> Any:
+    """Held-out quality of each trial, and the best so far, against the student alone."""
+    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+    axes = figure.subplots()
+    numbers = [trial["number"] + 1 for trial in complete]
+    values = np.array([trial["value"] for trial in complete])
+    best = np.maximum.accumulate(values) if record["metric"]["higher_is_better"] else np.minimum.accumulate(values)
+    axes.scatter(numbers, values, s=14, color=COLOURS["student"], alpha=0.6, label="a trial")
+    axes.step(numbers, best, where="post", color=COLOURS["student"], label="best so far")
+    axes.axhline(record["baseline"]["mean"], color=COLOURS["baseline"], linestyle="--", label="student alone")
+    axes.set_xlabel("trial")
+    axes.set_ylabel(f"held-out {record['metric']['name']}")
+    axes.legend(frameon=False)
+    return to_svg(figure, key="trials", description="Held-out quality of each trial, against the student alone")

@@ -1,0 +1,452 @@
+"""A search from start to end: rows, cheap truths, trials, confirmation, a written recipe, and one final run that meets
+the test rows for the first time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from filelock import FileLock, Timeout
+from optuna.trial import FrozenTrial, TrialState
+
+from stillhouse.errors import RunFolderError, StillhouseError
+from stillhouse.pipeline import run
+from stillhouse.pipeline.folder import resolved_yaml
+from stillhouse.plugins.manager import Manager, default_manager
+from stillhouse.plugins.specs import MethodSpec
+from stillhouse.progress import Reporter, Silent
+from stillhouse.recipe.check import ResolvedRecipe, resolve
+from stillhouse.recipe.text import parse_value, to_yaml
+from stillhouse.storage import read_json, remove_leftovers, write_json, write_text
+from stillhouse.tuning.bench import Bench, Here, Pool, Processes, make_bench
+from stillhouse.tuning.budget import Budget
+from stillhouse.tuning.report import write_tune_report
+from stillhouse.tuning.space import (
+    NONE,
+    OWN,
+    Dimension,
+    SearchSpace,
+    asked_dimensions,
+    changed,
+    declared_dimension,
+    extra_dimensions,
+    is_estimator,
+    loss_dimensions,
+    method_dimension,
+)
+from stillhouse.tuning.study import Study
+from stillhouse.tuning.truths import Scores, Truths, find_teachers, measure_all, tune_baseline
+
+FINAL_SEEDS = (0, 1, 2, 3, 4)
+TEACHERS = 4
+"""Most teachers that trials choose from."""
+CONFIRMED = 3
+"""Best trials that are measured again with other seeds."""
+FOLDS = 5
+"""Folds of out-of-fold targets that are tried where a teacher overfits."""
+OVERFIT = 1.5
+"""Loss on held-out rows over loss on training rows from which out-of-fold targets are tried."""
+RECORD = "tune.json"
+
+
+@dataclass(frozen=True)
+class TuneResult:
+    """A finished search.
+
+    Attributes:
+        folder: of the search, with ``recipe.yaml``, ``tune.json``, ``tune.html``, ``study.db`` and ``final/``.
+        record: ``tune.json``.
+        report: ``tune.html``.
+    """
+
+    folder: Path
+    record: dict[str, Any]
+    report: Path
+
+
+def tune(
+    recipe: str | Path | Mapping[str, Any],
+    *,
+    out: str | Path | None = None,
+    overrides: Iterable[str] = (),
+    vary: Iterable[str] = (),
+    trials: int = 40,
+    minutes: float | None = None,
+    jobs: int = 1,
+    folds: int | Literal["auto"] = "auto",
+    seed: int = 0,
+    download: bool = True,
+    manager: Manager | None = None,
+    reporter: Reporter | None = None,
+) -> TuneResult:
+    """Search for a distillation that helps, on validation rows only, and run what was found with five seeds.
+
+    A search that was stopped at any point goes on with the same folder: what was measured is kept. It ends when its
+    final run has met the test rows.
+
+    Args:
+        recipe: a recipe's id, a YAML file or a mapping; its ``search`` field adds to what is varied.
+        out: folder of the search, ``runs/<name>-tune`` by default.
+        overrides: ``path=value`` changes to the recipe.
+        vary: fields whose declared useful values are tried, too, e.g. ``"student.width"``.
+        trials: settings of the distillation that are tried.
+        minutes: for all of it, the final run included as estimated; no limit when None. Fewer trials then.
+        jobs: processes side by side.
+        folds: see `stillhouse.tuning.views.make_views`.
+        seed: of the search.
+        download: missing datasets may be downloaded.
+        manager: plugins to use, the installed ones by default.
+        reporter: told what happens.
+
+    Returns:
+        the folder, the record and the report.
+
+    Raises:
+        StillhouseError: whatever is wrong with the recipe, the rows or the folder.
+    """
+    manager, reporter = manager or default_manager(), reporter or Silent()
+    registry = manager.registry
+    resolved = resolve(recipe, registry, overrides=overrides)
+    _check_method(resolved)
+    folder = Path(out) if out is not None else Path("runs") / f"{resolved.recipe.name.rpartition('/')[2]}-tune"
+    _claim(folder, resolved)
+    lock = FileLock(folder / "tune.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise RunFolderError(
+            f"another process is searching in '{folder}'", where=str(folder), fix="wait for it, or choose another --out"
+        ) from error
+    try:
+        remove_leftovers(folder)
+        if (ended := _ended(folder, trials)) is not None:
+            return ended
+        budget = Budget(folder / "seconds.json", minutes)
+        reporter.stage("data", resolved.dataset.id)
+        bench = make_bench(resolved, registry, folder, folds=folds, seed=seed, download=download)
+        setup = {
+            "manager": manager.arguments,
+            "recipe": resolved.to_recipe(),
+            "base": str(resolved.base),
+            "folder": str(folder),
+            "folds": folds,
+            "seed": seed,
+        }
+        pool: Pool = Here(bench) if jobs == 1 else Processes(jobs, setup)
+        try:
+            record, chosen = _search(bench, pool, budget, reporter, tuple(vary), trials, seed)
+        finally:
+            pool.close()
+            budget.save()
+        return _finish(bench, budget, reporter, manager, record, chosen)
+    finally:
+        lock.release()
+        Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def _check_method(resolved: ResolvedRecipe) -> None:
+    spec = resolved.method.component.spec
+    assert isinstance(spec, MethodSpec)
+    if not spec.uses_teacher:
+        raise StillhouseError(
+            f"method '{resolved.method.id}' learns from no teacher, which is what a search looks for",
+            where="method",
+            fix="--set method=core/offline",
+        )
+
+
+def _claim(folder: Path, resolved: ResolvedRecipe) -> None:
+    """Make the folder, or make sure that it belongs to the same search."""
+    started = folder / "search.yaml"
+    wanted = to_yaml({**resolved.to_recipe(), "summary": ""})
+    if started.exists():
+        if parse_value(started.read_text(encoding="utf-8"), source=str(started)) != parse_value(
+            wanted, source="recipe"
+        ):
+            raise RunFolderError(
+                f"'{folder}' holds a search that began with another recipe",
+                where=str(folder),
+                fix="choose another folder with --out, or remove it",
+            )
+    elif folder.exists() and any(not each.name.startswith((".", "tune.")) for each in folder.iterdir()):
+        raise RunFolderError(
+            f"'{folder}' exists and is not a search", where=str(folder), fix="choose a new or empty folder with --out"
+        )
+    write_text(started, wanted)
+
+
+def _ended(folder: Path, trials: int) -> TuneResult | None:
+    """The result of a search whose final run has met the test rows: nothing may be chosen after that.
+
+    Raises:
+        RunFolderError: more trials are wanted.
+    """
+    path = folder / RECORD
+    if not path.exists():
+        return None
+    record = read_json(path)
+    if record["final"] is None:
+        return None
+    if trials > max(record["wanted"], len(record["trials"])):
+        raise RunFolderError(
+            f"the search in '{folder}' has ended: its final run has met the test rows",
+            where=str(folder),
+            fix="search anew in another folder with --out; what is chosen after a look at the test is chosen by it",
+        )
+    return TuneResult(folder, record, write_tune_report(folder, record))
+
+
+def _search(
+    bench: Bench, pool: Pool, budget: Budget, reporter: Reporter, vary: Sequence[str], trials: int, seed: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """All that is found out on validation rows: the record, and the recipe that was chosen."""
+    resolved, head = bench.resolved, bench.head
+    base = {**resolved.to_recipe(), "search": {}, "sizes": None}
+    asked = asked_dimensions(resolved, base, bench.registry)
+    asked += [declared_dimension(path, resolved, bench.registry) for path in vary]
+
+    reporter.stage("student alone", f"{resolved.student.id} on {len(bench.views)} held-out parts")
+    truths = tune_baseline(bench, pool, base, budget)
+    budget.save()
+    reporter.stage("teachers", f"the student alone has {head.primary} {truths.baseline.mean:.4g} on held-out rows")
+    find_teachers(bench, pool, base, truths, budget, seed)
+    budget.save()
+    trained = changed(base, truths.training)
+    record: dict[str, Any] = {
+        "schema": 1,
+        "recipe": resolved.recipe.name,
+        "metric": {"name": head.primary, "higher_is_better": head.higher_is_better, "unit": bench.unit},
+        "rows": [
+            {"view": view.name, **{name: len(split) for name, split in view.splits.named().items()}}
+            for view in bench.views
+        ],
+        "guard": bench.guard,
+        "wanted": trials,
+        "baseline": {"mean": truths.baseline.mean, "changes": dict(truths.training)},
+        "truths": truths.tried,
+        "teacher_found": bool(truths.teachers),
+        "overfit": truths.overfit,
+    }
+    if not truths.teachers:
+        best = next((row for row in _ranked(truths.tried, head.higher_is_better) if row["what"] == "teacher"), None)
+        return {**record, "trials": [], "importance": {}, "stopped": _no_teacher(best, truths)}, trained
+
+    reporter.stage("trials", f"{len(truths.teachers)} teachers are better than the student alone")
+    budget.reserve(_final_seconds(bench, truths))
+    space = SearchSpace(trained, [*_teacher_dimensions(resolved, truths, budget), *_others(bench, asked)])
+    study = Study(bench.folder / "study.db", space, bench, seed=seed)
+    study.suggest(_starts(space))
+    study.run(
+        pool, budget, trials, lambda trial: reporter.stage(f"trial {trial.number + 1}", _said(trial, head.primary))
+    )
+    chosen, confirmation = _confirm(bench, pool, study, space)
+    record |= {
+        "space": [dimension.describe() for dimension in space.dimensions],
+        "trials": [_trial_row(trial) for trial in study.trials],
+        "importance": study.importance(),
+        "confirmation": confirmation,
+    }
+    return record, chosen
+
+
+def _no_teacher(best: Mapping[str, Any] | None, truths: Truths) -> str:
+    found = f"the best, {best['label']}, has {best['mean']:.4g}" if best else "none could be trained"
+    return (
+        f"no teacher is better than the student alone on held-out rows ({truths.baseline.mean:.4g}; {found}): it has "
+        "nothing to teach, and no distillation was tried. Look for a better teacher first: more rows, other inputs, a "
+        "larger or pre-trained model"
+    )
+
+
+def _ranked(rows: Sequence[Mapping[str, Any]], higher_is_better: bool) -> list[Mapping[str, Any]]:
+    known = [row for row in rows if row["mean"] is not None]
+    return sorted(known, key=lambda row: -row["mean"] if higher_is_better else row["mean"])
+
+
+def _teacher_dimensions(resolved: ResolvedRecipe, truths: Truths, budget: Budget) -> list[Dimension]:
+    labels = {candidate.label: candidate.changes for candidate, _ in truths.teachers[:TEACHERS]}
+    dimensions = [Dimension("teacher", labels)]
+    # A teacher for each fold of each part costs; where the teacher does not overfit, it is for nothing.
+    folds, overfits = resolved.recipe.teacher.out_of_fold, (truths.overfit or 0) >= OVERFIT
+    seconds = sum(scores.seconds for _, scores in truths.teachers[:TEACHERS])
+    if overfits and budget.open(4 * seconds):
+        values = sorted({0, folds or FOLDS})
+        dimensions.append(Dimension("out of fold", {str(value): {"teacher.out_of_fold": value} for value in values}))
+    return dimensions
+
+
+def _others(bench: Bench, asked: Sequence[Dimension]) -> list[Dimension]:
+    paths = {path for dimension in asked for path in ([dimension.path] if dimension.path else [dimension.name])}
+    found = loss_dimensions(bench.resolved, bench.registry, paths)
+    if "method" not in paths and not is_estimator(bench.resolved.student.component):
+        found += method_dimension(bench.resolved, bench.registry)
+    if not any(path.startswith("extra_rows") for path in paths):
+        found += extra_dimensions(bench.resolved, bench.registry, bench.views)
+    return [*found, *asked]
+
+
+def _starts(space: SearchSpace) -> list[dict[str, Any]]:
+    """Settings to try first: the recipe's own with the best teacher; with little of the labels; with extra rows."""
+
+    def start(**wanted: str) -> dict[str, Any]:
+        def pick(dimension: Dimension) -> Any:
+            if dimension.range is not None:
+                return _start_of(space.recipe, dimension)
+            labels = list(dimension.labels)
+            want = wanted.get(dimension.name.replace(" ", "_"), OWN)
+            return want if want in labels else _own_label(space.recipe, dimension) or labels[0]
+
+        return space.choose(pick)
+
+    found = [start(), start(alpha="0.1")]
+    extra = next((dimension for dimension in space.dimensions if dimension.name == "extra rows"), None)
+    if extra is not None:
+        found += [start(alpha="0.1", extra_rows=label) for label in extra.labels if label != NONE]
+    return found
+
+
+def _own_label(recipe: Mapping[str, Any], dimension: Dimension) -> str | None:
+    """The label that changes nothing in the recipe."""
+    for label, changes in dimension.labels.items():
+        if all(_at(recipe, path) == value for path, value in changes.items()):
+            return label
+    return None
+
+
+def _start_of(recipe: Mapping[str, Any], dimension: Dimension) -> Any:
+    assert dimension.range is not None
+    value = _at(recipe, dimension.path)
+    inside = isinstance(value, int | float) and dimension.range.low <= value <= dimension.range.high
+    if inside:
+        return value
+    middle = (
+        float(np.sqrt(dimension.range.low * dimension.range.high))
+        if dimension.range.log
+        else (dimension.range.low + dimension.range.high) / 2
+    )
+    return round(middle) if dimension.range.whole else middle
+
+
+def _at(recipe: Any, path: str) -> Any:
+    for step in path.split("."):
+        if isinstance(recipe, Mapping):
+            recipe = recipe.get(step)
+        elif isinstance(recipe, Sequence) and step.isdigit() and int(step) < len(recipe):
+            recipe = recipe[int(step)]
+        else:
+            return None
+    return recipe
+
+
+def _said(trial: FrozenTrial, metric: str) -> str:
+    if trial.state is TrialState.FAIL:
+        return f"failed: {trial.user_attrs.get('error', '')}"
+    values = trial.user_attrs["values"]
+    mean = f"{metric} {sum(values) / len(values):.4g}"
+    return f"{mean}, given up after {len(values)} parts" if trial.state is TrialState.PRUNED else mean
+
+
+def _trial_row(trial: FrozenTrial) -> dict[str, Any]:
+    return {
+        "number": trial.number,
+        "state": trial.state.name.lower(),
+        "value": trial.value,
+        "values": trial.user_attrs.get("values", []),
+        "settings": dict(trial.params),
+        "seconds": trial.user_attrs.get("seconds", 0.0),
+        "error": trial.user_attrs.get("error", ""),
+    }
+
+
+def _final_seconds(bench: Bench, truths: Truths) -> float:
+    """About what confirmation and final run take: teacher, and baseline and student for each seed."""
+    teacher = truths.teachers[0][1].seconds / len(bench.views)
+    student = truths.baseline.seconds / len(bench.views)
+    confirmation = len(bench.views) * (1 + CONFIRMED) * 1.5 * student
+    return 1.3 * teacher + len(FINAL_SEEDS) * 2.5 * student + confirmation
+
+
+def _confirm(bench: Bench, pool: Pool, study: Study, space: SearchSpace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The best trials once more with other seeds, so that the winner is not the luckiest; and the student alone with
+    the same seeds. The best mean of both rounds is chosen; where sizes vary, the smallest model within one standard
+    error of it (Breiman, Friedman, Olshen and Stone 1984)."""
+    sign = 1 if bench.head.higher_is_better else -1
+    best = study.best(10 * CONFIRMED)
+    if not best:
+        raise StillhouseError(
+            "no trial could be finished",
+            where=str(bench.folder),
+            fix="give more --minutes or --trials; `study.db` has the errors of the trials",
+        )
+    least = sign * float(best[0].value or 0.0) - _standard_error(best[0].user_attrs["values"])
+    near = [trial for trial in best[CONFIRMED:] if sign * float(trial.value or 0.0) >= least]
+    smaller = [trial for trial in near if space.size_of(trial.params) < space.size_of(best[0].params)]
+    best = best[:CONFIRMED] + sorted(smaller, key=lambda trial: space.size_of(trial.params))[:1]
+
+    recipes = [space.apply(trial.params) for trial in best]
+    again = measure_all(pool, bench, "student", recipes, round_=1)
+    values = {
+        at: np.array([*trial.user_attrs["values"], *scores.values])
+        for at, (trial, scores) in enumerate(zip(best, again, strict=True))
+        if not scores.failed
+    }
+    if not values:
+        raise StillhouseError(
+            f"the best trials failed with other seeds: {again[0].failed}", where=str(bench.folder), fix="search again"
+        )
+    top = max(values, key=lambda at: sign * values[at].mean())
+    least = sign * values[top].mean() - _standard_error(values[top])
+    within = [at for at in values if sign * values[at].mean() >= least]
+    chosen = min(within, key=lambda at: (space.size_of(best[at].params), -sign * values[at].mean()))
+    # The student alone as it was chosen: another size is another baseline.
+    alone = [measure_all(pool, bench, "baseline", [recipes[chosen]], round_=round_)[0] for round_ in (0, 1)]
+    both = Scores(tuple(result for scores in alone for result in scores.results))
+    gain = sign * (values[chosen] - both.values)
+    return recipes[chosen], {
+        "trial": best[chosen].number,
+        "settings": dict(best[chosen].params),
+        "candidates": [{"trial": best[at].number, "mean": float(found.mean())} for at, found in values.items()],
+        "student": float(values[chosen].mean()),
+        "baseline": both.mean,
+        "gain": float(gain.mean()),
+        "gains": gain.tolist(),
+    }
+
+
+def _standard_error(values: Sequence[float] | np.ndarray) -> float:
+    return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
+
+
+def _finish(
+    bench: Bench, budget: Budget, reporter: Reporter, manager: Manager, record: dict[str, Any], chosen: dict[str, Any]
+) -> TuneResult:
+    """Write the recipe and run it with five seeds: the test rows are read here for the first time."""
+    folder = bench.folder
+    chosen = {**chosen, "seeds": list(FINAL_SEEDS), "search": {}, "controls": bench.resolved.to_recipe()["controls"]}
+    chosen["metrics"] = bench.resolved.to_recipe()["metrics"]
+    written = replace(resolve(chosen, bench.registry), base=bench.resolved.base)
+    write_text(folder / "recipe.yaml", resolved_yaml(written))
+    # Where the recipe's relative paths lead from its new place.
+    write_json(folder / "manifest.json", {"base": os.path.relpath(bench.resolved.base, folder.resolve())})
+    if not record["teacher_found"]:
+        final: dict[str, Any] | None = None
+    else:
+        reporter.stage("final run", "five seeds, and the test rows for the first time")
+        final = run(folder / "recipe.yaml", out=folder / "final", manager=manager, reporter=reporter).summary
+    record = {**record, "final": None if final is None else _final(final), "seconds": round(budget.spent(), 1)}
+    write_json(folder / RECORD, record)
+    return TuneResult(folder, record, write_tune_report(folder, record))
+
+
+def _final(summary: Mapping[str, Any]) -> dict[str, Any]:
+    metric = summary["primary_metric"]["name"]
+    return {
+        "teacher": summary["teacher"]["metrics"]["test"][metric],
+        "baseline": summary["baseline"]["mean"],
+        "student": summary["student"]["mean"],
+        "verdict": summary["verdict"],
+    }

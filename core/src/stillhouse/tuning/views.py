@@ -1,0 +1,138 @@
+"""The rows of a search: what learns, what chooses the epoch, and held-out rows that judge; never a row of the test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from stillhouse.data.splitting import fold_positions
+from stillhouse.errors import IncompatibleError, LeakageError
+from stillhouse.kinds import OutputKind
+from stillhouse.types import ConcatSplit, Split, Splits, SubsetSplit
+
+FEW_ROWS = 5000
+"""Labelled rows up to which training and validation rows are pooled and judged in folds."""
+FOLDS = 3
+"""Folds of the pooled rows."""
+VERY_FEW_ROWS = 2000
+"""Labelled rows up to which the folds are drawn twice: the fewer rows judge, the more a single draw decides."""
+INNER = 5
+"""One part in so many of a fold's training rows chooses the epoch."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One way to look at the rows of a search.
+
+    Attributes:
+        name: for messages and files.
+        splits: ``train`` learns, ``val`` chooses the epoch, and ``test`` has the held-out rows, none of which is a
+            test row of the dataset.
+    """
+
+    name: str
+    splits: Splits
+
+
+def make_views(splits: Splits, kind: OutputKind, *, folds: int | Literal["auto"] = "auto", seed: int = 0) -> list[View]:
+    """The views of a search.
+
+    Few rows (`FEW_ROWS`) are pooled, training and validation, and held out fold by fold, whole groups together; a part
+    of the others chooses the epoch. Where there are many, where rows follow each other in time, or where training
+    rows are augmented at random, the validation rows are halved instead: one half chooses the epoch, the other judges,
+    then the other way round.
+
+    Args:
+        splits: the dataset.
+        kind: output kind of the head.
+        folds: folds of the pooled rows; 2 halves of the validation rows when it is 1.
+        seed: of the draw.
+
+    Raises:
+        IncompatibleError: there are too few rows or groups for it.
+    """
+    if folds == "auto":
+        few = len(splits.train) + len(splits.val) <= FEW_ROWS
+        together = splits.train.times is None and not splits.train.stochastic and not splits.val.stochastic
+        folds = FOLDS if few and together else 1
+    if folds > 1:
+        pool = ConcatSplit([splits.train, splits.val])
+        draws = 2 if len(pool) <= VERY_FEW_ROWS else 1
+        drawn = [part for draw in range(draws) for part in _folds(pool, folds, kind, seed + draw)]
+        views = []
+        for number, (kept, held) in enumerate(drawn):
+            train, val = _inner(SubsetSplit(pool, kept), kind, seed)
+            views.append(_view(f"fold-{number}", splits, train, val, SubsetSplit(pool, held)))
+        return views
+    halves = _halves(splits.val, kind, seed)
+    return [
+        _view(f"half-{number}", splits, splits.train, halves[number], halves[1 - number])
+        for number in range(len(halves))
+    ]
+
+
+def check_untouched(views: list[View], test: Split) -> str:
+    """A sentence that says that no view has a test row, after a look at the row ids and groups.
+
+    Raises:
+        LeakageError: one has.
+    """
+    rows, groups = set(test.index().tolist()), set(test.groups or ())
+    for view in views:
+        for name, split in view.splits.named().items():
+            if shared := rows & set(split.index().tolist()):
+                raise LeakageError(
+                    f"test row {min(shared)} is in the {name} rows of the search's {view.name}",
+                    where="search",
+                    fix="make row ids unique over all splits",
+                )
+            if split.groups is not None and (both := groups & set(split.groups)):
+                raise LeakageError(
+                    f"test group '{min(both)}' is in the {name} rows of the search's {view.name}",
+                    where="search",
+                    fix="split by group",
+                )
+    return f"no row id and no group of the {len(test)} test rows is in one of the {len(views)} views of the search"
+
+
+def _view(name: str, splits: Splits, train: Split, val: Split, held: Split) -> View:
+    return View(name, Splits(info=splits.info, train=train, val=val, test=held, unlabelled=splits.unlabelled))
+
+
+def _folds(split: Split, folds: int, kind: OutputKind, seed: int) -> list[tuple[list[int], list[int]]]:
+    """Positions kept and held out; fewer folds where there are fewer groups or rows of a class, and rows drawn without
+    regard to classes where a class has a single one.
+
+    Raises:
+        IncompatibleError: not even two folds can be made.
+    """
+    for count in range(folds, 1, -1):
+        try:
+            return fold_positions(split, count, kind, seed)
+        except IncompatibleError:
+            continue
+    if split.groups is None and len(split) >= 2 * folds:
+        order = np.random.default_rng(seed).permutation(len(split))
+        parts = [part.tolist() for part in np.array_split(order, folds)]
+        return [(sorted(set(range(len(split))) - set(part)), sorted(part)) for part in parts]
+    raise IncompatibleError(
+        f"{len(split)} rows cannot be held out in two parts",
+        where="search",
+        fix="bring more rows or groups: a search needs some to judge by",
+    )
+
+
+def _inner(split: Split, kind: OutputKind, seed: int) -> tuple[Split, Split]:
+    kept, held = _folds(split, INNER, kind, seed)[0]
+    return SubsetSplit(split, kept), SubsetSplit(split, held)
+
+
+def _halves(split: Split, kind: OutputKind, seed: int) -> tuple[Split, Split]:
+    if split.times is not None:
+        order = np.argsort(np.asarray(split.times), kind="stable")
+        first, second = (part.tolist() for part in np.array_split(order, 2))
+    else:
+        first, second = _folds(split, 2, kind, seed)[0]
+    return SubsetSplit(split, sorted(first)), SubsetSplit(split, sorted(second))

@@ -1,0 +1,350 @@
+"""`stillhouse tune`: what it may look at, what it decides, and that it goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("optuna")
+
+from stillhouse.cli import main
+from stillhouse.errors import LeakageError, RecipeError, RunFolderError, StillhouseError
+from stillhouse.evaluation.statistics import ci95_over_rows
+from stillhouse.kinds import OutputKind
+from stillhouse.pipeline import run
+from stillhouse.plugins.manager import Manager
+from stillhouse.progress import Silent
+from stillhouse.ranges import Choices, Range, parse_space
+from stillhouse.tuning import tune
+from stillhouse.tuning.views import check_untouched, make_views
+from stillhouse.types import DataInfo, Splits, TensorSpec, TensorSplit
+
+PLUGIN = """
+import torch
+from stillhouse import hookimpl
+from stillhouse.plugins import DatasetSpec
+from stillhouse.types import DataContext, DataInfo, Splits, TensorSpec, TensorSplit
+
+
+def rows(context: DataContext, *, count: int = 240, shuffled_test: bool = False, noise: bool = False) -> Splits:
+    \"\"\"Rows of two numbers whose product gives the class.\"\"\"
+    made = torch.Generator().manual_seed(context.seed)
+    x = torch.randn(count, 4, generator=made)
+    target = (x[:, 0] * x[:, 1] > 0).long()
+    if noise:
+        target = torch.randint(0, 2, (count,), generator=made)
+    bounds = {"train": (0, count // 2), "val": (count // 2, 3 * count // 4), "test": (3 * count // 4, count)}
+    splits = {}
+    for name, (low, high) in bounds.items():
+        label = target[low:high]
+        if shuffled_test and name == "test":
+            label = 1 - label
+        splits[name] = TensorSplit({"x": x[low:high], "target": label, "index": torch.arange(low, high)})
+    return Splits(info=DataInfo(inputs={"x": TensorSpec((4,))}, classes=("no", "yes")), **splits)
+
+
+@hookimpl
+def stillhouse_datasets():
+    yield DatasetSpec(name="rows", target=f"{__name__}:rows", summary="Rows for tests", offline=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def manager(tmp_path_factory: pytest.TempPathFactory) -> Manager:
+    path = tmp_path_factory.mktemp("plugin") / "tiny_rows.py"
+    path.write_text(PLUGIN, encoding="utf-8")
+    return Manager(installed=False, files=[path])
+
+
+def recipe(search: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+    return {
+        "name": "tiny",
+        "head": "core/multiclass",
+        "dataset": {"use": "tiny_rows/rows"},
+        "teacher": {"use": "core/mlp", "hidden": [32]},
+        "student": {"use": "core/mlp", "hidden": [4]},
+        "train": {
+            "teacher": {"epochs": 8, "batch_size": 32, "lr": 0.02},
+            "student": {"epochs": 4, "batch_size": 32, "lr": 0.02},
+        },
+        "evaluate": {"latency_samples": 5, "throughput_batch": 8},
+        "search": {"teacher": [{"use": "core/mlp", "hidden": [64]}], **(search or {})},
+        **changes,
+    }
+
+
+class Stop(Exception):
+    """Raised where a search is killed."""
+
+
+class Stopping(Silent):
+    def __init__(self, at: str) -> None:
+        self.at = at
+
+    def stage(self, name: str, note: str = "") -> None:
+        if name == self.at:
+            raise Stop
+
+
+def without_times(record: Any) -> Any:
+    if isinstance(record, dict):
+        return {name: without_times(value) for name, value in record.items() if name not in ("seconds", "speedup")}
+    if isinstance(record, list):
+        return [without_times(value) for value in record]
+    return None if isinstance(record, str) and "latency" in record else record
+
+
+# Useful values -------------------------------------------------------------------------------------------------------
+
+
+@given(low=st.floats(1e-3, 1e3), factor=st.floats(1.01, 100))
+def test_a_range_is_read_as_it_is_written(low: float, factor: float) -> None:
+    assert parse_space({"low": low, "high": low * factor, "log": True}) == Range(low, low * factor, log=True)
+
+
+@pytest.mark.parametrize(
+    ("given_space", "words"),
+    [
+        ([1], "two values"),
+        ({"low": 2, "high": 1}, "in order"),
+        ({"low": 0, "high": 1, "log": True}, "above 0"),
+        ({"low": "a", "high": 1}, "must be numbers"),
+        ({"low": 1}, "neither"),
+        (3, "neither"),
+        ({"low": 1, "high": float("inf")}, "finite"),
+    ],
+)
+def test_what_is_no_space_is_named(given_space: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        parse_space(given_space)
+
+
+def test_whole_bounds_make_whole_numbers() -> None:
+    assert Range(1, 8).whole
+    assert not Range(1.0, 8.0).whole
+    assert parse_space([1, 2]) == Choices(1, 2)
+
+
+# Rows ----------------------------------------------------------------------------------------------------------------
+
+
+def splits(rows: int = 120, *, groups: int = 0, times: bool = False) -> Splits:
+    made = {}
+    for number, (name, share) in enumerate({"train": 0.6, "val": 0.2, "test": 0.2}.items()):
+        count = int(rows * share)
+        made[name] = TensorSplit(
+            {
+                "x": torch.randn(count, 2),
+                "target": torch.arange(count) % 2,
+                "index": torch.arange(count) + 1000 * number,
+            },
+            groups=[f"{name}-{position % groups}" for position in range(count)] if groups else None,
+            times=[1000.0 * number + position for position in range(count)] if times else None,
+        )
+    return Splits(info=DataInfo(inputs={"x": TensorSpec((2,))}), **made)
+
+
+@settings(deadline=None, max_examples=25)
+@given(rows=st.integers(60, 200), groups=st.sampled_from([0, 6, 9]), times=st.booleans(), seed=st.integers(0, 5))
+def test_no_view_has_a_test_row_and_its_parts_are_disjoint(rows: int, groups: int, times: bool, seed: int) -> None:
+    given_splits = splits(rows, groups=groups, times=times)
+    views = make_views(given_splits, OutputKind.MULTICLASS, seed=seed)
+    assert "no row id" in check_untouched(views, given_splits.test)
+    for view in views:
+        parts = {name: set(split.index().tolist()) for name, split in view.splits.named().items()}
+        assert all(parts.values())
+        assert len(parts["train"] | parts["val"] | parts["test"]) == sum(map(len, parts.values()))
+        if groups:
+            named = {name: set(split.groups or ()) for name, split in view.splits.named().items()}
+            assert not named["train"] & named["test"]
+            assert not named["train"] & named["val"]
+        if times:
+            assert max(view.splits.train.times or ()) < min(view.splits.test.times or ())
+
+
+def test_a_test_row_in_a_view_is_an_error() -> None:
+    given_splits = splits()
+    views = make_views(given_splits, OutputKind.MULTICLASS)
+    with pytest.raises(LeakageError, match="in the train rows of the search's fold-0"):
+        check_untouched(views, views[0].splits.train)
+
+
+def test_each_pooled_row_judges_once_a_draw() -> None:
+    given_splits = splits(120)
+    judged = [
+        row for view in make_views(given_splits, OutputKind.MULTICLASS) for row in view.splits.test.index().tolist()
+    ]
+    pool = given_splits.train.index().tolist() + given_splits.val.index().tolist()
+    assert sorted(judged) == sorted(2 * pool)
+
+
+# The search ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_search_ends_with_a_recipe_and_a_final_run_of_five_seeds(tmp_path: Path, manager: Manager) -> None:
+    found = tune(recipe(), out=tmp_path / "s", trials=3, folds=2, manager=manager)
+    record = found.record
+    assert len(record["trials"]) == 3
+    assert {row["what"] for row in record["truths"]} == {"student alone", "teacher"}
+    assert found.report.read_text(encoding="utf-8").count("<h2>") >= 4
+    summary = json.loads((tmp_path / "s/final/summary.json").read_text(encoding="utf-8"))
+    assert summary["student"]["seeds"] == [0, 1, 2, 3, 4]
+    assert record["final"]["student"] == summary["student"]["mean"]
+    # The written recipe is one that anybody can run.
+    again = run(tmp_path / "s/recipe.yaml", out=tmp_path / "again", seeds=[0], manager=manager)
+    assert again.summary["student"]["per_seed"]["accuracy"][0] == summary["student"]["per_seed"]["accuracy"][0]
+
+
+def test_what_is_chosen_does_not_depend_on_the_test_rows(tmp_path: Path, manager: Manager) -> None:
+    first = tune(recipe(), out=tmp_path / "a", trials=3, folds=2, manager=manager).record
+    wrong = recipe(dataset={"use": "tiny_rows/rows", "shuffled_test": True})
+    second = tune(wrong, out=tmp_path / "b", trials=3, folds=2, manager=manager).record
+    for name in ("baseline", "truths", "trials", "confirmation", "importance"):
+        assert without_times(first[name]) == without_times(second[name])
+    assert first["final"]["student"] != second["final"]["student"]
+
+
+def test_without_a_better_teacher_nothing_is_distilled(tmp_path: Path, manager: Manager) -> None:
+    noise = recipe(
+        dataset={"use": "tiny_rows/rows", "noise": True, "count": 2000},
+        teacher={"use": "core/linear"},
+        student="core/linear",
+    )
+    noise["train"]["teacher"]["epochs"] = noise["train"]["student"]["epochs"] = 1
+    # Labels are drawn at random: whatever a teacher has on held-out rows is luck, and two folds must agree on it.
+    found = tune(noise, out=tmp_path / "s", trials=3, folds=2, manager=manager)
+    if not found.record["teacher_found"]:
+        assert found.record["final"] is None
+        assert "no teacher is better" in found.record["stopped"]
+        assert not (tmp_path / "s/final").exists()
+    else:
+        assert found.record["final"]["verdict"]["helped"] is not True
+
+
+def test_a_search_that_was_stopped_ends_with_the_same_record(tmp_path: Path, manager: Manager) -> None:
+    whole = tune(recipe(), out=tmp_path / "whole", trials=3, folds=2, manager=manager).record
+    for at in ("teachers", "trial 2", "final run"):
+        with pytest.raises(Stop):
+            tune(recipe(), out=tmp_path / "parts", trials=3, folds=2, manager=manager, reporter=Stopping(at))
+    parts = tune(recipe(), out=tmp_path / "parts", trials=3, folds=2, manager=manager).record
+    assert without_times(parts) == without_times(whole)
+
+
+def test_after_the_test_rows_were_met_nothing_more_is_chosen(tmp_path: Path, manager: Manager) -> None:
+    first = tune(recipe(), out=tmp_path / "s", trials=2, folds=2, manager=manager)
+    assert tune(recipe(), out=tmp_path / "s", trials=2, folds=2, manager=manager).record == first.record
+    with pytest.raises(RunFolderError, match="has met the test rows"):
+        tune(recipe(), out=tmp_path / "s", trials=5, folds=2, manager=manager)
+    with pytest.raises(RunFolderError, match="another recipe"):
+        tune(recipe(data_seed=1), out=tmp_path / "s", trials=2, folds=2, manager=manager)
+
+
+def test_a_recipe_says_what_varies(tmp_path: Path, manager: Manager) -> None:
+    asked = recipe(
+        search={"objectives.alpha": [0.2, 0.4], "train.student.lr": {"low": 0.01, "high": 0.05, "log": True}}
+    )
+    record = tune(asked, out=tmp_path / "s", trials=3, folds=2, manager=manager, vary=["student.hidden"]).record
+    for trial in record["trials"]:
+        assert trial["settings"]["objectives.alpha"] in ("0.2", "0.4")
+        assert 0.01 <= trial["settings"]["train.student.lr"] <= 0.05
+        assert trial["settings"]["student.hidden"] in ("(16,)", "(32,)", "(64,)", "(128,)", "(256, 256)")
+        assert "alpha" not in trial["settings"]
+
+
+@pytest.mark.parametrize(
+    ("search", "words"),
+    [
+        ({"objectives.alhpa": [0.1, 0.2]}, "alhpa"),
+        ({"objectives.alpha": [0.1, 2]}, "not a value of 'objectives.alpha'"),
+        ({"dataset.count": [100, 200]}, "the same for every trial"),
+        ({"nothing.at": [1, 2]}, "not a field"),
+        ({"objectives.alpha": [1]}, "two values"),
+    ],
+)
+def test_a_search_field_that_cannot_be_is_named(
+    tmp_path: Path, manager: Manager, search: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(StillhouseError, match=words):
+        tune(recipe(search=search), out=tmp_path / "s", manager=manager)
+
+
+def test_an_option_without_useful_values_is_named(tmp_path: Path, manager: Manager) -> None:
+    with pytest.raises(RecipeError, match="does not say which values of 'nothing'"):
+        tune(recipe(), out=tmp_path / "s", manager=manager, vary=["student.nothing"])
+
+
+@pytest.mark.slow
+def test_processes_measure_what_one_process_does(tmp_path: Path, manager: Manager) -> None:
+    one = tune(recipe(), out=tmp_path / "one", trials=2, folds=2, manager=manager)
+    two = tune(recipe(), out=tmp_path / "two", trials=2, folds=2, manager=manager, jobs=2)
+    kept = {}
+    for name in ("one", "two"):
+        found = [json.loads(path.read_text()) for path in sorted((tmp_path / name / "measured").glob("*.json"))]
+        kept[name] = {
+            path.name: without_times(value)
+            for path, value in zip(sorted((tmp_path / name / "measured").glob("*.json")), found, strict=True)
+        }
+    shared = kept["one"].keys() & kept["two"].keys()
+    assert len(shared) > 10
+    assert all(kept["one"][name] == kept["two"][name] for name in shared)
+    assert one.record["baseline"] == two.record["baseline"]
+
+
+# Command line --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flags", [["--trials", "0"], ["--minutes", "0"], ["--jobs", "0"], ["--folds", "-1"]])
+def test_numbers_that_make_no_sense_are_named(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tune", "quickstart", *flags]) == 2
+    assert flags[0] in capsys.readouterr().err
+
+
+def test_what_to_install_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    assert main(["tune", "quickstart"]) == 2
+    assert "stillhouse[tune]" in capsys.readouterr().err
+
+
+def test_useful_values_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "core/soft-targets", "--json"]) == 0
+    options = json.loads(capsys.readouterr().out)
+    assert "1 to 10, log" in json.dumps(options)
+
+
+# Intervals over test rows --------------------------------------------------------------------------------------------
+
+
+def test_an_interval_over_rows_holds_the_gain_and_shrinks_with_rows() -> None:
+    random = np.random.default_rng(0)
+
+    def width(rows: int) -> float:
+        gains = random.normal(0.3, 1.0, rows)
+        low, high = ci95_over_rows(lambda drawn: float(gains[drawn].mean()), rows) or (0.0, 0.0)
+        assert low < gains.mean() < high
+        # Half the width of the normal interval of a mean, within a tenth.
+        assert high - low == pytest.approx(2 * 1.96 * gains.std() / np.sqrt(rows), rel=0.1)
+        return high - low
+
+    assert width(1600) < width(100)
+
+
+def test_groups_are_drawn_whole() -> None:
+    groups = [f"g{position // 10}" for position in range(100)]
+    gains = np.repeat(np.random.default_rng(0).normal(size=10), 10)
+    by_row = ci95_over_rows(lambda drawn: float(gains[drawn].mean()), 100)
+    by_group = ci95_over_rows(lambda drawn: float(gains[drawn].mean()), 100, groups=groups)
+    assert by_row is not None
+    assert by_group is not None
+    assert by_group[1] - by_group[0] > 2 * (by_row[1] - by_row[0])
+
+
+def test_a_gain_that_mostly_has_no_value_has_no_interval() -> None:
+    assert ci95_over_rows(lambda drawn: float("nan"), 10) is None
