@@ -44,6 +44,7 @@ MODULES = (
     "stillhouse.heads.measures",
     "stillhouse.figures",
     "stillhouse.units",
+    "stillhouse.ranges",
     "stillhouse.testing",
     "stillhouse.testing.fixtures",
 )
