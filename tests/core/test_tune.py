@@ -23,7 +23,7 @@ from stillhouse.pipeline import run
 from stillhouse.plugins.manager import Manager
 from stillhouse.progress import Silent
 from stillhouse.ranges import Choices, Range, parse_space
-from stillhouse.tuning import tune
+from stillhouse.tuning import TuneResult, tune
 from stillhouse.tuning.views import check_untouched, make_views
 from stillhouse.types import DataInfo, Splits, TensorSpec, TensorSplit
 
@@ -79,6 +79,11 @@ def recipe(search: dict[str, Any] | None = None, **changes: Any) -> dict[str, An
         "search": {"teacher": [{"use": "core/mlp", "hidden": [64]}], **(search or {})},
         **changes,
     }
+
+
+@pytest.fixture(scope="module")
+def finished(manager: Manager, tmp_path_factory: pytest.TempPathFactory) -> TuneResult:
+    return tune(recipe(), out=tmp_path_factory.mktemp("search") / "s", trials=3, folds=2, manager=manager)
 
 
 class Stop(Exception):
@@ -189,22 +194,25 @@ def test_each_pooled_row_judges_once_a_draw() -> None:
 # The search ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_search_ends_with_a_recipe_and_a_final_run_of_five_seeds(tmp_path: Path, manager: Manager) -> None:
-    found = tune(recipe(), out=tmp_path / "s", trials=3, folds=2, manager=manager)
-    record = found.record
+def test_a_search_ends_with_a_recipe_and_a_final_run_of_five_seeds(
+    finished: TuneResult, tmp_path: Path, manager: Manager
+) -> None:
+    record = finished.record
     assert len(record["trials"]) == 3
     assert {row["what"] for row in record["truths"]} == {"student alone", "teacher"}
-    assert found.report.read_text(encoding="utf-8").count("<h2>") >= 4
-    summary = json.loads((tmp_path / "s/final/summary.json").read_text(encoding="utf-8"))
+    assert finished.report.read_text(encoding="utf-8").count("<h2>") >= 4
+    summary = json.loads((finished.folder / "final/summary.json").read_text(encoding="utf-8"))
     assert summary["student"]["seeds"] == [0, 1, 2, 3, 4]
     assert record["final"]["student"] == summary["student"]["mean"]
     # The written recipe is one that anybody can run.
-    again = run(tmp_path / "s/recipe.yaml", out=tmp_path / "again", seeds=[0], manager=manager)
+    again = run(finished.folder / "recipe.yaml", out=tmp_path / "again", seeds=[0], manager=manager)
     assert again.summary["student"]["per_seed"]["accuracy"][0] == summary["student"]["per_seed"]["accuracy"][0]
 
 
-def test_what_is_chosen_does_not_depend_on_the_test_rows(tmp_path: Path, manager: Manager) -> None:
-    first = tune(recipe(), out=tmp_path / "a", trials=3, folds=2, manager=manager).record
+def test_what_is_chosen_does_not_depend_on_the_test_rows(
+    finished: TuneResult, tmp_path: Path, manager: Manager
+) -> None:
+    first = finished.record
     wrong = recipe(dataset={"use": "tiny_rows/rows", "shuffled_test": True})
     second = tune(wrong, out=tmp_path / "b", trials=3, folds=2, manager=manager).record
     for name in ("baseline", "truths", "trials", "confirmation", "importance"):
@@ -229,8 +237,10 @@ def test_without_a_better_teacher_nothing_is_distilled(tmp_path: Path, manager: 
         assert found.record["final"]["verdict"]["helped"] is not True
 
 
-def test_a_search_that_was_stopped_ends_with_the_same_record(tmp_path: Path, manager: Manager) -> None:
-    whole = tune(recipe(), out=tmp_path / "whole", trials=3, folds=2, manager=manager).record
+def test_a_search_that_was_stopped_ends_with_the_same_record(
+    finished: TuneResult, tmp_path: Path, manager: Manager
+) -> None:
+    whole = finished.record
     for at in ("teachers", "trial 2", "final run"):
         with pytest.raises(Stop):
             tune(recipe(), out=tmp_path / "parts", trials=3, folds=2, manager=manager, reporter=Stopping(at))
@@ -238,13 +248,13 @@ def test_a_search_that_was_stopped_ends_with_the_same_record(tmp_path: Path, man
     assert without_times(parts) == without_times(whole)
 
 
-def test_after_the_test_rows_were_met_nothing_more_is_chosen(tmp_path: Path, manager: Manager) -> None:
-    first = tune(recipe(), out=tmp_path / "s", trials=2, folds=2, manager=manager)
-    assert tune(recipe(), out=tmp_path / "s", trials=2, folds=2, manager=manager).record == first.record
+def test_after_the_test_rows_were_met_nothing_more_is_chosen(finished: TuneResult, manager: Manager) -> None:
+    again = tune(recipe(), out=finished.folder, trials=3, folds=2, manager=manager)
+    assert again.record == finished.record
     with pytest.raises(RunFolderError, match="has met the test rows"):
-        tune(recipe(), out=tmp_path / "s", trials=5, folds=2, manager=manager)
+        tune(recipe(), out=finished.folder, trials=5, folds=2, manager=manager)
     with pytest.raises(RunFolderError, match="another recipe"):
-        tune(recipe(data_seed=1), out=tmp_path / "s", trials=2, folds=2, manager=manager)
+        tune(recipe(data_seed=1), out=finished.folder, trials=3, folds=2, manager=manager)
 
 
 def test_a_recipe_says_what_varies(tmp_path: Path, manager: Manager) -> None:

@@ -29,8 +29,8 @@ BASELINE_SHARE, TEACHER_SHARE = 0.15, 0.4
 """Shares of the time after which nothing more is tried for the student alone, and for teachers."""
 ENSEMBLE = 5
 """Members of an ensemble of one model."""
-VARIANTS = 6
-"""Draws of a teacher's declared options that are tried."""
+VARIANTS, VARIANTS_KEPT = 6, 2
+"""Draws of a teacher's declared options that are tried, and those that are measured on all views."""
 LARGER = 4
 """How many times the student's declared width a larger student has, as teacher."""
 
@@ -166,68 +166,91 @@ def _late(results: Iterable[Result]) -> bool:
 # Teachers ------------------------------------------------------------------------------------------------------------
 
 
+class TeacherComparison:
+    """Teachers on held-out rows, best first.
+
+    Args:
+        bench: rows and head.
+        pool: where they are measured.
+        recipe: what candidates change.
+        truths: the student alone, with which they are compared; each that is tried gets a row.
+    """
+
+    def __init__(self, bench: Bench, pool: Pool, recipe: Mapping[str, Any], truths: Truths) -> None:
+        self._bench, self._pool, self._recipe, self._truths = bench, pool, recipe, truths
+        self._higher = bench.head.higher_is_better
+        self.found: list[tuple[Candidate, Scores]] = []
+
+    @property
+    def better(self) -> list[tuple[Candidate, Scores]]:
+        """Those that are better than the student alone."""
+        return [pair for pair in self.found if better(pair[1], self._truths.baseline, self._higher)]
+
+    def compare(self, candidates: Sequence[Candidate]) -> None:
+        """Measure on all views."""
+        recipes = [changed(self._recipe, candidate.changes) for candidate in candidates]
+        scores = measure_all(self._pool, self._bench, "teacher", recipes)
+        for pair in zip(candidates, scores, strict=True):
+            self._note(*pair)
+            if not pair[1].failed:
+                self.found.append(pair)
+        self.found = self._sorted(self.found)
+
+    def shortlist(self, candidates: Sequence[Candidate], count: int = KEPT) -> list[Candidate]:
+        """Those worth all views, by the first one: networks train for longer while their best epoch comes late. The
+        recipe's own teacher is always among them."""
+        tried = list(zip(candidates, self._first_views(candidates), strict=True))
+        for _ in range(LONGER):
+            late = [at for at, (_, scores) in enumerate(tried) if not scores.failed and _late(scores.results)]
+            longer = [_longer(self._recipe, tried[at][0]) for at in late]
+            for at, candidate, scores in zip(late, longer, self._first_views(longer), strict=True):
+                if better(scores, tried[at][1], self._higher):
+                    tried[at] = (candidate, scores)
+        usable = self._sorted(pair for pair in tried if not pair[1].failed)
+        kept = [candidate for candidate, _ in usable[:count]]
+        kept += [candidate for candidate, _ in usable[count:] if candidate.label.startswith(OWN)]
+        for candidate, scores in tried:
+            if candidate not in kept:
+                self._note(candidate, scores, scores.failed or "others are better on the first part: not tried further")
+        return kept
+
+    def _first_views(self, candidates: Sequence[Candidate]) -> list[Scores]:
+        works = [Work("teacher", changed(self._recipe, each.changes), 0, seed_of(0, 0)) for each in candidates]
+        return [Scores((future.result(),)) for future in [self._pool.submit(work) for work in works]]
+
+    def _sorted(self, pairs: Iterable[tuple[Candidate, Scores]]) -> list[tuple[Candidate, Scores]]:
+        return sorted(pairs, key=lambda pair: -pair[1].mean if self._higher else pair[1].mean)
+
+    def _note(self, candidate: Candidate, scores: Scores, error: str = "") -> None:
+        taken = not error and better(scores, self._truths.baseline, self._higher)
+        row = _row("teacher", candidate.label, scores, candidate.changes, taken=taken)
+        self._truths.tried.append({**row, "error": error or row["error"]})
+
+
 def find_teachers(
     bench: Bench, pool: Pool, recipe: Mapping[str, Any], truths: Truths, budget: Budget, seed: int
 ) -> None:
-    """Compare teachers with the student alone, on held-out rows. Fills ``truths``.
+    """Compare teachers with the student alone, on held-out rows, and fill ``truths``.
 
-    The recipe's own teacher, the other models of its plugin and of the core that suit, and larger students are tried on
-    one view, networks for longer while their best epoch comes late; the best on all views; then variants of the best
-    one, and ensembles.
+    Those that the recipe's ``search`` lists beside its own; else the other models of its plugin and of the core that
+    suit, and larger students; then variants of the best one, and ensembles.
     """
-    higher = bench.head.higher_is_better
-    found: list[tuple[Candidate, Scores]] = []
-
-    def best_first(pairs: Iterable[tuple[Candidate, Scores]]) -> list[tuple[Candidate, Scores]]:
-        return sorted(pairs, key=lambda pair: -pair[1].mean if higher else pair[1].mean)
-
-    def note(candidate: Candidate, scores: Scores, error: str = "") -> None:
-        taken = better(scores, truths.baseline, higher) and not error
-        row = _row("teacher", candidate.label, scores, candidate.changes, taken=taken)
-        truths.tried.append({**row, "error": error or row["error"]})
-
-    def on_one_view(candidates: Sequence[Candidate]) -> list[Candidate]:
-        """The candidates worth all views, best first."""
-        tried = list(zip(candidates, _first_views(bench, pool, recipe, candidates), strict=True))
-        for _ in range(LONGER):
-            late = [pair for pair in tried if not pair[1].failed and _late(pair[1].results)]
-            longer = [_longer(recipe, candidate) for candidate, _ in late]
-            for before, after, scores in zip(late, longer, _first_views(bench, pool, recipe, longer), strict=True):
-                if better(scores, before[1], higher):
-                    tried[tried.index(before)] = (after, scores)
-        usable = best_first(pair for pair in tried if not pair[1].failed)
-        kept = [candidate for candidate, _ in usable[:KEPT]]
-        kept += [candidate for candidate, _ in usable[KEPT:] if candidate.label.startswith(OWN)]
-        for candidate, scores in tried:
-            if candidate not in kept:
-                note(candidate, scores, scores.failed or "others are better on the first part: not tried further")
-        return kept
-
-    def on_all_views(candidates: Sequence[Candidate]) -> None:
-        recipes = [changed(recipe, candidate.changes) for candidate in candidates]
-        for candidate, scores in zip(candidates, measure_all(pool, bench, "teacher", recipes), strict=True):
-            note(candidate, scores)
-            if not scores.failed:
-                found.append((candidate, scores))
-        found[:] = best_first(found)
-
+    comparison = TeacherComparison(bench, pool, recipe, truths)
     if given := bench.resolved.recipe.search.get("teacher"):
-        on_all_views(on_one_view([own_teacher(bench.resolved), *given_teachers(given, recipe, bench.registry)]))
-        truths.teachers = [pair for pair in found if better(pair[1], truths.baseline, higher)]
-        return
-    on_all_views(on_one_view(candidates(bench.resolved, bench.registry, truths.training, recipe)))
-    if found and budget.spent_share() < TEACHER_SHARE / 2:
-        on_all_views(on_one_view(variants(bench.registry, found[0][0], seed=seed))[:2])
-    if found and budget.spent_share() < TEACHER_SHARE:
-        on_all_views(ensembles([candidate for candidate, _ in found]))
-    truths.teachers = unlike([pair for pair in found if better(pair[1], truths.baseline, higher)])
+        listed = given_teachers(given, recipe, bench.registry)
+        comparison.compare(comparison.shortlist([own_teacher(bench.resolved), *listed], count=1 + len(listed)))
+        truths.teachers = comparison.better
+    else:
+        suitable = candidates(bench.resolved, bench.registry, truths.training, recipe)
+        comparison.compare(comparison.shortlist(suitable))
+        if comparison.found and budget.spent_share() < TEACHER_SHARE / 2:
+            drawn = variants(bench.registry, comparison.found[0][0], seed=seed)
+            comparison.compare(comparison.shortlist(drawn, count=VARIANTS_KEPT))
+        if comparison.found and budget.spent_share() < TEACHER_SHARE:
+            comparison.compare(ensembles([candidate for candidate, _ in comparison.found]))
+        truths.teachers = unlike(comparison.better)
     if truths.teachers:
         truths.overfit = max((result.overfit or 0 for result in truths.teachers[0][1].results), default=None)
-
-
-def _first_views(bench: Bench, pool: Pool, recipe: Mapping[str, Any], candidates: Sequence[Candidate]) -> list[Scores]:
-    works = [Work("teacher", changed(recipe, candidate.changes), 0, seed_of(0, 0)) for candidate in candidates]
-    return [Scores((future.result(),)) for future in [pool.submit(work) for work in works]]
 
 
 def _longer(recipe: Mapping[str, Any], candidate: Candidate) -> Candidate:
