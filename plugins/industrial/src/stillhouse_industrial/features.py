@@ -13,12 +13,15 @@ def window_statistics(batch: Batch) -> np.ndarray:
     In this order for all sensors each: mean, standard deviation, least-squares slope a cycle, last value,
     mean of the last third, and change from the first third to the last.
     """
-    signal = batch["signal"].numpy().astype(np.float64)
+    return np.concatenate(statistics(batch["signal"].numpy().astype(np.float64)), axis=1).astype(np.float32)
+
+
+def statistics(signal: np.ndarray) -> list[np.ndarray]:
+    """The six statistics of `window_statistics`, each ``[N, S]``, of windows ``[N, T, S]``."""
     length = signal.shape[1]
     third = max(1, length // 3)
     mean = signal.mean(axis=1)
     time = np.arange(length) - (length - 1) / 2
     slope = np.einsum("t,nts->ns", time, signal) / max((time**2).sum(), 1.0)
     late = signal[:, -third:].mean(axis=1)
-    columns = [mean, signal.std(axis=1), slope, signal[:, -1], late, late - signal[:, :third].mean(axis=1)]
-    return np.concatenate(columns, axis=1).astype(np.float32)
+    return [mean, signal.std(axis=1), slope, signal[:, -1], late, late - signal[:, :third].mean(axis=1)]

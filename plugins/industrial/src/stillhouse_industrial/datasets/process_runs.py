@@ -14,6 +14,7 @@ from stillhouse.data.tables import read_table, require_columns
 from stillhouse.errors import DataError
 from stillhouse.types import DataContext, Splits
 from stillhouse_industrial.datasets import tables
+from stillhouse_industrial.datasets.representation import Shown
 from stillhouse_industrial.datasets.runs import Run, build_runs, check_window, run_of
 
 
@@ -29,6 +30,7 @@ def process_runs(
     stride: int = 1,
     val_fraction: float = 0.2,
     test_fraction: float = 0.2,
+    features: Shown = "raw",
 ) -> Splits:
     """Windows of one's own labelled runs. Every run is in one split only.
 
@@ -47,6 +49,8 @@ def process_runs(
         stride: samples between neighbouring windows.
         val_fraction: share of the runs of each fault held out for validation.
         test_fraction: share of the runs of each fault held out for testing.
+        features: what a model is shown of a window: "raw" samples; six "statistics" of each signal; or
+            its "spectrum", for vibration, current and sound, where a frequency tells and no single sample does.
 
     Raises:
         DataError: the file cannot be used, a run is partly labelled, or a fault has fewer than three runs.
@@ -105,6 +109,7 @@ def process_runs(
         stride=stride,
         test_stride=stride,
         description=f"{source.name}: windows of {window} samples, {len(classes) - 1} faults",
+        features=features,
     )
 
 

@@ -15,6 +15,7 @@ from stillhouse.data.tables import read_table, require_columns
 from stillhouse.errors import DataError
 from stillhouse.types import TensorSplit
 from stillhouse_industrial.datasets import tables
+from stillhouse_industrial.datasets.representation import Representation
 from stillhouse_industrial.datasets.windows import Scaler, cut, refuse_short
 
 
@@ -31,6 +32,7 @@ class SignalReader:
         time: column with the cycle or time.
         short: units shorter than the window: ``"pad"`` repeats their first row, ``"raise"`` raises.
         missing: empty cells: ``"raise"``, or ``"forward"`` repeats the unit's last value.
+        representation: what the model is shown of a window, fitted on those of training.
     """
 
     def __init__(
@@ -44,22 +46,24 @@ class SignalReader:
         time: str,
         short: str = "pad",
         missing: str = "raise",
+        representation: Representation | None = None,
     ) -> None:
         self.window, self.sensors, self.scaler = window, list(sensors), scaler
         self.settings, self.unit, self.time, self.short = list(settings), unit, time, short
-        self.missing = missing
+        self.missing, self.representation = missing, representation or Representation()
 
     def state(self) -> dict[str, Any]:
         """JSON-ready state."""
         plain = {
             name: getattr(self, name) for name in ("window", "sensors", "settings", "unit", "time", "short", "missing")
         }
-        return {**plain, "scaler": self.scaler.state()}
+        return {**plain, "scaler": self.scaler.state(), "representation": self.representation.state()}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
         """Inverse of `state`."""
-        return cls(**{**state, "scaler": Scaler.from_state(state["scaler"])})
+        representation = Representation.from_state(state.get("representation", {"shown": "raw"}))
+        return cls(**{**state, "scaler": Scaler.from_state(state["scaler"]), "representation": representation})
 
     def read(self, path: Path) -> tuple[TensorSplit, dict[str, list[Any]]]:
         """The last window of each unit, and its unit and last time, named as its columns are.
@@ -100,7 +104,9 @@ class SignalReader:
         )
         if self.short == "raise":
             refuse_short(units, self.window, str(path))
-        signal = np.concatenate([cut(self.scaler(unit), [len(unit)], self.window) for unit in units])
+        signal = self.representation(
+            np.concatenate([cut(self.scaler(unit), [len(unit)], self.window) for unit in units])
+        )
         index = torch.tensor([unit.first_row + len(unit) - 1 for unit in units], dtype=torch.int64)
         names = [unit.name for unit in units]
         split = TensorSplit({"signal": torch.from_numpy(signal), "index": index}, groups=names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +17,7 @@ from stillhouse.errors import DataError
 from stillhouse.types import DataContext, Splits
 from stillhouse_industrial.datasets import tables
 from stillhouse_industrial.datasets.reader import SignalReader
+from stillhouse_industrial.datasets.representation import Shown, represented
 from stillhouse_industrial.datasets.windows import (
     Scaler,
     build,
@@ -47,6 +49,7 @@ def run_to_failure(
     first: int | None = None,
     short: Literal["pad", "raise"] = "pad",
     missing: Literal["raise", "forward"] = "raise",
+    features: Shown = "raw",
 ) -> Splits:
     """Windows of one's own histories. Every unit is in one split only; rows are never split.
 
@@ -76,6 +79,8 @@ def run_to_failure(
         short: what to do with units shorter than the window: repeat their first row, or raise an error.
         missing: what to do with empty cells of signals and settings: raise an error, or repeat the unit's last value
             before them (the first after them where there is none); new files are then filled alike.
+        features: what a model is shown of a window: "raw" samples; six "statistics" of each signal; or
+            its "spectrum", for vibration, current and sound, where a frequency tells and no single sample does.
 
     Raises:
         DataError: the file cannot be used, or the options leave no rows.
@@ -186,6 +191,7 @@ def run_to_failure(
         f"{len(val)} for validation, {len(test)} for test), signals: {', '.join(names)}"
         + (f"; not used: {', '.join(ignored)}" if ignored else ""),
     )
+    splits, representation = represented(splits, features)
     reader = SignalReader(
         window=window,
         sensors=names,
@@ -195,14 +201,9 @@ def run_to_failure(
         time=time,
         short=short,
         missing=missing,
+        representation=representation,
     )
-    return Splits(
-        info=splits.info,
-        train=splits.train,
-        val=splits.val,
-        test=splits.test,
-        reader=reader,
-    )
+    return replace(splits, reader=reader)
 
 
 ANSWERS = ("rul", "ttf", "failed", "failure", "fault", "label", "target")

@@ -7,7 +7,7 @@ normal until a fault sets in.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +19,7 @@ from stillhouse.data.tables import read_table, require_columns
 from stillhouse.errors import DataError
 from stillhouse.types import DataInfo, Splits, TensorSpec, TensorSplit
 from stillhouse_industrial.datasets import tables
+from stillhouse_industrial.datasets.representation import Representation, Shown, represented
 from stillhouse_industrial.datasets.windows import History, Scaler, cut, refuse_short
 
 
@@ -64,10 +65,12 @@ def build_runs(
     test_stride: int,
     description: str,
     simulated: bool = False,
+    features: Shown = "raw",
 ) -> Splits:
     """Cut the runs of each split into windows; the scaler is fitted on the samples of the training runs.
 
-    The first of ``classes`` is normal operation. Windows of ``unlabelled`` runs have no label.
+    The first of ``classes`` is normal operation. Windows of ``unlabelled`` runs have no label. ``features`` says what of
+    a window a model is shown.
 
     Raises:
         DataError: a run is shorter than the window, or no training window shows one of the classes.
@@ -91,15 +94,16 @@ def build_runs(
         simulated=simulated,
         meta={"window": window, "variables": list(variables), "normal": classes[0]},
     )
-    reader = RunReader(window=window, variables=variables, scaler=scaler)
-    return Splits(
+    splits = Splits(
         info=info,
         train=made["train"],
         val=made["val"],
         test=made["test"],
-        unlabelled=_without_target(_windows(unlabelled, scaler, window, stride)) if unlabelled else None,
-        reader=reader,
+        unlabelled=TensorSplit(_without_target(_windows(unlabelled, scaler, window, stride))) if unlabelled else None,
     )
+    splits, representation = represented(splits, features)
+    reader = RunReader(window=window, variables=variables, scaler=scaler, representation=representation)
+    return replace(splits, reader=reader)
 
 
 def _windows(runs: Sequence[Run], scaler: Scaler, window: int, stride: int) -> TensorSplit:
@@ -116,9 +120,8 @@ def _windows(runs: Sequence[Run], scaler: Scaler, window: int, stride: int) -> T
     )
 
 
-def _without_target(split: TensorSplit) -> TensorSplit:
-    columns = {name: values for name, values in split.columns().items() if name != "target"}
-    return TensorSplit(columns, groups=split.groups)
+def _without_target(split: TensorSplit) -> dict[str, torch.Tensor]:
+    return {name: values for name, values in split.columns().items() if name != "target"}
 
 
 class RunReader:
@@ -128,19 +131,38 @@ class RunReader:
         window: samples that the model sees.
         variables: columns of the signals, in the model's order.
         scaler: fitted on the training runs.
+        representation: what the model is shown of a window, fitted on those of training.
     """
 
-    def __init__(self, *, window: int, variables: Sequence[str], scaler: Scaler) -> None:
+    def __init__(
+        self,
+        *,
+        window: int,
+        variables: Sequence[str],
+        scaler: Scaler,
+        representation: Representation | None = None,
+    ) -> None:
         self.window, self.variables, self.scaler = window, list(variables), scaler
+        self.representation = representation or Representation()
 
     def state(self) -> dict[str, Any]:
         """JSON-ready state."""
-        return {"window": self.window, "variables": self.variables, "scaler": self.scaler.state()}
+        return {
+            "window": self.window,
+            "variables": self.variables,
+            "scaler": self.scaler.state(),
+            "representation": self.representation.state(),
+        }
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
         """Inverse of `state`."""
-        return cls(**{**state, "scaler": Scaler.from_state(state["scaler"])})
+        return cls(
+            window=state["window"],
+            variables=state["variables"],
+            scaler=Scaler.from_state(state["scaler"]),
+            representation=Representation.from_state(state.get("representation", {"shown": "raw"})),
+        )
 
     def read(self, path: Path) -> tuple[TensorSplit, dict[str, list[Any]]]:
         """Windows of a ``.dat`` file of the Tennessee Eastman process, or of a ``.csv`` or ``.parquet`` with one column
@@ -155,7 +177,9 @@ class RunReader:
         refuse_short(runs, self.window, str(path))
         split = _windows(runs, self.scaler, self.window, 1)
         samples = [sample for run in runs for sample in range(self.window, len(run) + 1)]
-        return _without_target(split), {"run": list(split.groups or ()), "sample": samples}
+        columns = _without_target(split)
+        columns["signal"] = torch.from_numpy(self.representation(columns["signal"].numpy()))
+        return TensorSplit(columns, groups=split.groups), {"run": list(split.groups or ()), "sample": samples}
 
     def _runs(self, path: Path) -> list[Run]:
         if path.suffix.lower() == ".dat":
