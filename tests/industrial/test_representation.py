@@ -70,7 +70,6 @@ def test_statistics_are_the_six_of_each_signal_standardised_on_training_rows(con
     assert signal.shape[1:] == splits.info.inputs["signal"].shape == (6, 1)
     torch.testing.assert_close(signal.mean(dim=0), torch.zeros(6, 1), atol=1e-4, rtol=0)
     torch.testing.assert_close(signal.std(dim=0, correction=0), torch.ones(6, 1), atol=1e-4, rtol=0)
-    raw = own(context).train.columns()["signal"][:, :, 0].double()
     spread = own(context).train.columns()["signal"][:, :, 0].std(dim=1, correction=0)
     expected = (spread - spread.mean()) / spread.std(correction=0)
     torch.testing.assert_close(signal[:, 1, 0], expected, atol=1e-3, rtol=1e-3)

@@ -49,6 +49,36 @@ class Components(nn.Module):
         self.fitted.fill_(True)
 
 
+class Everything(nn.Module):
+    """All that a frozen encoder says of an image: ``[B, P, W] -> [B, W]``, the mean over positions, each feature
+    standardised by the first batch that is seen in training, all of them scaled to a length of ``sqrt(W)``.
+
+    An image is then told from every other, which helps where test asks about images that training has seen, and nowhere
+    else.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.mean: Tensor
+        self.scale: Tensor
+        self.fitted: Tensor
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("scale", torch.ones(width))
+        self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
+
+    def forward(self, states: Tensor) -> Tensor:
+        """See the class."""
+        pooled = states.mean(dim=1)
+        if self.training and not self.fitted:
+            distinct = torch.unique(pooled.detach(), dim=0)
+            spread = distinct.std(dim=0, correction=0)
+            self.mean.copy_(distinct.mean(dim=0))
+            self.scale.copy_(1 / (spread + 1e-3 * spread.max()).clamp_min(1e-12))
+            self.fitted.fill_(True)
+        return self.width**0.5 * nn.functional.normalize((pooled - self.mean) * self.scale, dim=1)
+
+
 class Learnt(nn.Module):
     """What an encoder that learns says of an image as a few standardised numbers; shapes as `Components`."""
 
@@ -78,7 +108,8 @@ class Modulate(nn.Module):
 class VQAFiLM(nn.Module):
     """Two encoders, and between them one linear scale and shift; see `teachers.vqa_film`.
 
-    Modules to tap: ``image_features`` (``[B, components]``), ``question_features`` and ``fused`` (``[B, width]``).
+    Modules to tap: ``image_features`` (``[B, components]``, or ``[B, W]`` with all features of the image encoder),
+    ``question_features`` and ``fused`` (``[B, width]``).
     """
 
     def __init__(
@@ -89,7 +120,7 @@ class VQAFiLM(nn.Module):
         *,
         pretrained_text: bool,
         freeze: bool,
-        components: int,
+        components: int | None,
         width: int,
         dropout: float,
     ) -> None:
@@ -97,10 +128,15 @@ class VQAFiLM(nn.Module):
         self.image = Frozen(image) if freeze else image
         self.text = Frozen(text) if pretrained_text else text
         self.pad, self.pretrained_text = int(text.pad), pretrained_text
-        self.image_features = (Components if freeze else Learnt)(int(image.width), components)
+        seen = int(image.width)
+        self.image_features: nn.Module
+        if components is None:
+            self.image_features = Everything(seen)
+        else:
+            self.image_features = (Components if freeze else Learnt)(seen, components)
         self.standardise = nn.BatchNorm1d(int(text.width), affine=False)
         self.question_features = nn.Sequential(nn.Dropout(0.4 * dropout), nn.Linear(int(text.width), width), nn.ReLU())
-        self.fused = Modulate(components, width)
+        self.fused = Modulate(components or seen, width)
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(width, task.outputs)
 

@@ -157,7 +157,7 @@ def stillhouse_teachers() -> Iterable[TeacherSpec]:
 
 @hookimpl
 def stillhouse_students() -> Iterable[StudentSpec]:
-    """Small models, and a control without the image."""
+    """Small models, and controls without the image."""
     yield StudentSpec(
         name="vqa-small",
         target="stillhouse_medicine.students:vqa_small",
@@ -181,6 +181,14 @@ def stillhouse_students() -> Iterable[StudentSpec]:
         inputs=("question",),
         kinds=(MULTICLASS,),
         tags=("vqa", "control"),
+    )
+    yield StudentSpec(
+        name="tfidf-logistic",
+        target="stillhouse_medicine.references:tfidf_logistic",
+        summary="Control without training to speak of: TF-IDF of the question's words and logistic regression",
+        inputs=("question",),
+        kinds=(MULTICLASS,),
+        tags=("vqa", "control", "estimator"),
     )
     yield StudentSpec(
         name="cnn",

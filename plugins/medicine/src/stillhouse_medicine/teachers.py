@@ -93,7 +93,7 @@ def vqa_film(
     image_width: int = 24,
     text_encoder: str = SCRATCH,
     text_layers: int = 1,
-    components: int = 3,
+    components: int | None = 3,
     width: int = 256,
     dropout: float = 0.5,
 ) -> nn.Module:
@@ -111,15 +111,23 @@ def vqa_film(
         text_encoder: "scratch", or the folder, hub id or "package:folder" of a Hugging Face text encoder; the dataset
             then needs the same name as its tokenizer.
         text_layers: layers of "scratch".
-        components: numbers that say what an image shows.
+        components: numbers that say what an image shows; null takes all that a pre-trained encoder says, by which each
+            image is recognised: for questions about images that training has seen, and for no others.
         width: features of a question.
         dropout: share of these features dropped while training.
 
     Raises:
         IncompatibleError: the dataset gives no tokens for the text encoder.
-        OptionError: there are no components.
+        OptionError: there are no components, or null is given with an encoder that learns.
     """
-    if components < 1:
+    frozen = has_weights(image_encoder, image_weights)
+    if components is None and not frozen:
+        raise OptionError(
+            "components is null, and the image encoder is not pre-trained",
+            where="teacher.components",
+            fix="give a number, or a pre-trained image_encoder",
+        )
+    if components is not None and components < 1:
         raise OptionError(f"components is {components}", where="teacher.components", fix="at least 1")
     image = make_image_encoder(
         image_encoder, task.inputs["image"], width=image_width, blocks=1, weights=image_weights, size=image_size
@@ -129,7 +137,7 @@ def vqa_film(
         image,
         _text(task, text_encoder, width // 2, text_layers, 0.4 * dropout),
         pretrained_text=text_encoder != SCRATCH,
-        freeze=has_weights(image_encoder, image_weights),
+        freeze=frozen,
         components=components,
         width=width,
         dropout=dropout,

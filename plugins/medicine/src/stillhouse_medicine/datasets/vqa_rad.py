@@ -14,7 +14,7 @@ from stillhouse_medicine.datasets.questions import Question, build, by_group, no
 from stillhouse_medicine.datasets.reader import QuestionReader
 from stillhouse_medicine.datasets.records import read_records, text_of
 from stillhouse_medicine.images import numpy_images, read_image
-from stillhouse_medicine.text import Tokens
+from stillhouse_medicine.text import Tokens, words
 
 OSF_FILE, OSF_IMAGES = "VQA_RAD Dataset Public.json", "VQA_RAD Image Folder"
 BODY_PARTS = {"HEAD": "head", "CHEST": "chest", "ABD": "abdomen"}
@@ -30,7 +30,7 @@ PUBLISHED = (
 def vqa_rad(
     context: DataContext,
     *,
-    split: Literal["auto", "official", "by-image"] = "auto",
+    split: Literal["auto", "official", "by-image", "by-question"] = "auto",
     val_fraction: float = 0.1,
     test_fraction: float = 0.2,
     size: int = 64,
@@ -45,14 +45,16 @@ def vqa_rad(
     with images/.
 
     All test images of the official split also occur in training, so a model may recognise the image; ``by-image``
-    holds out whole images. Validation images are held out from training in both. The answers of training rows are
-    the classes; a row with another answer counts as wrong.
+    holds out whole images. Validation images are held out from training in both. ``by-question`` holds out questions,
+    as the literature does: images occur in all splits, and so do rewordings of a question, but no image is asked the
+    same words in two. The answers of training rows are the classes; a row with another answer counts as wrong.
 
     Args:
         context: where the files are, and the seed of the split.
-        split: "official"; "by-image": no image in two splits; "auto": official when the test rows are there.
-        val_fraction: share of the images that validation holds out.
-        test_fraction: share of the images that test holds out (by-image).
+        split: "official"; "by-image": no image in two splits; "by-question": no question about an image in two splits;
+            "auto": official when the test rows are there, else by-image.
+        val_fraction: share of the images (by-question: of the questions) that validation holds out.
+        test_fraction: the same of test, where it is drawn here.
         size: side of the square image in pixels; the longer side is scaled to it.
         colour: three channels instead of one; few of the images have colours.
         length: words (and tokens) of a question that are kept.
@@ -77,6 +79,10 @@ def vqa_rad(
     if split == "official":
         parts = by_group(train, val_fraction=val_fraction, test_fraction=0.0, seed=context.seed) | {"test": test}
         grouped, said = ("train", "val"), "official split (test images occur in training)"
+    elif split == "by-question":
+        rows = [_asked_alone(question) for question in [*train, *test]]
+        parts = by_group(rows, val_fraction=val_fraction, test_fraction=test_fraction, seed=context.seed)
+        grouped, said = ("train", "val", "test"), "split by question (test images occur in training)"
     else:
         parts = by_group([*train, *test], val_fraction=val_fraction, test_fraction=test_fraction, seed=context.seed)
         grouped, said = ("train", "val", "test"), "split by image"
@@ -101,6 +107,11 @@ def vqa_rad(
         size=size, colour=colour, vocabulary=vocabulary, tokenizer=tokenizer, image="image_name", question="question"
     )
     return replace(splits, reader=reader)
+
+
+def _asked_alone(question: Question) -> Question:
+    """The question in a group of its own: the rows that ask its image the same words, which the files repeat."""
+    return replace(question, group=f"{question.image}: {' '.join(words(question.text))}")
 
 
 def _questions(root: Path) -> tuple[list[Question], list[Question], Path, Path]:
