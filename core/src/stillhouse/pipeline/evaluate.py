@@ -13,6 +13,7 @@ from torch import Tensor
 from stillhouse.evaluation.measure import flops, latency, parameters, summarise
 from stillhouse.evaluation.statistics import verdict
 from stillhouse.forwarding import to_device
+from stillhouse.pipeline.chance import warn_of_chance
 from stillhouse.pipeline.context import RunContext
 from stillhouse.pipeline.facts import method_facts
 from stillhouse.pipeline.judging import ci95_of_estimators, judge, model_bytes, seed_results
@@ -144,6 +145,8 @@ def summarise_run(
         teacher_bytes = None
     if recipe.teacher.checkpoint is not None:
         teacher_bytes = model_bytes(context.resolved.base / recipe.teacher.checkpoint)
+    for name in ("baseline", "student"):
+        warn_of_chance(context, name, [folder / name / f"seed-{seed}" for seed in recipe.seeds])
     if context.resolved.method_spec.uses_teacher:
         _warn_of_weak_teacher(context, teacher_metrics["test"][head.primary], baseline["mean"])
     found = verdict(

@@ -15,6 +15,7 @@ from torch import Tensor
 from stillhouse.data.splitting import fold_positions
 from stillhouse.errors import IncompatibleError
 from stillhouse.kinds import OutputKind
+from stillhouse.pipeline.chance import warn_of_chance
 from stillhouse.pipeline.context import RunContext
 from stillhouse.pipeline.models import member_seed, train_hard, trained_model
 from stillhouse.pipeline.stages import facts, finish, why_stale
@@ -82,6 +83,7 @@ def teacher_stage(context: RunContext) -> Teacher:
             context.write_prediction(folder, name, teacher.predict(context.splits.named()[name], context.device))
         finish(folder, {"key": key})
     context.wait()
+    warn_of_chance(context, "teacher", [folder / f"member-{position}" for position in range(len(members))])
     return teacher
 
 
