@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 
 from stillhouse.errors import DataError, IncompatibleError, MissingDependencyError, OptionError
 from stillhouse.forwarding import accepted_inputs
@@ -12,6 +15,7 @@ from stillhouse.kinds import OutputKind
 from stillhouse.taps import Taps
 from stillhouse_medicine import students, teachers
 from stillhouse_medicine.augment import Augment, augmentation
+from stillhouse_medicine.references import tfidf_logistic
 
 VQA = {
     "vqa-coattention": (
@@ -228,3 +232,17 @@ def test_wrong_augmentations_are_refused(options, words):
     with pytest.raises(OptionError) as caught:
         augmentation(options)
     assert words in str(caught.value)
+
+
+def test_the_tfidf_control_is_that_of_scikit_learn_on_the_words(tasks):
+    texts = ["is there a mass", "where is the mass", "is the heart large", "what organ is shown"] * 3
+    words = {word: at for at, word in enumerate(dict.fromkeys(" ".join(texts).split()), start=2)}
+    numbers = np.zeros((12, 6), dtype=np.int64)
+    for row, text in enumerate(texts):
+        numbers[row, : len(text.split())] = [words[word] for word in text.split()]
+    target = np.array([0, 1, 0, 2] * 3)
+    found = tfidf_logistic(tasks.vqa()).fit(numbers, target).predict_proba(numbers)
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\S+", dtype=np.float32)
+    plain = make_pipeline(vectorizer, LogisticRegression(C=10)).fit(texts, target).predict_proba(texts)
+    np.testing.assert_allclose(found, plain, atol=1e-3)
+    assert (found.argmax(axis=1) == target).all()

@@ -18,7 +18,7 @@ from stillhouse_medicine.datasets.vqa_rad import vqa_rad
 from stillhouse_medicine.encoders.frozen import Frozen
 from stillhouse_medicine.encoders.images import HuggingFaceImage
 from stillhouse_medicine.encoders.questions import word_vectors
-from stillhouse_medicine.film import Components
+from stillhouse_medicine.film import Components, Everything
 from stillhouse_medicine.heads import VQA
 from stillhouse_medicine.students import vqa_small_film
 from stillhouse_medicine.teachers import vqa_coattention, vqa_film
@@ -196,12 +196,31 @@ def test_components_are_the_principal_ones_of_the_first_training_batch():
     assert torch.equal(again.eval()(states[:5]), before)
 
 
-def test_the_teacher_for_few_images_learns_between_two_frozen_encoders(saved, files, context, tmp_path):
+def test_all_that_an_encoder_says_is_standardised_once_and_has_one_length():
+    torch.manual_seed(0)
+    scale = torch.linspace(1, 3, 12)
+    states, whole = torch.randn(40, 3, 12) * scale + 5, Everything(12).train()
+    found = whole(states)
+    pooled = states.mean(dim=1)
+    expected = (pooled - pooled.mean(dim=0)) / pooled.std(dim=0, correction=0)
+    expected = 12**0.5 * expected / expected.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(found, expected, atol=0.02, rtol=0.02)
+    torch.testing.assert_close(found.norm(dim=1), torch.full((40,), 12**0.5))
+    whole(torch.randn(20, 3, 12))  # later batches change nothing
+    again = Everything(12).eval()
+    again.load_state_dict(whole.state_dict())
+    assert torch.equal(again(states), found)
+
+
+@pytest.mark.parametrize("components", [3, None])
+def test_the_teacher_for_few_images_learns_between_two_frozen_encoders(saved, files, context, tmp_path, components):
     text, image = str(saved.bert(tmp_path / "bert")), str(saved.vit(tmp_path / "vit"))
     splits = vqa_rad(context(files.rad_research(tmp_path / "rad")), size=16, length=8, tokenizer=text)
     task = Task(info=splits.info, kind=OutputKind.MULTICLASS, outputs=len(splits.info.classes))
     torch.manual_seed(0)
-    teacher = vqa_film(task, text_encoder=text, image_encoder=image, width=32, dropout=0.1).train()
+    teacher = vqa_film(
+        task, text_encoder=text, image_encoder=image, width=32, dropout=0.1, components=components
+    ).train()
     head = VQA(splits.info)
     learning = [each for each in teacher.parameters() if each.requires_grad]
     optimizer = torch.optim.Adam(learning, lr=0.02)
@@ -214,9 +233,10 @@ def test_the_teacher_for_few_images_learns_between_two_frozen_encoders(saved, fi
     with Taps(teacher, ("image_features", "question_features", "fused")) as taps, torch.no_grad():
         prediction = teacher(image=batch["image"], tokens=batch["tokens"])
         shapes = {name: tuple(feature.shape) for name, feature in taps.take().items()}
-    assert shapes == {"image_features": (28, 3), "question_features": (28, 32), "fused": (28, 32)}
+    seen = components or teacher.image.encoder.width
+    assert shapes == {"image_features": (28, seen), "question_features": (28, 32), "fused": (28, 32)}
     assert head.evaluate(prediction, batch)["accuracy"] > 0.6
-    again = vqa_film(task, text_encoder=text, image_encoder=image, width=32).eval()
+    again = vqa_film(task, **options).eval()
     again.load_state_dict(teacher.state_dict())
     with torch.no_grad():
         torch.testing.assert_close(again(image=batch["image"], tokens=batch["tokens"]), prediction)
@@ -226,6 +246,8 @@ def test_the_teacher_for_few_images_learns_between_two_frozen_encoders(saved, fi
 def test_the_teacher_for_few_images_refuses_what_does_not_fit(tasks):
     with pytest.raises(OptionError, match="components is 0"):
         vqa_film(tasks.vqa(), components=0)
+    with pytest.raises(OptionError, match="components is null, and the image encoder is not pre-trained"):
+        vqa_film(tasks.vqa(), components=None)
     with pytest.raises(IncompatibleError, match="tokenizer is 'none'"):
         vqa_film(tasks.vqa(), text_encoder="x")
     with pytest.raises(OptionError, match="components is 0"):

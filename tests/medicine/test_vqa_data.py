@@ -49,6 +49,21 @@ def test_the_research_layout_without_test_rows_is_split_by_image(files, context,
     assert splits.train.row(0)["image"].shape == (1, 16, 16)
 
 
+def test_a_split_by_question_lets_images_recur_and_keeps_the_same_words_about_an_image_together(
+    files, context, tmp_path
+):
+    root = files.rad_research(tmp_path)
+    rows = json.loads((root / "trainset.json").read_text())
+    again = [{**row, "question": f"  {row['question'].upper()} "} for row in rows]
+    (root / "trainset.json").write_text(json.dumps([*rows, *again]))
+    splits = checked(vqa_rad(context(root), split="by-question", **SMALL))
+    assert sum(sizes(splits)) == 80
+    where = {row: name for name, split in splits.named().items() for row in split.index().tolist()}
+    assert all(where[row] == where[row + 40] for row in range(40))
+    images = [{row // 4 % 10 for row in split.index().tolist()} for split in splits.named().values()]
+    assert images[0] & images[2]
+
+
 def test_each_row_shows_its_own_image(files, context, tmp_path):
     root = files.rad_research(tmp_path)
     for number in range(10):  # the brightness of an image tells its number
