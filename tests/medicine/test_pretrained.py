@@ -218,9 +218,8 @@ def test_the_teacher_for_few_images_learns_between_two_frozen_encoders(saved, fi
     splits = vqa_rad(context(files.rad_research(tmp_path / "rad")), size=16, length=8, tokenizer=text)
     task = Task(info=splits.info, kind=OutputKind.MULTICLASS, outputs=len(splits.info.classes))
     torch.manual_seed(0)
-    teacher = vqa_film(
-        task, text_encoder=text, image_encoder=image, width=32, dropout=0.1, components=components
-    ).train()
+    options = {"text_encoder": text, "image_encoder": image, "width": 32, "components": components}
+    teacher = vqa_film(task, **options, dropout=0.1).train()
     head = VQA(splits.info)
     learning = [each for each in teacher.parameters() if each.requires_grad]
     optimizer = torch.optim.Adam(learning, lr=0.02)
