@@ -256,6 +256,13 @@ def stillhouse_students() -> Iterable[StudentSpec]:
         name="linear", target="stillhouse.components.models:linear", summary="One linear layer over all inputs"
     )
     yield StudentSpec(
+        name="pca-linear",
+        target="stillhouse.components.references:pca_linear",
+        summary="Control: principal components of all inputs, then logistic or ridge regression (scikit-learn)",
+        kinds=(MULTICLASS, BINARY, REGRESSION),
+        tags=("estimator", "control"),
+    )
+    yield StudentSpec(
         name="decision-tree",
         target="stillhouse.components.trees:decision_tree",
         summary="Decision tree of scikit-learn, which can be read and printed",

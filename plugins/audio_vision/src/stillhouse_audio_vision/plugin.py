@@ -130,6 +130,15 @@ def stillhouse_students() -> Iterable[StudentSpec]:
         yield StudentSpec(
             name=name, target=f"{PACKAGE}.students:{attribute}", summary=summary, kinds=CLASSES + TAGS, tags=tags
         )
+    yield StudentSpec(
+        name="spectral-forest",
+        target=f"{PACKAGE}.references:spectral_forest",
+        summary="Control: mean and spread of the log spectrum's bands, and a random forest (scikit-learn)",
+        inputs=("waveform",),
+        kinds=CLASSES + TAGS,
+        features=f"{PACKAGE}.references:spectral_statistics",
+        tags=("audio", "estimator", "control"),
+    )
 
 
 @hookimpl

@@ -160,6 +160,15 @@ def stillhouse_students() -> Iterable[StudentSpec]:
         kinds=VALUE + CLASS,
         tags=("rul", "faults", "edge"),
     )
+    yield StudentSpec(
+        name="gradient-boosting",
+        target="stillhouse_industrial.teachers:gradient_boosting",
+        summary="Control: histogram gradient boosting (scikit-learn) on window statistics",
+        inputs=("signal",),
+        kinds=VALUE + CLASS,
+        features="stillhouse_industrial.features:window_statistics",
+        tags=("rul", "faults", "estimator", "control"),
+    )
 
 
 @hookimpl
