@@ -235,6 +235,13 @@ def stillhouse_recipes() -> Iterable[RecipeSpec]:
         ("vqa-demo", "vqa-sim", True, 1.5, "Questions about drawn scans, distilled at four levels, offline"),
         ("vqa-rad", "vqa-rad", False, 8.0, "Questions about radiology images, distilled at four levels"),
         ("vqa-rad-pretrained", "vqa-rad", False, 8.0, "The same with a teacher of pre-trained encoders (two packages)"),
+        (
+            "vqa-rad-questions",
+            "vqa-rad",
+            False,
+            15.0,
+            "New questions about images that training has seen (two packages)",
+        ),
         ("pneumonia", "medmnist", False, 8.0, "Pneumonia on chest X-rays (PneumoniaMNIST)"),
         ("pneumonia-robust", "medmnist", False, 30.0, "Pneumonia on X-rays whose pixels are changed a little"),
         ("segmentation-demo", "shapes-seg-sim", True, 1.5, "Lesions in drawn scans, distilled pixel by pixel, offline"),

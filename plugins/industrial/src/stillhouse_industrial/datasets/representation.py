@@ -96,7 +96,7 @@ def represented(splits: Splits, shown: Shown) -> tuple[Splits, Representation]:
     if shown == "raw":
         return splits, Representation()
     fitted = Representation.fit(shown, splits.train.columns(["signal"])["signal"].numpy())
-    made = {name: _shown(split, fitted) for name, split in splits.named().items()}
+    made = {name: seen_through(split, fitted) for name, split in splits.named().items()}
     unlabelled = splits.unlabelled
     spec = splits.info.inputs["signal"]
     places = 6 if shown == "statistics" else spec.shape[0] // 2
@@ -106,11 +106,14 @@ def represented(splits: Splits, shown: Shown) -> tuple[Splits, Representation]:
         description=f"{splits.info.description}; shown: {shown} of each window",
         meta={**splits.info.meta, "features": shown},
     )
-    changed = replace(splits, info=info, **made, unlabelled=None if unlabelled is None else _shown(unlabelled, fitted))
+    changed = replace(
+        splits, info=info, **made, unlabelled=None if unlabelled is None else seen_through(unlabelled, fitted)
+    )
     return changed, fitted
 
 
-def _shown(split: Split, fitted: Representation) -> TensorSplit:
+def seen_through(split: Split, fitted: Representation) -> TensorSplit:
+    """The rows with ``signal`` as ``fitted`` shows it."""
     columns = split.columns()
     signal = torch.from_numpy(fitted(columns["signal"].numpy()))
     return TensorSplit({**columns, "signal": signal}, groups=split.groups, times=split.times)

@@ -19,7 +19,7 @@ from stillhouse.data.tables import read_table, require_columns
 from stillhouse.errors import DataError
 from stillhouse.types import DataInfo, Splits, TensorSpec, TensorSplit
 from stillhouse_industrial.datasets import tables
-from stillhouse_industrial.datasets.representation import Representation, Shown, represented
+from stillhouse_industrial.datasets.representation import Representation, Shown, represented, seen_through
 from stillhouse_industrial.datasets.windows import History, Scaler, cut, refuse_short
 
 
@@ -69,8 +69,8 @@ def build_runs(
 ) -> Splits:
     """Cut the runs of each split into windows; the scaler is fitted on the samples of the training runs.
 
-    The first of ``classes`` is normal operation. Windows of ``unlabelled`` runs have no label. ``features`` says what of
-    a window a model is shown.
+    The first of ``classes`` is normal operation. Windows of ``unlabelled`` runs have no label. ``features`` says what a
+    model is shown of a window.
 
     Raises:
         DataError: a run is shorter than the window, or no training window shows one of the classes.
@@ -99,7 +99,7 @@ def build_runs(
         train=made["train"],
         val=made["val"],
         test=made["test"],
-        unlabelled=TensorSplit(_without_target(_windows(unlabelled, scaler, window, stride))) if unlabelled else None,
+        unlabelled=_without_target(_windows(unlabelled, scaler, window, stride)) if unlabelled else None,
     )
     splits, representation = represented(splits, features)
     reader = RunReader(window=window, variables=variables, scaler=scaler, representation=representation)
@@ -120,8 +120,9 @@ def _windows(runs: Sequence[Run], scaler: Scaler, window: int, stride: int) -> T
     )
 
 
-def _without_target(split: TensorSplit) -> dict[str, torch.Tensor]:
-    return {name: values for name, values in split.columns().items() if name != "target"}
+def _without_target(split: TensorSplit) -> TensorSplit:
+    columns = {name: values for name, values in split.columns().items() if name != "target"}
+    return TensorSplit(columns, groups=split.groups)
 
 
 class RunReader:
@@ -177,9 +178,10 @@ class RunReader:
         refuse_short(runs, self.window, str(path))
         split = _windows(runs, self.scaler, self.window, 1)
         samples = [sample for run in runs for sample in range(self.window, len(run) + 1)]
-        columns = _without_target(split)
-        columns["signal"] = torch.from_numpy(self.representation(columns["signal"].numpy()))
-        return TensorSplit(columns, groups=split.groups), {"run": list(split.groups or ()), "sample": samples}
+        return seen_through(_without_target(split), self.representation), {
+            "run": list(split.groups or ()),
+            "sample": samples,
+        }
 
     def _runs(self, path: Path) -> list[Run]:
         if path.suffix.lower() == ".dat":
