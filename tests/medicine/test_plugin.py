@@ -30,7 +30,7 @@ def registry() -> Registry:
 
 def test_every_component_loads_and_explains_its_options(registry):
     mine = [each for each in registry.components() if each.id.startswith("medicine/") and each.kind != "recipe"]
-    assert {each.kind for each in mine} == {"dataset", "teacher", "student", "head"}
+    assert {each.kind for each in mine} == {"augmenter", "dataset", "teacher", "student", "head"}
     for component in mine:
         component.load()
         for option in describe_options(component):
