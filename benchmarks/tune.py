@@ -63,14 +63,14 @@ TASKS: dict[str, Task] = {
     "diabetes": of_table("diabetes", *REGRESSION),
     "digits": of_table("digits", *MULTICLASS),
     "nsl-kdd": of_table("nsl-kdd"),
-    "rul-fd001, half the width": Task("industrial/rul-fd001", ("student.width=16",), 25),
-    "rul-fd002": Task("industrial/rul-fd002", (), 40),
-    "faults, half the width": Task("industrial/tep-faults", ("student.hidden=16",), 15),
-    "card fraud, half the width": Task("finance/fraud-handbook", ("student.hidden=[32, 16]",), 20),
-    "pneumonia, half the width": Task("medicine/pneumonia", ("student.width=6",), 25),
-    "spoken digits, half the width": Task("audio_vision/fsdd-speakers", ("student.width=0.25",), 20),
-    "vqa-rad, unseen images": Task("medicine/vqa-rad", (), 20),
-    "vqa-rad, unseen questions": Task("medicine/vqa-rad", ("dataset.split=question",), 20),
+    "rul-fd001, half the width": Task("industrial/rul-fd001", ("student.width=16",), 15),
+    "rul-fd002": Task("industrial/rul-fd002", (), 20),
+    "faults, half the width": Task("industrial/tep-faults", ("student.hidden=16",), 10),
+    "card fraud, half the width": Task("finance/fraud-handbook", ("student.hidden=[32, 16]",), 12),
+    "pneumonia, half the width": Task("medicine/pneumonia", ("student.width=6",), 15),
+    "spoken digits, half the width": Task("audio_vision/fsdd-speakers", ("student.width=0.25",), 12),
+    "vqa-rad, unseen images": Task("medicine/vqa-rad", (), 15),
+    "vqa-rad, unseen questions": Task("medicine/vqa-rad-questions", (), 15),
 }
 
 
