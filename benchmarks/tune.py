@@ -67,10 +67,10 @@ TASKS: dict[str, Task] = {
     "rul-fd002": Task("industrial/rul-fd002", (), 20),
     "faults, half the width": Task("industrial/tep-faults", ("student.hidden=16",), 10),
     "card fraud, half the width": Task("finance/fraud-handbook", ("student.hidden=[32, 16]",), 12),
-    "pneumonia, half the width": Task("medicine/pneumonia", ("student.width=6",), 15),
+    "pneumonia, half the width": Task("medicine/pneumonia", ("student.width=8",), 15),
     "spoken digits, half the width": Task("audio_vision/fsdd-speakers", ("student.width=0.25",), 12),
     "vqa-rad, unseen images": Task("medicine/vqa-rad", (), 15),
-    "vqa-rad, unseen questions": Task("medicine/vqa-rad-questions", (), 15),
+    "vqa-rad, unseen questions": Task("medicine/vqa-rad", ("dataset.split=by-question",), 15),
 }
 
 
