@@ -13,7 +13,7 @@ $(BIN)/.installed: requirements-dev.txt requirements-tools.txt requirements-test
 	touch $@
 
 demo: $(BIN)/.installed
-	$(BIN)/stillhouse run industrial/rul-demo --out runs/rul-demo
+	$(BIN)/stillhouse run audio_vision/digits-few-labels --out runs/demo
 
 test: $(BIN)/.installed
 	$(BIN)/python -m pytest -m "not slow" -n 2 $(ARGS)

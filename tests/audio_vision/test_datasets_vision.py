@@ -46,6 +46,21 @@ def test_digits_are_real_disjoint_and_balanced(context):
             digits(context(), **wrong)
 
 
+def test_digits_without_a_label_keep_none_and_are_augmented_too(context):
+    everything = digits(context())
+    splits = checked(digits(context(), labelled=0.06, augment={"rotate": 10}))
+    assert len(splits.train) == 40
+    assert splits.info.class_counts == (4,) * 10
+    assert "target" not in splits.unlabelled.row(0)
+    assert splits.unlabelled.stochastic
+    drawn = torch.cat([splits.train.index(), splits.unlabelled.index()]).sort().values
+    assert torch.equal(drawn, everything.train.index())
+    assert splits.test.fingerprint() == everything.test.fingerprint()
+    for wrong in (0.0, 1.5):
+        with pytest.raises(OptionError, match="labelled is"):
+            digits(context(), labelled=wrong)
+
+
 def write_cifar(root, source, monkeypatch, *, per_file: int, classes: int, coarse: bool = False) -> None:
     """The official layout with random pixels; the pinned checksums become those of these files."""
     folder = root / source.base_folder

@@ -174,6 +174,13 @@ def stillhouse_recipes() -> Iterable[RecipeSpec]:
         ("esc10", "esc50", "Environmental sounds in ten classes, official folds", False, 20.0),
         ("esc50", "esc50", "Environmental sounds in 50 classes, official folds", False, 120.0),
         ("digits", "digits", "Handwritten digits of 8 x 8 pixels, real and offline", True, 2.0),
+        (
+            "digits-few-labels",
+            "digits",
+            "Handwritten digits, 40 of them labelled: what a teacher says about the others, in under a minute, offline",
+            True,
+            0.7,
+        ),
         ("digits-mutual", "digits", "Handwritten digits: two small CNNs learn from each other, offline", True, 2.0),
         ("digits-robust", "digits", "Handwritten digits whose pixels are changed a little, offline", True, 4.0),
         ("cifar100", "cifar100", "Photographs in a hundred classes; wants an accelerator", False, 600.0),

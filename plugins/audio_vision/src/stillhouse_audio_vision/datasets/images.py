@@ -36,6 +36,7 @@ def digits(
     *,
     val_fraction: float = 0.2,
     test_fraction: float = 0.4,
+    labelled: float = 1.0,
     augment: dict[str, float] | None = None,
 ) -> Splits:
     """Handwritten digits of 8 x 8 pixels, real and shipped with scikit-learn; a random split, class by class.
@@ -44,15 +45,22 @@ def digits(
         context: the seed of the split.
         val_fraction: share of the 1,797 images for validation.
         test_fraction: share for test.
+        labelled: share of the training images that have a label; the others feed soft losses only.
         augment: random changes of training rows: mixup (alpha), crop (pixels of padding), flip (probability), rotate
             (degrees).
 
     Raises:
         OptionError: an option is out of range.
     """
+    if not 0 < labelled <= 1:
+        raise OptionError(f"labelled is {labelled}", where="dataset 'digits'", fix="above 0, at most 1")
     images, target = digit_images()
     fractions = {"val": val_fraction, "test": test_fraction}
     chosen = split_rows(len(target), fractions, context.seed, classes=target)
+    if labelled < 1:
+        train = chosen["train"]
+        parts = split_rows(len(train), {"labelled": labelled}, context.seed, classes=target[train])
+        chosen |= {"train": train[parts["labelled"]], "unlabelled": train[parts["train"]]}
     return image_splits(
         {split: _rows(images, target, at) for split, at in chosen.items()},
         name="digits",

@@ -146,7 +146,8 @@ def image_splits(
     """A dataset of images.
 
     Args:
-        parts: images ``[N, C, H, W]`` uint8, classes ``[N]`` and row ids ``[N]`` of ``train``, ``val`` and ``test``.
+        parts: images ``[N, C, H, W]`` uint8, classes ``[N]`` and row ids ``[N]`` of ``train``, ``val``, ``test`` and
+            perhaps ``unlabelled``, whose classes are left out.
         name: name of the dataset, for errors.
         classes: class names.
         augment: see `augment.image_transform`.
@@ -160,14 +161,18 @@ def image_splits(
     settings = check_keys(augment, IMAGE_KEYS, dataset=name)
     refuse_empty({split: len(part[1]) for split, part in parts.items()}, name)
     made: dict[str, Split] = {
-        split: PixelSplit({"image": image, "target": target, "index": index}, groups=(groups or {}).get(split))
+        split: PixelSplit(
+            {"image": image, "index": index} | ({} if split == "unlabelled" else {"target": target}),
+            groups=(groups or {}).get(split),
+        )
         for split, (image, target, index) in parts.items()
     }
     images, target, _ = parts["train"]
     shape = tuple(images.shape[1:])
     if settings:
         change = image_transform(settings, size=shape[1:], classes=len(classes))
-        made["train"] = Augmented(made["train"], change, settings)
+        for split in {"train", "unlabelled"} & set(made):
+            made[split] = Augmented(made[split], change, settings)
     info = DataInfo(
         inputs={"image": TensorSpec(shape)},
         classes=tuple(classes),
