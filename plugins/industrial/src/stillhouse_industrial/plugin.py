@@ -218,7 +218,7 @@ def stillhouse_recipes() -> Iterable[RecipeSpec]:
             target=f"stillhouse_industrial:recipes/rul-{subset}.yaml",
             summary=f"Remaining useful life on C-MAPSS {subset.upper()} ({conditions})",
             dataset="industrial/cmapss",
-            minutes=10.0 if subset in ("fd001", "fd003") else 25.0,
+            minutes={"fd001": 10.0, "fd002": 8.0, "fd003": 10.0, "fd004": 25.0}[subset],
             tags=("rul",),
         )
     yield RecipeSpec(
