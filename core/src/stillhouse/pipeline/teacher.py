@@ -209,9 +209,9 @@ def signal(context: RunContext, teacher: Teacher, taps: Sequence[str], *, member
 def _warn_of_overfitting(context: RunContext, teacher: Teacher) -> None:
     """Warn when the teacher overfits: on its training rows it repeats the labels and teaches nothing else.
 
-    Not where it also speaks of rows without a label: there it says more than labels do.
+    Not where it speaks of more rows without a label than with one: there it says more than labels do.
     """
-    if context.splits.unlabelled is not None and context.resolved.recipe.train.student.unlabelled_ratio > 0:
+    if context.splits.unlabelled is not None and len(context.splits.unlabelled) > len(context.splits.train):
         return
     kept = np.load(context.folder / "teacher" / "signal-train" / "0.npy", mmap_mode="r")
     losses = {}
