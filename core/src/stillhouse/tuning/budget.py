@@ -30,6 +30,10 @@ class Budget:
         """Share of the time that is gone; 0 without a limit."""
         return 0.0 if self._seconds is None else (self.spent() + self.reserved) / self._seconds
 
+    def share(self, seconds: float) -> float:
+        """Share of the whole time that ``seconds`` are; 0 without a limit."""
+        return 0.0 if self._seconds is None else seconds / self._seconds
+
     def reserve(self, seconds: float) -> None:
         """Keep so much for what comes after the trials."""
         self.reserved = seconds

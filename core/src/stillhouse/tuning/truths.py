@@ -27,6 +27,8 @@ KEPT = 5
 """Teachers that are measured on all views, after all were on one."""
 BASELINE_SHARE, TEACHER_SHARE = 0.15, 0.4
 """Shares of the time after which nothing more is tried for the student alone, and for teachers."""
+ONE_TEACHER = 0.15
+"""Largest share of the time that one teacher may take on all views."""
 ENSEMBLE = 5
 """Members of an ensemble of one model."""
 VARIANTS, VARIANTS_KEPT = 6, 2
@@ -174,10 +176,11 @@ class TeacherComparison:
         pool: where they are measured.
         recipe: what candidates change.
         truths: the student alone, with which they are compared; each that is tried gets a row.
+        budget: one that takes too much of it on all views is left out.
     """
 
-    def __init__(self, bench: Bench, pool: Pool, recipe: Mapping[str, Any], truths: Truths) -> None:
-        self._bench, self._pool, self._recipe, self._truths = bench, pool, recipe, truths
+    def __init__(self, bench: Bench, pool: Pool, recipe: Mapping[str, Any], truths: Truths, budget: Budget) -> None:
+        self._bench, self._pool, self._recipe, self._truths, self._budget = bench, pool, recipe, truths, budget
         self._higher = bench.head.higher_is_better
         self.found: list[tuple[Candidate, Scores]] = []
 
@@ -201,18 +204,28 @@ class TeacherComparison:
         recipe's own teacher is always among them."""
         tried = list(zip(candidates, self._first_views(candidates), strict=True))
         for _ in range(LONGER):
-            late = [at for at, (_, scores) in enumerate(tried) if not scores.failed and _late(scores.results)]
+            late = [
+                at
+                for at, (_, scores) in enumerate(tried)
+                if not scores.failed and _late(scores.results) and self._affordable(scores, times=3)
+            ]
             longer = [_longer(self._recipe, tried[at][0]) for at in late]
             for at, candidate, scores in zip(late, longer, self._first_views(longer), strict=True):
                 if better(scores, tried[at][1], self._higher):
                     tried[at] = (candidate, scores)
-        usable = self._sorted(pair for pair in tried if not pair[1].failed)
+        usable = self._sorted(pair for pair in tried if not pair[1].failed and self._affordable(pair[1]))
         kept = [candidate for candidate, _ in usable[:count]]
         kept += [candidate for candidate, _ in usable[count:] if candidate.label.startswith(OWN)]
         for candidate, scores in tried:
             if candidate not in kept:
-                self._note(candidate, scores, scores.failed or "others are better on the first part: not tried further")
+                slow = "" if self._affordable(scores) else "it takes too much of the time on all parts"
+                better_ones = "others are better on the first part"
+                self._note(candidate, scores, scores.failed or f"{slow or better_ones}: not tried further")
         return kept
+
+    def _affordable(self, first: Scores, *, times: int = 1) -> bool:
+        """Whether all views of what took so long on the first one leave time for the rest."""
+        return self._budget.share(times * first.seconds * len(self._bench.views) / self._pool.jobs) <= ONE_TEACHER
 
     def _first_views(self, candidates: Sequence[Candidate]) -> list[Scores]:
         works = [Work("teacher", changed(self._recipe, each.changes), 0, seed_of(0, 0)) for each in candidates]
@@ -235,7 +248,7 @@ def find_teachers(
     Those that the recipe's ``search`` lists beside its own; else the other models of its plugin and of the core that
     suit, and larger students; then variants of the best one, and ensembles.
     """
-    comparison = TeacherComparison(bench, pool, recipe, truths)
+    comparison = TeacherComparison(bench, pool, recipe, truths, budget)
     if given := bench.resolved.recipe.search.get("teacher"):
         listed = given_teachers(given, recipe, bench.registry)
         comparison.compare(comparison.shortlist([own_teacher(bench.resolved), *listed], count=1 + len(listed)))
