@@ -215,7 +215,8 @@ class TeacherComparison:
                     tried[at] = (candidate, scores)
         usable = self._sorted(pair for pair in tried if not pair[1].failed and self._affordable(pair[1]))
         kept = [candidate for candidate, _ in usable[:count]]
-        kept += [candidate for candidate, _ in usable[count:] if candidate.label.startswith(OWN)]
+        own = [candidate for candidate, scores in tried if candidate.label.startswith(OWN) and not scores.failed]
+        kept += [candidate for candidate in own if candidate not in kept]
         for candidate, scores in tried:
             if candidate not in kept:
                 slow = "" if self._affordable(scores) else "it takes too much of the time on all parts"
