@@ -237,7 +237,7 @@ def _search(
 
     reporter.stage("trials", f"{len(truths.teachers)} teachers are better than the student alone")
     budget.reserve(_final_seconds(bench, truths))
-    space = SearchSpace(trained, [*_teacher_dimensions(resolved, truths, budget), *_others(bench, asked)])
+    space = SearchSpace(trained, [*_teacher_dimensions(resolved, truths, budget), *_others(bench, asked, truths)])
     study = Study(bench.folder / "study.db", space, bench, seed=seed)
     study.suggest(_starts(space))
     study.run(
@@ -279,9 +279,14 @@ def _teacher_dimensions(resolved: ResolvedRecipe, truths: Truths, budget: Budget
     return dimensions
 
 
-def _others(bench: Bench, asked: Sequence[Dimension]) -> list[Dimension]:
+def _others(bench: Bench, asked: Sequence[Dimension], truths: Truths) -> list[Dimension]:
     paths = {path for dimension in asked for path in ([dimension.path] if dimension.path else [dimension.name])}
-    found = loss_dimensions(bench.resolved, bench.registry, paths)
+    found = loss_dimensions(
+        bench.resolved,
+        bench.registry,
+        paths,
+        {candidate.label: candidate.changes for candidate, _ in truths.teachers[:TEACHERS]},
+    )
     if "method" not in paths and not is_estimator(bench.resolved.student.component):
         found += method_dimension(bench.resolved, bench.registry)
     if not any(path.startswith("extra_rows") for path in paths):

@@ -30,6 +30,8 @@ RATIOS = (1.0, 2.0, 4.0)
 """Unlabelled rows per labelled row of a step that are tried."""
 OWN = "as in the recipe"
 """Label of what the recipe says itself."""
+PLAIN = "predictions alone"
+"""Label of the recipe's soft terms without those that compare features."""
 NONE = "none"
 """Label of leaving something out."""
 
@@ -209,46 +211,76 @@ def declared_dimension(path: str, resolved: ResolvedRecipe, registry: Registry) 
     return _dimension(path, path, spaces[option])
 
 
-def loss_dimensions(resolved: ResolvedRecipe, registry: Registry, asked: set[str]) -> list[Dimension]:
+def loss_dimensions(
+    resolved: ResolvedRecipe, registry: Registry, asked: set[str], teachers: Mapping[str, Changes]
+) -> list[Dimension]:
     """Alpha, the objective and its declared options; for an estimator, which learns from mixed targets, alpha and the
     temperature.
+
+    Terms that compare features go with teachers that are of the component whose modules they name, and no ensemble;
+    with other teachers there are the objectives of predictions.
 
     Args:
         resolved: the recipe.
         registry: where other objectives are found.
         asked: fields that the recipe's ``search`` has already.
+        teachers: the labels of the teachers, and what they change.
     """
     dimensions = []
-    tapped = any(term.student is not None for term in resolved.terms)
-    own = [term.to_recipe() for term in resolved.terms]
-    labels: dict[str, Changes] = {OWN: {"objectives.soft": own}}
-    components = {OWN: resolved.terms[0].bound.component} if len(own) == 1 else {}
-    if not is_estimator(resolved.student.component) and not any(path.startswith("objectives.soft") for path in asked):
-        if tapped and (plain := [term for term in own if term.get("student") is None]):
-            labels["predictions alone"] = {"objectives.soft": plain}
-        for component in registry.components("objective"):
-            spec = component.spec
-            assert isinstance(spec, ObjectiveSpec)
-            fits = spec.level == "prediction" and resolved.kind in spec.kinds and resolved.kind not in spec.incompatible
-            if fits and SEARCHED in spec.tags and [component.id] != [term["use"] for term in own]:
-                labels[component.id] = {"objectives.soft": [{"use": component.id}]}
-                components[component.id] = component
     if "objectives.alpha" not in asked:
         values = sorted({*ALPHAS, *([a] if isinstance(a := resolved.recipe.objectives.alpha, float) else [])})
         shown: dict[str, Changes] = {f"{value:g}": {"objectives.alpha": value} for value in values}
         if isinstance(a, dict):
             shown = {OWN: {"objectives.alpha": a}, **shown}
         dimensions.append(Dimension("alpha", shown))
-    if len(labels) > 1:
-        dimensions.append(Dimension("objective", labels))
+
+    own = [term.to_recipe() for term in resolved.terms]
+    plain = [term for term in own if term.get("student") is None] or [{"use": "soft"}]
+    components = {OWN: resolved.terms[0].bound.component} if len(own) == 1 else {}
+    labels: dict[str, Changes] = {}
+    if not is_estimator(resolved.student.component) and not any(path.startswith("objectives.soft") for path in asked):
+        for component in registry.components("objective"):
+            if _compares_predictions(component, resolved) and [component.id] != [term["use"] for term in own]:
+                labels[component.id] = {"objectives.soft": [{"use": component.id}]}
+                components[component.id] = component
+    if plain == own:
+        return dimensions + _objectives("objective", {OWN: {"objectives.soft": own}, **labels}, components, asked, {})
+    # A recipe with terms that compare features.
+    labels = {PLAIN: {"objectives.soft": plain}, **labels}
+    single = resolved.teachers[0].id if len(resolved.teachers) == 1 else ""
+    same = tuple(label for label, changes in teachers.items() if changes["teacher"].get("use") == single)
+    others = tuple(label for label in teachers if label not in same)
+    if same:
+        choices = {OWN: {"objectives.soft": own}, **labels}
+        dimensions += _objectives("objective", choices, components, asked, {"teacher": same})
+    if others:
+        dimensions += _objectives("objective of predictions", labels, components, asked, {"teacher": others})
+    return dimensions
+
+
+def _compares_predictions(component: Component, resolved: ResolvedRecipe) -> bool:
+    spec = component.spec
+    assert isinstance(spec, ObjectiveSpec)
+    suits = resolved.kind in spec.kinds and resolved.kind not in spec.incompatible
+    return spec.level == "prediction" and suits and SEARCHED in spec.tags
+
+
+def _objectives(
+    name: str,
+    labels: Mapping[str, Changes],
+    components: Mapping[str, Component],
+    asked: set[str],
+    when: Mapping[str, tuple[str, ...]],
+) -> list[Dimension]:
+    """A dimension of objectives, and one for each declared option of theirs."""
+    found = [Dimension(name, labels, when=when)]
     for label, component in components.items():
-        for option, space in declared(component).items():
+        for option, space in declared(component).items() if label in labels else ():
             path = f"objectives.soft.0.{option}"
             if path not in asked:
-                name = f"{component.id} {option}"
-                when = {"objective": (label,)} if len(labels) > 1 else {}
-                dimensions.append(_dimension(name, path, space, when=when))
-    return dimensions
+                of = component.id if name == "objective" else f"{component.id}, {name}"
+                found.append(_dimension(f"{of} {option}", path, space, when={name: (label,)}))
+    return found
 
 
 def extra_dimensions(resolved: ResolvedRecipe, registry: Registry, views: Sequence[View]) -> list[Dimension]:
