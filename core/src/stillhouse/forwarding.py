@@ -92,6 +92,26 @@ def in_order(split: Split, batch_size: int = 512) -> Iterator[Batch]:
         yield split.batch(range(start, min(start + batch_size, len(split))))
 
 
+TOKENS = 16_384
+"""Rows times the longest row of a batch of `all_rows`, where rows differ in length."""
+
+
+def all_rows(split: Split, batch_size: int = 512) -> Iterator[tuple[Tensor, Batch]]:
+    """All rows in batches, each with its positions ``[B]``: in order, or, where rows differ in length, from the
+    shortest to the longest, so that little is padded and no batch is larger than `TOKENS`."""
+    lengths = torch.zeros(len(split), dtype=torch.int64) if split.lengths is None else torch.as_tensor(split.lengths)
+    order = torch.sort(lengths, stable=True).indices
+    start = 0
+    while start < len(order):
+        fits = batch_size
+        while fits > 1 and fits * int(lengths[order[min(start + fits, len(order)) - 1]]) > TOKENS:
+            fits //= 2
+        positions = order[start : start + fits]
+        ordered = split.lengths is None
+        yield positions, split.batch(range(start, start + len(positions)) if ordered else positions.tolist())
+        start += fits
+
+
 @torch.no_grad()
 def predict_split(
     model: nn.Module, split: Split, inputs: Sequence[str], device: torch.device, batch_size: int = 512
@@ -100,9 +120,16 @@ def predict_split(
     training = model.training
     model.eval()
     try:
-        parts = [
-            predict(model, to_device(batch, device), inputs).float().cpu() for batch in in_order(split, batch_size)
+        found = [
+            (positions, predict(model, to_device(batch, device), inputs).float().cpu())
+            for positions, batch in all_rows(split, batch_size)
         ]
     finally:
         model.train(training)
-    return torch.cat(parts)
+    return as_ordered(found)
+
+
+def as_ordered(parts: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Values of the batches of `all_rows` in the order of the rows, ``[N, ...]``."""
+    positions, values = (torch.cat([part[at] for part in parts]) for at in (0, 1))
+    return values[torch.argsort(positions)]

@@ -73,8 +73,7 @@ class Trained:
         if self.is_asked:
             answers = [self.model(to_device(batch, device)).prediction for batch in in_order(split)]
             return torch.cat([answer.float().cpu() for answer in answers])
-        parts = [self.features(batch) for batch in in_order(split)]
-        return estimator_prediction(self.model, np.concatenate(parts), self.task.kind, self.task.outputs)
+        return torch.cat([self.call(batch) for batch in in_order(split)])
 
     def call(self, batch: Batch) -> Tensor:
         """One prediction as deployment would make it: what latency is measured on."""
@@ -104,7 +103,8 @@ class Trained:
                 "schema": 1,
                 "component": self.component.id,
                 "kind": self.component.kind,
-                "options": _plain(self.options),
+                # Options by which a network is built again where those of the recipe name something outside (a hub).
+                "options": _plain({**self.options, **getattr(self.model, "saved_options", {})}),
                 "seed": self.task.seed,
                 "output": {"kind": str(self.task.kind), "width": self.task.outputs},
                 "form": "network" if self.is_network else "estimator",

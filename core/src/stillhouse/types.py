@@ -94,11 +94,14 @@ class Split(Dataset[dict[str, Tensor]], ABC):
     Attributes:
         groups: patient, machine, card or speaker of each row, for leakage checks and folds; None when rows stand alone.
         times: a number that orders rows in time, when the protocol splits by time; None otherwise.
+        lengths: length of each row where rows differ in length (texts): ``batch`` then pads to the longest row of the
+            batch, and steps are made of rows of like lengths; None where all rows have one shape.
         stochastic: ``row`` draws random augmentation, so that cached teacher outputs would be stale.
     """
 
     groups: Sequence[str] | None = None
     times: Sequence[float] | None = None
+    lengths: Sequence[int] | None = None
     stochastic: bool = False
 
     @abstractmethod
@@ -363,6 +366,7 @@ class SubsetSplit(Split):
         self.stochastic = whole.stochastic
         self.groups = None if whole.groups is None else [whole.groups[position] for position in self._positions]
         self.times = None if whole.times is None else [whole.times[position] for position in self._positions]
+        self.lengths = None if whole.lengths is None else [whole.lengths[position] for position in self._positions]
 
     def __len__(self) -> int:
         return len(self._positions)
@@ -374,6 +378,13 @@ class SubsetSplit(Split):
     def batch(self, positions: Sequence[int]) -> Batch:
         """See `Split.batch`."""
         return self._whole.batch([self._positions[position] for position in positions])
+
+    def columns(self, names: Sequence[str] | None = None) -> Batch:
+        """See `Split.columns`."""
+        if names is None or self.lengths is None:
+            return super().columns(names)
+        where = torch.tensor(self._positions, dtype=torch.int64)
+        return {name: column[where] for name, column in self._whole.columns(names).items()}
 
     def index(self) -> Tensor:
         """See `Split.index`."""
@@ -399,6 +410,8 @@ class ConcatSplit(Split):
         groups, times = [part.groups for part in parts], [part.times for part in parts]
         self.groups = [name for each in groups if each is not None for name in each] if None not in groups else None
         self.times = [time for each in times if each is not None for time in each] if None not in times else None
+        if any(part.lengths is not None for part in parts):
+            self.lengths = [length for part in parts for length in part.lengths or ()]
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -418,7 +431,7 @@ class ConcatSplit(Split):
             if len(at)
         ]
         back = torch.argsort(torch.cat(chosen))
-        return {name: torch.cat([batch[name] for batch in batches])[back] for name in self._entries}
+        return {name: joined([batch[name] for batch in batches])[back] for name in self._entries}
 
     def index(self) -> Tensor:
         """See `Split.index`."""
@@ -427,3 +440,17 @@ class ConcatSplit(Split):
     def fingerprint(self) -> str:
         """The fingerprints of the parts, in order."""
         return hashlib.sha256(":".join(part.fingerprint() for part in self._parts).encode()).hexdigest()
+
+
+def joined(entries: Sequence[Tensor]) -> Tensor:
+    """Rows of several batches behind each other; where rows differ in length, padded with zeros to the longest. So is a
+    padding mask, which therefore leaves them out."""
+    longest = max((entry.shape[1] for entry in entries if entry.ndim > 1), default=0)
+    return torch.cat(
+        [
+            entry
+            if entry.ndim < 2 or entry.shape[1] == longest
+            else torch.cat([entry, entry.new_zeros(len(entry), longest - entry.shape[1], *entry.shape[2:])], dim=1)
+            for entry in entries
+        ]
+    )

@@ -21,6 +21,10 @@ from stillhouse.plugins.specs import (
 MULTICLASS, BINARY, MULTILABEL = OutputKind.MULTICLASS, OutputKind.BINARY, OutputKind.MULTILABEL
 REGRESSION, GAUSSIAN = OutputKind.REGRESSION, OutputKind.GAUSSIAN
 SEGMENTATION, SEQUENCE = OutputKind.SEGMENTATION, OutputKind.SEQUENCE
+OF_TEXT = (MULTICLASS, BINARY, MULTILABEL, REGRESSION, GAUSSIAN, SEQUENCE)
+TEXT_INPUTS = ("tokens", "mask")
+TEXT_PACKAGES = ("transformers", "tokenizers")
+"""What the extra ``text`` brings."""
 
 NOT_CLASSES: dict[str, str] = {
     REGRESSION: "a softmax over values has no meaning: use teacher-mse or teacher-bounded",
@@ -189,6 +193,20 @@ def _feature_objectives() -> Iterable[ObjectiveSpec]:
             level="feature",
             tags=("feature",),
         )
+    for name, attribute, summary in (
+        ("cosine-embedding", "CosineEmbedding", "Difference between the directions of hidden states (DistilBERT)"),
+        ("feature-maps", "FeatureMaps", "Difference of standardised maps, their means and variances (MobileBERT)"),
+        ("attention-scores", "AttentionScores", "Difference between where tokens look, before the softmax (TinyBERT)"),
+    ):
+        yield ObjectiveSpec(
+            name=name,
+            target=f"stillhouse.objectives.encoder:{attribute}",
+            summary=summary,
+            level="feature",
+            extras=("mask",),
+            adapts=True,
+            tags=("feature", "text"),
+        )
     yield ObjectiveSpec(
         name="supervised-contrastive",
         target="stillhouse.objectives.contrastive:SupervisedContrastive",
@@ -244,6 +262,16 @@ def stillhouse_teachers() -> Iterable[TeacherSpec]:
         kinds=(MULTICLASS, BINARY, REGRESSION),
         tags=("estimator",),
     )
+    yield TeacherSpec(
+        name="hf-encoder",
+        target="stillhouse.text.encoders:hf_encoder",
+        summary="Encoder of Hugging Face, pretrained or from a configuration",
+        inputs=TEXT_INPUTS,
+        kinds=OF_TEXT,
+        requires=TEXT_PACKAGES,
+        extra="text",
+        tags=("text",),
+    )
 
 
 @hookimpl
@@ -269,11 +297,46 @@ def stillhouse_students() -> Iterable[StudentSpec]:
         kinds=(MULTICLASS, BINARY, MULTILABEL, REGRESSION),
         tags=("estimator", "interpretable"),
     )
+    yield from _text_students()
+
+
+def _text_students() -> Iterable[StudentSpec]:
+    for name, target, summary in (
+        ("hf-encoder", "encoders:hf_encoder", "Encoder of Hugging Face, pretrained or from a configuration"),
+        ("hf-layers", "encoders:hf_layers", "Every k-th layer and the embeddings of a pretrained encoder (DistilBERT)"),
+    ):
+        yield StudentSpec(
+            name=name,
+            target=f"stillhouse.text.{target}",
+            summary=summary,
+            inputs=TEXT_INPUTS,
+            kinds=OF_TEXT,
+            requires=TEXT_PACKAGES,
+            extra="text",
+            tags=("text",),
+        )
+    yield StudentSpec(
+        name="text-encoder",
+        target="stillhouse.text.students:text_encoder",
+        summary="Small transformer with a vocabulary of its own and factorised embeddings",
+        inputs=TEXT_INPUTS,
+        kinds=OF_TEXT,
+        tags=("text",),
+    )
+    yield StudentSpec(
+        name="tfidf-logistic",
+        target="stillhouse.text.tfidf:tfidf_logistic",
+        summary="Logistic regression on TF-IDF of tokens and pairs of tokens: the reference for texts",
+        inputs=TEXT_INPUTS,
+        kinds=(MULTICLASS, BINARY),
+        features="stillhouse.text.tfidf:token_words",
+        tags=("text", "estimator"),
+    )
 
 
 @hookimpl
 def stillhouse_datasets() -> Iterable[DatasetSpec]:
-    """Data that need no download."""
+    """Simulated data, and the user's own texts."""
     yield DatasetSpec(
         name="synthetic",
         target="stillhouse.components.datasets:synthetic",
@@ -282,6 +345,30 @@ def stillhouse_datasets() -> Iterable[DatasetSpec]:
         offline=True,
         simulated=True,
         tags=("tabular",),
+    )
+    yield DatasetSpec(
+        name="synthetic-text",
+        target="stillhouse.text.datasets:synthetic_text",
+        summary="Simulated short reports in three classes, for first steps and tests with texts",
+        licence="simulated, no rights reserved",
+        offline=True,
+        simulated=True,
+        kinds=(MULTICLASS,),
+        reader="stillhouse.text:TextReader",
+        requires=TEXT_PACKAGES,
+        extra="text",
+        tags=("text",),
+    )
+    yield DatasetSpec(
+        name="texts",
+        target="stillhouse.text.datasets:texts",
+        summary="Your own texts from CSV, Parquet or JSON Lines: a text column and a label column",
+        licence="yours",
+        kinds=(MULTICLASS,),
+        reader="stillhouse.text:TextReader",
+        requires=TEXT_PACKAGES,
+        extra="text",
+        tags=("text", "own-data"),
     )
 
 

@@ -1,5 +1,5 @@
-"""Tables of users: CSV and Parquet files, and columns that are what they should be. Every error names the file, the row
-and the column."""
+"""Tables of users: CSV, Parquet and JSON Lines files, and columns that are what they should be. Every error names the
+file, the row and the column."""
 
 from __future__ import annotations
 
@@ -12,16 +12,20 @@ import pandas as pd
 
 from stillhouse.errors import DataError, MissingDependencyError, nearest
 
-SUFFIXES = (".csv", ".parquet")
+SUFFIXES = (".csv", ".parquet", ".jsonl")
 """Types of files that `read_table` reads."""
 _SHOWN = 80
 """Characters of a value that an error shows."""
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """A ``.csv`` or ``.parquet`` file as it stands; its rows are numbered from `first_row`.
+def read_table(path: Path, *, texts: Sequence[str] = ()) -> pd.DataFrame:
+    """A ``.csv``, ``.parquet`` or ``.jsonl`` file as it stands; its rows are numbered from `first_row`.
 
     A CSV file has a header; its columns are separated by commas, semicolons or tabs.
+
+    Args:
+        path: the file.
+        texts: columns of text, in which nothing is taken for a number or, like "NA" and "None", for a gap.
 
     Raises:
         DataError: the file is missing, of another type, empty or unreadable.
@@ -29,11 +33,15 @@ def read_table(path: Path) -> pd.DataFrame:
     """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
-        raise DataError(f"'{path.suffix}' files cannot be read here", where=str(path), fix="bring .csv or .parquet")
+        raise DataError(
+            f"'{path.suffix}' files cannot be read here",
+            where=str(path),
+            fix=f"bring {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}",
+        )
     if not os.path.isfile(path):  # Path.is_file raises where the name is longer than the file system takes
         raise DataError("the file does not exist", where=str(path), fix="correct the path")
     try:
-        table: pd.DataFrame = pd.read_csv(path, sep=_separator(path)) if suffix == ".csv" else pd.read_parquet(path)
+        table = _parsed(path, suffix, texts)
     except ImportError as error:
         raise MissingDependencyError(
             "Parquet files need the package 'pyarrow'", where=str(path), fix="pip install pyarrow"
@@ -53,6 +61,18 @@ def read_table(path: Path) -> pd.DataFrame:
     if table.empty:
         raise DataError("the file has no rows", where=str(path), fix="bring a file with at least one row")
     return table.reset_index(drop=True)
+
+
+def _parsed(path: Path, suffix: str, texts: Sequence[str]) -> pd.DataFrame:
+    if suffix == ".parquet":
+        return pd.read_parquet(path)
+    if suffix == ".jsonl":
+        return pd.read_json(path, lines=True, encoding="utf-8", dtype=not texts)
+    separator = _separator(path)
+    table: pd.DataFrame = pd.read_csv(path, sep=separator)
+    if there := [name for name in texts if name in table.columns]:
+        table[there] = pd.read_csv(path, sep=separator, usecols=there, dtype=str, keep_default_na=False)[there]
+    return table
 
 
 def _separator(path: Path) -> str:

@@ -11,6 +11,7 @@ from torch import nn
 
 from stillhouse.errors import IncompatibleError
 from stillhouse.forwarding import to_device
+from stillhouse.kinds import OutputKind
 from stillhouse.objectives.adapters import make_adapter
 from stillhouse.recipe.check import BoundTerm
 from stillhouse.taps import Taps, tap_shapes
@@ -39,6 +40,8 @@ def make_terms(
         IncompatibleError: a tap does not exist, an estimator is tapped, or no adapter joins the two shapes.
     """
     batch = splits.train.batch([0, 1])
+    # A mask among the inputs says which positions are padding; a term that compares rows has no use for it.
+    padding = "mask" in splits.info.inputs
     terms: list[Term] = []
     for position, each in enumerate(bound):
         objective: nn.Module = each.bound.component.load()(**each.bound.options)
@@ -46,6 +49,7 @@ def make_terms(
         if prepare is not None:
             prepare(splits.info, splits.train)
         adapter = None
+        positions = student.task.kind is OutputKind.SEQUENCE
         if each.student is not None and each.teacher is not None:
             if teacher is None or not teacher.is_network:
                 raise IncompatibleError(
@@ -57,6 +61,7 @@ def make_terms(
             student_shape = _tap_shape(student, batch, each.student)
             teacher_shape = _tap_shape(teacher, batch, each.teacher)
             teacher.model.to(device)
+            positions = len(teacher_shape) > 1
             if each.spec.adapts and student_shape != teacher_shape:
                 try:
                     adapter = make_adapter(student_shape, teacher_shape)
@@ -74,7 +79,7 @@ def make_terms(
                 weight=each.weight,
                 student=each.student,
                 teacher=each.teacher,
-                extras=each.spec.extras,
+                extras=tuple(name for name in each.spec.extras if name != "mask" or positions or not padding),
                 scheduled=each.scheduled,
                 adapter=adapter,
             )

@@ -9,6 +9,7 @@ They are functions of tensors and know nothing of names, paths or recipes::
 from stillhouse.objectives.adapters import make_adapter
 from stillhouse.objectives.combine import combined_loss
 from stillhouse.objectives.contrastive import SupervisedContrastive
+from stillhouse.objectives.encoder import AttentionScores, CosineEmbedding, FeatureMaps
 from stillhouse.objectives.feature import AttentionTransfer, Hints, Relational, SimilarityPreserving
 from stillhouse.objectives.prediction import (
     DIST,
@@ -27,9 +28,12 @@ from stillhouse.objectives.schedule import Schedule, parse_schedule
 __all__ = [
     "DIST",
     "DKD",
+    "AttentionScores",
     "AttentionTransfer",
     "BernoulliKL",
     "ChannelKL",
+    "CosineEmbedding",
+    "FeatureMaps",
     "GaussianKL",
     "Hints",
     "PixelKL",

@@ -23,6 +23,7 @@ from stillhouse.pipeline.student import control_folder
 from stillhouse.pipeline.teacher import Teacher
 from stillhouse.storage import read_json, write_json, write_text
 from stillhouse.trained import Trained, load
+from stillhouse.types import Split
 
 
 def evaluate_stage(context: RunContext, teacher: Teacher, fingerprint: str) -> dict[str, Any]:
@@ -93,7 +94,7 @@ def _measure(context: RunContext, teacher: Teacher, student: Trained) -> dict[st
     torch.set_num_threads(config.threads)
     try:
         split = context.splits.test
-        one = to_device(split.batch([0]), context.device)
+        one = to_device(split.batch([_typical_row(split)]), context.device)
         rows = [position % len(split) for position in range(config.throughput_batch)]
         many = to_device(split.batch(rows), context.device)
         # A teacher that is asked (a service, say) costs what others charge for it.
@@ -111,6 +112,11 @@ def _measure(context: RunContext, teacher: Teacher, student: Trained) -> dict[st
         return raw
     finally:
         torch.set_num_threads(before)
+
+
+def _typical_row(split: Split) -> int:
+    """Position of the row that latency is measured on: the first, or one of median length where they differ."""
+    return 0 if split.lengths is None else int(torch.as_tensor(split.lengths).argsort(stable=True)[len(split) // 2])
 
 
 def _flops(members: list[Trained], one: Mapping[str, Tensor]) -> int | None:

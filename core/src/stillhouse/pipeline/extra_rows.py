@@ -127,7 +127,7 @@ def _kept(made: Split) -> Split:
     """The rows in memory, where they are always the same and small enough."""
     row = made.row(0)
     size = sum(value.numel() * value.element_size() for value in row.values())
-    if made.stochastic or isinstance(made, TensorSplit) or size * len(made) > IN_MEMORY:
+    if made.stochastic or isinstance(made, TensorSplit) or made.lengths is not None or size * len(made) > IN_MEMORY:
         return made
     parts = [made.batch(range(at, min(at + CHUNK, len(made)))) for at in range(0, len(made), CHUNK)]
     return TensorSplit({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
@@ -137,7 +137,7 @@ class _Numbered(Split):
     """Rows of another split with ids ``first``, ``first + 1``, ..."""
 
     def __init__(self, rows: Split, first: int) -> None:
-        self._rows, self._first, self.stochastic = rows, first, rows.stochastic
+        self._rows, self._first, self.stochastic, self.lengths = rows, first, rows.stochastic, rows.lengths
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -183,7 +183,11 @@ def signal(context: RunContext, teacher: Teacher, taps: Sequence[str], *, member
     splits = {"train": context.splits.train}
     splits |= context.unlabelled()
     random = any(split.stochastic for split in splits.values())
-    if teacher.out_of_fold is None and (cache is False or (cache == "auto" and random)):
+    # Features of positions differ in shape from row to row where rows differ in length.
+    ragged = any(split.lengths is not None for split in splits.values()) and (
+        bool(taps) or context.head.kind is OutputKind.SEQUENCE
+    )
+    if teacher.out_of_fold is None and (cache is False or (cache == "auto" and (random or ragged))):
         return teacher.source(taps)
     folders: list[tuple[Path, str | None]] = []
     for name, split in splits.items():

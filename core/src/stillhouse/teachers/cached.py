@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from stillhouse.errors import IncompatibleError, RunFolderError
-from stillhouse.forwarding import in_order, to_device
+from stillhouse.forwarding import all_rows, as_ordered, to_device
 from stillhouse.storage import digest, read_json, replacing_folder, write_json
 from stillhouse.teachers.source import TeacherSource
 from stillhouse.types import Batch, Outputs, Split
@@ -47,7 +47,7 @@ def write_cache(
 
     Raises:
         IncompatibleError: the rows are augmented at random, so stored outputs would be of other inputs than the
-            student's.
+            student's; or they differ in length.
     """
     if split.stochastic:
         raise IncompatibleError(
@@ -58,8 +58,7 @@ def write_cache(
     began = time.perf_counter()
     with replacing_folder(folder) as temporary:
         arrays: dict[str, np.memmap] = {}
-        start = 0
-        for batch in in_order(split, batch_size):
+        for positions, batch in all_rows(split, batch_size):
             outputs = source(to_device(batch, device) if device is not None else batch)
             entries = {
                 "prediction": outputs.prediction,
@@ -68,13 +67,18 @@ def write_cache(
             if members and outputs.members is not None:
                 entries["members"] = outputs.members.transpose(0, 1)  # rows first, as in all arrays
             for name, value in entries.items():
+                if split.lengths is not None and value.ndim > 2:
+                    raise IncompatibleError(
+                        f"the teacher's {name} differs in length from row to row and cannot be cached",
+                        where="teacher.cache",
+                        fix="leave teacher.cache at auto: the teacher is then asked at every step",
+                    )
                 if name not in arrays:
                     file = temporary / f"{len(arrays)}.npy"
                     arrays[name] = np.lib.format.open_memmap(
                         file, mode="w+", dtype=np.float32, shape=(len(split), *value.shape[1:])
                     )
-                arrays[name][start : start + len(value)] = value.float().cpu().numpy()
-            start += len(batch["index"])
+                arrays[name][positions.numpy()] = value.float().cpu().numpy()
         for array in arrays.values():
             array.flush()
         np.save(temporary / "index.npy", split.index().numpy())
@@ -155,7 +159,13 @@ class StoredTeacher:
     def of(cls, source: TeacherSource, splits: Sequence[Split], device: torch.device) -> Self:
         """What a source says of all rows of some splits."""
         found = [
-            source(to_device(batch, device)).prediction.float().cpu() for split in splits for batch in in_order(split)
+            as_ordered(
+                [
+                    (positions, source(to_device(batch, device)).prediction.float().cpu())
+                    for positions, batch in all_rows(split)
+                ]
+            )
+            for split in splits
         ]
         return cls(torch.cat([split.index() for split in splits]), torch.cat(found))
 

@@ -84,7 +84,9 @@ def _rows(splits: Splits, split: Split, where: str) -> None:
                 fix="let row(), batch() and index() agree",
             )
         for name in splits.info.inputs:
-            if not split.stochastic and not torch.equal(row[name], batch[name][at]):
+            # In a batch a row may be padded to the length of the longest.
+            unpadded = batch[name][at][tuple(slice(size) for size in row[name].shape)]
+            if not split.stochastic and not torch.equal(row[name], unpadded):
                 raise DataError(
                     f"input '{name}' of row {position} differs from the same row in a batch",
                     where=where,

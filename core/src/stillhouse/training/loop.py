@@ -26,7 +26,7 @@ from stillhouse.training.optim import make_average, make_optimizer, make_schedul
 from stillhouse.training.rows import batches, epoch_seed, step_positions, unlabelled_positions
 from stillhouse.training.state import Best, TrainingState
 from stillhouse.training.threads import choose_threads, limited_threads
-from stillhouse.types import Batch, Head, Split
+from stillhouse.types import Batch, Head, Split, joined
 
 CHECKPOINT_SECONDS = 5.0
 """Shortest time between two checkpoints; a resumed run repeats the epochs since the last one, with the same numbers."""
@@ -95,7 +95,7 @@ def _fit(learner: Learner, work: Fit, threads: int) -> list[dict[str, Any]]:
 
     # Everything that a checkpoint holds is made before it is taken up.
     targets = work.train.columns(["target"])["target"] if config.balance else None
-    steps = len(step_positions(len(work.train), config, work.seed, 0, targets=targets))
+    steps = len(step_positions(len(work.train), config, work.seed, 0, targets=targets, lengths=work.train.lengths))
     learner.to(accelerator.device)
     optimizer = make_optimizer(learner.parameters(), config)
     scheduler = make_scheduler(optimizer, config, steps * config.epochs)
@@ -237,7 +237,7 @@ def _step_batches(work: Fit, epoch: int, targets: Tensor | None) -> Iterator[tup
     have, and the number of the labelled."""
     config, accelerator = work.config, work.accelerator
     rank, world = accelerator.process_index, accelerator.num_processes
-    steps = step_positions(len(work.train), config, work.seed, epoch, targets=targets)
+    steps = step_positions(len(work.train), config, work.seed, epoch, targets=targets, lengths=work.train.lengths)
     loader = batches(work.train, [step[rank::world] for step in steps], workers=config.workers)
     others: Iterator[Batch] | None = None
     if work.unlabelled is not None and config.unlabelled_ratio > 0:
@@ -250,7 +250,7 @@ def _step_batches(work: Fit, epoch: int, targets: Tensor | None) -> Iterator[tup
             more = next(others)
             # Only the labelled rows have a target that means something.
             batch = {
-                name: torch.cat([entry, more[name]]) if name in more and name != "target" else entry
+                name: joined([entry, more[name]]) if name in more and name != "target" else entry
                 for name, entry in batch.items()
             }
         yield to_device(batch, accelerator.device), labelled

@@ -19,8 +19,19 @@ def epoch_seed(seed: int, epoch: int) -> int:
     return (seed * 1_000_003 + epoch * 7_919 + 17) % 2**31
 
 
+POOL = 16
+"""Steps whose rows are sorted by length together: enough for little padding, few enough for steps that differ between
+epochs."""
+
+
 def step_positions(
-    length: int, config: TrainConfig, seed: int, epoch: int, *, targets: Tensor | None = None
+    length: int,
+    config: TrainConfig,
+    seed: int,
+    epoch: int,
+    *,
+    targets: Tensor | None = None,
+    lengths: Sequence[int] | None = None,
 ) -> list[list[int]]:
     """Positions of each step's rows; a single row left over at the end is dropped, since normalisation layers need two.
 
@@ -30,6 +41,8 @@ def step_positions(
         seed: the run's seed.
         epoch: the epoch, from 0.
         targets: class of each row, for ``balance``.
+        lengths: length of each row, where they differ: rows of like lengths then make a step, and the order of the
+            steps is drawn.
     """
     generator = torch.Generator().manual_seed(epoch_seed(seed, epoch))
     if config.balance and targets is not None:
@@ -38,10 +51,20 @@ def step_positions(
         order = torch.multinomial(weights, length, replacement=True, generator=generator)
     else:
         order = torch.randperm(length, generator=generator)
+    if lengths is not None:
+        order = _by_length(order, torch.as_tensor(lengths), POOL * config.batch_size)
     steps: list[list[int]] = [chunk.tolist() for chunk in torch.split(order, config.batch_size)]
     if len(steps) > 1 and len(steps[-1]) == 1:
         steps.pop()
+    if lengths is not None:
+        steps = [steps[at] for at in torch.randperm(len(steps), generator=generator).tolist()]
     return steps
+
+
+def _by_length(order: Tensor, lengths: Tensor, pool: int) -> Tensor:
+    """Positions in drawn ``order``, each ``pool`` of them sorted by length; rows of one length stay as they were."""
+    pools = torch.split(order, pool)
+    return torch.cat([each[torch.sort(lengths[each], stable=True).indices] for each in pools])
 
 
 def unlabelled_positions(length: int, steps: int, per_step: int, seed: int, epoch: int) -> list[list[int]]:

@@ -1,0 +1,116 @@
+"""From texts and labels to a dataset: split, then tokenized, with what the models need to know."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from stillhouse.data.splitting import split_groups
+from stillhouse.errors import DataError, OptionError
+from stillhouse.text.duplicates import near_duplicates
+from stillhouse.text.reader import TextReader
+from stillhouse.text.rows import TextSplit
+from stillhouse.text.tokenizer import TRAINED, Tokenizer
+from stillhouse.types import DataInfo, Splits, TensorSpec
+
+FRACTIONS = {"test": 0.2, "val": 0.1}
+
+
+def text_splits(
+    texts: Sequence[str],
+    target: Sequence[int] | np.ndarray,
+    *,
+    classes: Sequence[str],
+    seed: int,
+    tokenizer: str = "wordpiece",
+    vocabulary: int = 8000,
+    max_length: int = 128,
+    fractions: Mapping[str, float] = FRACTIONS,
+    groups: Sequence[str] | None = None,
+    overlap: float = 0.8,
+    column: str = "text",
+    description: str = "",
+    simulated: bool = False,
+    where: str = "options of the dataset",
+) -> Splits:
+    """Texts with one class each, split at random without near-duplicates on two sides, and tokenized.
+
+    Families of texts (`near_duplicates`, and the texts of one group) stay in one split; they are drawn class by class,
+    a family by the class of its first text. ``DataInfo.meta["text"]`` has ``vocabulary`` (number of tokens), ``pad``,
+    ``unknown``, ``max_length``, ``tokenizer`` and ``seen``: the tokens of the training rows, the most frequent first.
+
+    Args:
+        texts: the texts ``[N]``.
+        target: class of each ``[N]``, a position in ``classes``.
+        classes: names of the classes.
+        seed: seed of the split.
+        tokenizer: folder, hub id or ``package:folder`` of a Hugging Face tokenizer; or "wordpiece" or "bpe": one is
+            trained on the training rows.
+        vocabulary: size of a tokenizer that is trained.
+        max_length: tokens of a text that are kept, special ones included.
+        fractions: share of ``val`` and ``test``; the rest is for training.
+        groups: document (patient, author, machine) of each text, never divided.
+        overlap: overlap of the sets of words from which two texts are near-duplicates; 1: of the same words.
+        column: column of new files that has the text.
+        description: one line on what the rows are.
+        simulated: the texts come from a generator.
+        where: the file or option at fault, for errors.
+
+    Raises:
+        OptionError: an option is out of range.
+        DataError: there are too few texts of a class, or the tokenizer cannot be had.
+        MissingDependencyError: the extra ``text`` is not installed.
+    """
+    if not 0 < overlap <= 1:
+        raise OptionError(f"overlap is {overlap}", where=where, fix="a number above 0, up to 1")
+    if max_length < 3:
+        raise OptionError(f"max_length is {max_length}", where=where, fix="at least 3: two special tokens and one more")
+    target = np.asarray(target, dtype=np.int64)
+    family = near_duplicates(texts, least=overlap, same=[] if groups is None else [groups])
+    names = [f"text {first}" for first in np.unique(family, return_index=True)[1][family]]
+    parts = split_groups(names, fractions, seed, classes=target, unit="family of texts", where=where)
+    made = (
+        Tokenizer.train([texts[at] for at in parts["train"]], kind=tokenizer, vocabulary=vocabulary)
+        if tokenizer in TRAINED
+        else Tokenizer.load(tokenizer)
+    )
+    ids = made.encode(texts, max_length=max_length)
+    counts = np.bincount(target[parts["train"]], minlength=len(classes))
+    if (counts == 0).any():
+        raise DataError(
+            f"class '{classes[int(np.argmin(counts))]}' has no training texts",
+            where=where,
+            fix="bring more texts of that class, or lower the fractions",
+        )
+    seen = Counter(token for at in parts["train"] for token in ids[at])
+    info = DataInfo(
+        inputs={"tokens": TensorSpec((-1,), "int64"), "mask": TensorSpec((-1,), "bool")},
+        classes=tuple(classes),
+        class_counts=tuple(int(count) for count in counts),
+        description=description,
+        simulated=simulated,
+        meta={
+            "text": {
+                "vocabulary": made.size,
+                "pad": made.pad,
+                "unknown": made.unknown,
+                "max_length": max_length,
+                "tokenizer": tokenizer,
+                "seen": [token for token, _ in sorted(seen.items(), key=lambda each: (-each[1], each[0]))],
+            }
+        },
+    )
+    splits = {
+        name: TextSplit(
+            [ids[at] for at in where_],
+            {"target": torch.from_numpy(target[where_]), "index": torch.from_numpy(where_)},
+            groups=[names[at] for at in where_],
+            pad=made.pad,
+        )
+        for name, where_ in parts.items()
+    }
+    reader = TextReader(made, max_length=max_length, column=column)
+    return Splits(info=info, train=splits["train"], val=splits["val"], test=splits["test"], reader=reader)

@@ -1,0 +1,122 @@
+"""Texts as token ids, by any fast tokenizer of Hugging Face or one trained on the training rows."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Self
+
+from stillhouse.errors import DataError, OptionError
+from stillhouse.text.pretrained import locate_pretrained, pretrained, require
+
+PAD, UNKNOWN, START, END, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+TRAINED = ("wordpiece", "bpe")
+"""Names of tokenizers that are trained on the training rows."""
+
+
+class Tokenizer:
+    """A tokenizer of the package ``tokenizers``, with its state as JSON, so that a run folder needs no original.
+
+    Args:
+        inner: a ``tokenizers.Tokenizer``.
+        pad: id of padding.
+        unknown: id of what the vocabulary does not have.
+    """
+
+    def __init__(self, inner: Any, *, pad: int, unknown: int) -> None:
+        # Encoding is a matter of seconds; threads of its own would disturb loader processes that are forked later.
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        self._inner, self.pad, self.unknown = inner, pad, unknown
+        inner.no_padding()
+        inner.no_truncation()
+
+    @classmethod
+    def load(cls, name: str) -> Self:
+        """That of a folder, a hub id, or ``package:folder`` inside an installed package.
+
+        Raises:
+            DataError: there is none of that name, or it is not a fast one (``tokenizer.json``).
+            MissingDependencyError: transformers, or the package that has it, is not installed.
+        """
+        require("transformers", f"the tokenizer '{name}'")
+        locate_pretrained(name)
+        from transformers import AutoTokenizer
+
+        found = pretrained(AutoTokenizer, name, "tokenizer")
+        inner = getattr(found, "backend_tokenizer", None)
+        if inner is None:
+            raise DataError(
+                f"the tokenizer '{name}' is none of the package 'tokenizers'",
+                where=name,
+                fix="convert it to a fast tokenizer (tokenizer.json)",
+            )
+        unknown = found.unk_token_id
+        return cls(inner, pad=int(found.pad_token_id or 0), unknown=int(unknown if unknown is not None else 0))
+
+    @classmethod
+    def train(cls, texts: Iterable[str], *, kind: str, vocabulary: int) -> Self:
+        """One of one's own, lower case, with ``[CLS]`` before and ``[SEP]`` behind each text; equal texts give an equal
+        tokenizer.
+
+        Args:
+            texts: of training rows only.
+            kind: ``"wordpiece"`` or ``"bpe"``.
+            vocabulary: largest number of tokens, those of the alphabet and five special ones included.
+
+        Raises:
+            OptionError: the kind is unknown, or the vocabulary has no room for the special tokens.
+            MissingDependencyError: tokenizers is not installed.
+        """
+        if kind not in TRAINED or vocabulary <= len(SPECIAL):
+            raise OptionError(
+                f"a tokenizer '{kind}' of {vocabulary} tokens cannot be trained",
+                where="tokenizer",
+                fix=f"one of {', '.join(TRAINED)}, with more than {len(SPECIAL)} tokens",
+            )
+        require("tokenizers", f"a tokenizer '{kind}'")
+        from tokenizers import Tokenizer as Inner
+        from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+        made = models.WordPiece(unk_token=UNKNOWN) if kind == "wordpiece" else models.BPE(unk_token=UNKNOWN)
+        trainer = trainers.WordPieceTrainer if kind == "wordpiece" else trainers.BpeTrainer
+        inner = Inner(made)
+        inner.normalizer = normalizers.BertNormalizer(lowercase=True)
+        inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        inner.decoder = decoders.WordPiece() if kind == "wordpiece" else decoders.BPEDecoder()
+        inner.train_from_iterator(
+            texts, trainer(vocab_size=vocabulary, special_tokens=list(SPECIAL), show_progress=False)
+        )
+        ends = [(token, inner.token_to_id(token)) for token in (START, END)]
+        inner.post_processor = processors.TemplateProcessing(single=f"{START} $A {END}", special_tokens=ends)
+        return cls(inner, pad=SPECIAL.index(PAD), unknown=SPECIAL.index(UNKNOWN))
+
+    @property
+    def size(self) -> int:
+        """Number of tokens, special ones included."""
+        return int(self._inner.get_vocab_size(with_added_tokens=True))
+
+    def encode(self, texts: Sequence[str], *, max_length: int) -> list[list[int]]:
+        """Ids of each text with the tokenizer's special tokens, at most ``max_length`` and at least one of each."""
+        self._inner.enable_truncation(max_length)
+        try:
+            found = self._inner.encode_batch(list(texts))
+        finally:
+            self._inner.no_truncation()
+        return [each.ids or [self.unknown] for each in found]
+
+    def state(self) -> dict[str, Any]:
+        """JSON-ready state."""
+        return {"tokenizer": json.loads(self._inner.to_str()), "pad": self.pad, "unknown": self.unknown}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        """Inverse of `state`.
+
+        Raises:
+            MissingDependencyError: tokenizers is not installed.
+        """
+        require("tokenizers", "reading texts")
+        from tokenizers import Tokenizer as Inner
+
+        return cls(Inner.from_str(json.dumps(state["tokenizer"])), pad=state["pad"], unknown=state["unknown"])
