@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 import stillhouse.testing
+from stillhouse_finance.datasets.news import sample
 
 DATA = Path(tempfile.gettempdir()) / f"stillhouse-finance-{os.getpid()}"
 WEEK = {"train_days": 5, "delay_days": 3, "test_days": 5, "val_days": 5}
@@ -27,6 +28,9 @@ def samples(make: SimpleNamespace) -> Iterator[None]:
     (DATA / "finance" / "vix").mkdir()
     dates = pd.bdate_range("2010-06-01", periods=2000).astype(str)
     make.days(many=2000).assign(DATE=dates).to_csv(DATA / "finance" / "vix" / "VIX_History.csv", index=False)
+    (DATA / "finance" / "financial-phrasebank").mkdir()
+    lines = [f"{text}@{label}" for text, label in zip(*sample(200, seed=1), strict=True)]
+    (DATA / "finance" / "financial-phrasebank" / "Sentences_50Agree.txt").write_text("\n".join(lines), "latin-1")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STILLHOUSE_DATA", str(DATA))
         yield
@@ -40,5 +44,6 @@ test_contract = stillhouse.testing.contract(
         "finance/transactions": {"path": str(DATA / "transactions.csv"), **WEEK},
         "finance/tabular": {"path": str(DATA / "loans.csv"), "target": "defaulted", "ignore": ["id"], "time": "opened"},
         "dataset:finance/volatility": {},
+        "finance/news": {"overlap": 1.0},
     },
 )

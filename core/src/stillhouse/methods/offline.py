@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from stillhouse.errors import IncompatibleError
@@ -41,7 +42,7 @@ def _fit_estimator(context: MethodContext, student: Trained) -> None:
     source = context.signal()
     parts = [context.splits.train] + ([context.splits.unlabelled] if context.splits.unlabelled is not None else [])
     columns = [part.columns([*student.inputs, "index"]) for part in parts]
-    features = torch.cat([torch.from_numpy(student.features(each)) for each in columns]).numpy()
+    features = np.concatenate([student.features(each) for each in columns])
     predictions = torch.cat([source({**each}).prediction.cpu() for each in columns])
     with limited_threads(share()):
         fit_distilled(

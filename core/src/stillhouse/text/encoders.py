@@ -154,7 +154,7 @@ def _build(
     facts = text_facts(task, f"'{who}'")
     own = None if vocabulary is None else OwnVocabulary(facts, vocabulary)
     if name is None or not task.pretrained:
-        encoder = _from_config({**({} if name else SMALL), **(fields or {})}, facts, own, who)
+        encoder = _from_config(fields or SMALL, facts, own, who)
         if task.pretrained:  # a saved configuration has the chosen layers only
             _keep_layers(encoder, layers, who)
     else:

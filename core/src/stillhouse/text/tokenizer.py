@@ -78,15 +78,19 @@ class Tokenizer:
         from tokenizers import Tokenizer as Inner
         from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-        made = models.WordPiece(unk_token=UNKNOWN) if kind == "wordpiece" else models.BPE(unk_token=UNKNOWN)
-        trainer = trainers.WordPieceTrainer if kind == "wordpiece" else trainers.BpeTrainer
-        inner = Inner(made)
+        texts = list(texts)
+        pieces = kind == "wordpiece"
+        inner = Inner(models.WordPiece(unk_token=UNKNOWN) if pieces else models.BPE(unk_token=UNKNOWN))
         inner.normalizer = normalizers.BertNormalizer(lowercase=True)
         inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        inner.decoder = decoders.WordPiece() if kind == "wordpiece" else decoders.BPEDecoder()
-        inner.train_from_iterator(
-            texts, trainer(vocab_size=vocabulary, special_tokens=list(SPECIAL), show_progress=False)
-        )
+        inner.decoder = decoders.WordPiece() if pieces else decoders.BPEDecoder()
+        first = [*SPECIAL, *(_inner_letters(inner, texts) if pieces else [])]
+        trainer = trainers.WordPieceTrainer if pieces else trainers.BpeTrainer
+        inner.train_from_iterator(texts, trainer(vocab_size=vocabulary, special_tokens=first, show_progress=False))
+        if pieces:  # letters are pieces of words and no special tokens
+            learned = inner.get_vocab()
+            inner = _with_model(inner, models.WordPiece(learned, unk_token=UNKNOWN))
+        inner.add_special_tokens(list(SPECIAL))
         ends = [(token, inner.token_to_id(token)) for token in (START, END)]
         inner.post_processor = processors.TemplateProcessing(single=f"{START} $A {END}", special_tokens=ends)
         return cls(inner, pad=SPECIAL.index(PAD), unknown=SPECIAL.index(UNKNOWN))
@@ -120,3 +124,21 @@ class Tokenizer:
         from tokenizers import Tokenizer as Inner
 
         return cls(Inner.from_str(json.dumps(state["tokenizer"])), pad=state["pad"], unknown=state["unknown"])
+
+
+def _inner_letters(inner: Any, texts: Sequence[str]) -> list[str]:
+    """Pieces ``##x`` of every letter that stands inside a word, sorted. The trainer would number them as it meets them,
+    in an order of its own that differs from run to run, and so would all that it learns from them."""
+    words = {
+        word for text in texts for word, _ in inner.pre_tokenizer.pre_tokenize_str(inner.normalizer.normalize_str(text))
+    }
+    return [f"##{letter}" for letter in sorted({letter for word in words for letter in word[1:]})]
+
+
+def _with_model(inner: Any, model: Any) -> Any:
+    """A tokenizer with the same steps around another model, and without added tokens."""
+    from tokenizers import Tokenizer as Inner
+
+    made = Inner(model)
+    made.normalizer, made.pre_tokenizer, made.decoder = inner.normalizer, inner.pre_tokenizer, inner.decoder
+    return made
