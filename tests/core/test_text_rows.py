@@ -19,8 +19,7 @@ from stillhouse.pipeline.data import duplicated_rows
 from stillhouse.recipe.model import TrainConfig
 from stillhouse.teachers import CachedTeacher, StoredTeacher, write_cache
 from stillhouse.text import TextSplit, near_duplicates, normalised, read_texts
-from stillhouse.training.loop import _append
-from stillhouse.training.rows import step_positions
+from stillhouse.training.rows import joined, step_positions
 from stillhouse.types import Batch, DataInfo, Outputs, Split, Splits, SubsetSplit, TensorSpec
 
 ROWS = st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=9), min_size=1, max_size=30)
@@ -132,10 +131,10 @@ def test_teacher_outputs_are_found_by_row_and_features_of_positions_are_not_cach
         write_cache(lambda rows: source(rows, features=True), split, tmp_path / "other", key="k")
 
 
-def test_unlabelled_rows_of_other_lengths_stand_behind_the_labelled() -> None:
+def test_rows_of_other_lengths_are_joined_behind_each_other() -> None:
     first, second = split_of([[1, 2], [3]]).batch([0, 1]), split_of([[4, 5, 6]]).batch([0])
     for a, b in ((first, second), (second, first)):
-        batch = _append(a, b)
+        batch = {name: joined([a[name], b[name]]) for name in a}
         assert batch["tokens"].shape == batch["mask"].shape == (3, 3)
         assert batch["mask"].sum() == 6
         assert batch["tokens"][batch["mask"]].tolist() == [

@@ -35,6 +35,7 @@ MODULES = (
     "stillhouse.data.downloads",
     "stillhouse.data.splitting",
     "stillhouse.data.folders",
+    "stillhouse.text",
     "stillhouse.components.trees",
     "stillhouse.errors",
     "stillhouse.heads",

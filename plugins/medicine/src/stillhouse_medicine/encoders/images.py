@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stillhouse.errors import DataError, MissingDependencyError, OptionError, nearest
+from stillhouse.text import pretrained
 from stillhouse.types import TensorSpec
 from stillhouse_medicine.layers import residual_stages
-from stillhouse_medicine.text import pretrained
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of channels that models trained on ImageNet expect."""

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from stillhouse.text import pretrained
 from stillhouse_medicine.layers import padding_of
-from stillhouse_medicine.text import Tokens, pretrained
+from stillhouse_medicine.text import Tokens
 
 
 class ScratchText(nn.Module):
