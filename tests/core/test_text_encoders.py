@@ -19,6 +19,7 @@ from stillhouse.kinds import OutputKind
 from stillhouse.plugins.manager import default_manager
 from stillhouse.taps import Taps
 from stillhouse.text import TextReader, Tokenizer, text_splits
+from stillhouse.text.augmenters import mask_replace
 from stillhouse.text.encoders import HFEncoder, hf_encoder, hf_layers
 from stillhouse.text.students import text_encoder
 from stillhouse.trained import build, load
@@ -289,6 +290,33 @@ def test_every_token_is_predicted_where_the_head_wants_it() -> None:
     model = hf_encoder(task_of(splits, OutputKind.SEQUENCE))
     assert isinstance(model, HFEncoder)
     assert model(batch["tokens"], batch["mask"]).shape == (*batch["tokens"].shape, 3)
+
+
+def test_masked_and_replaced_texts_keep_their_special_tokens() -> None:
+    splits = splits_of()
+    facts = splits.info.meta["text"]
+    made = mask_replace(mask=0.3, replace=0.3)(splits.train, splits.info, 200, 7)
+    again = mask_replace(mask=0.3, replace=0.3)(splits.train, splits.info, 200, 7)
+    assert made.fingerprint() == again.fingerprint()
+    originals = {tuple(splits.train.row(at)["tokens"].tolist()) for at in range(len(splits.train))}
+    shares: list[float] = []
+    for at in range(200):
+        tokens = made.row(at)["tokens"].tolist()
+        assert (tokens[0], tokens[-1]) == (2, 3)
+        assert {len(tokens)} <= {len(row) for row in originals}
+        assert set(tokens) <= {*facts["seen"], facts["mask"]}
+        shares.append(tokens.count(facts["mask"]) / (len(tokens) - 2))
+    assert 0.2 < sum(shares) / 200 < 0.4
+    with pytest.raises(ValueError, match="together above 0"):
+        mask_replace(mask=0.0, replace=0.0)
+
+
+def test_a_student_learns_from_texts_without_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STILLHOUSE_CACHE", str(tmp_path / "store"))
+    recipe = {key: value for key, value in RECIPE.items() if key not in ("method", "objectives", "controls")}
+    recipe["extra_rows"] = {"use": "core/mask-replace", "per_row": 2}
+    result = stillhouse.run(recipe, out=tmp_path / "run")
+    assert result.summary["extra_rows"]["rows"] == 2 * result.summary["dataset"]["rows"]["train"]
 
 
 RECIPE: dict[str, Any] = {

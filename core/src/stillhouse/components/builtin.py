@@ -399,6 +399,13 @@ def stillhouse_augmenters() -> Iterable[AugmenterSpec]:
         dtypes=FLOATS,
         tags=("tables", "signals"),
     )
+    yield AugmenterSpec(
+        name="mask-replace",
+        target="stillhouse.text.augmenters:mask_replace",
+        summary="Training texts, some of their tokens masked and some replaced by others",
+        inputs=TEXT_INPUTS,
+        tags=("text",),
+    )
 
 
 @hookimpl

@@ -14,7 +14,7 @@ from stillhouse.pipeline.extra_rows import check_made, check_suits
 from stillhouse.plugins.checks import Planned, Skipped, label
 from stillhouse.plugins.registry import Component
 from stillhouse.plugins.specs import AugmenterSpec, DatasetSpec
-from stillhouse.testing.rows import few
+from stillhouse.testing.rows import few, unpadded
 from stillhouse.testing.workbench import SYNTHETIC, Workbench
 from stillhouse.types import Augmenter, Batch, DataInfo, Split, TensorSplit
 
@@ -53,7 +53,7 @@ class _Augmenters:
                     where=self._spec.target,
                     fix="look for a division by a spread of 0, or a logarithm of one",
                 )
-            if not made.stochastic and not torch.equal(values[1], row[input_name]):
+            if not made.stochastic and not torch.equal(unpadded(values[1], row[input_name]), row[input_name]):
                 raise PluginError(
                     f"input '{input_name}' of a row is another one alone than in a batch",
                     where=self._spec.target,

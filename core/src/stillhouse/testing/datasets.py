@@ -13,6 +13,7 @@ from stillhouse.pipeline.data import check_splits
 from stillhouse.plugins.checks import Planned, label
 from stillhouse.plugins.registry import Component
 from stillhouse.plugins.specs import DatasetSpec, load_target
+from stillhouse.testing.rows import unpadded
 from stillhouse.testing.workbench import Workbench
 from stillhouse.types import DataInfo, Split, Splits
 
@@ -84,9 +85,7 @@ def _rows(splits: Splits, split: Split, where: str) -> None:
                 fix="let row(), batch() and index() agree",
             )
         for name in splits.info.inputs:
-            # In a batch a row may be padded to the length of the longest.
-            unpadded = batch[name][at][tuple(slice(size) for size in row[name].shape)]
-            if not split.stochastic and not torch.equal(row[name], unpadded):
+            if not split.stochastic and not torch.equal(row[name], unpadded(batch[name][at], row[name])):
                 raise DataError(
                     f"input '{name}' of row {position} differs from the same row in a batch",
                     where=where,

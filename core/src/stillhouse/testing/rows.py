@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from stillhouse.types import Split, Splits, SubsetSplit
 
@@ -44,3 +45,8 @@ def few_of_each(splits: Splits, train: int, rest: int) -> Splits:
         test=few(splits.test, rest),
         unlabelled=None if splits.unlabelled is None else few(splits.unlabelled, train),
     )
+
+
+def unpadded(in_batch: Tensor, row: Tensor) -> Tensor:
+    """An entry of a row as a batch has it, without what a longer row of the batch has padded it with."""
+    return in_batch[tuple(slice(size) for size in row.shape)]

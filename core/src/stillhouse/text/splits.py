@@ -40,7 +40,8 @@ def text_splits(
 
     Families of texts (`near_duplicates`, and the texts of one group) stay in one split; they are drawn class by class,
     a family by the class of its first text. ``DataInfo.meta["text"]`` has ``vocabulary`` (number of tokens), ``pad``,
-    ``unknown``, ``max_length``, ``tokenizer`` and ``seen``: the tokens of the training rows, the most frequent first.
+    ``unknown`` and ``mask`` (ids), ``special`` (all ids that are no part of a text), ``max_length``, ``tokenizer`` and
+    ``seen``: the tokens of the training rows, the most frequent first.
 
     Args:
         texts: the texts ``[N]``.
@@ -97,6 +98,8 @@ def text_splits(
                 "vocabulary": made.size,
                 "pad": made.pad,
                 "unknown": made.unknown,
+                "mask": made.mask,
+                "special": list(made.special),
                 "max_length": max_length,
                 "tokenizer": tokenizer,
                 "seen": [token for token, _ in sorted(seen.items(), key=lambda each: (-each[1], each[0]))],

@@ -22,12 +22,15 @@ class Tokenizer:
         inner: a ``tokenizers.Tokenizer``.
         pad: id of padding.
         unknown: id of what the vocabulary does not have.
+        mask: id that stands for a hidden token; that of unknown ones where there is none.
+        special: ids of tokens that are no part of a text.
     """
 
-    def __init__(self, inner: Any, *, pad: int, unknown: int) -> None:
+    def __init__(self, inner: Any, *, pad: int, unknown: int, mask: int, special: Sequence[int]) -> None:
         # Encoding is a matter of seconds; threads of its own would disturb loader processes that are forked later.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        self._inner, self.pad, self.unknown = inner, pad, unknown
+        self._inner, self.pad, self.unknown, self.mask = inner, pad, unknown, mask
+        self.special = tuple(sorted(special))
         inner.no_padding()
         inner.no_truncation()
 
@@ -51,8 +54,10 @@ class Tokenizer:
                 where=name,
                 fix="convert it to a fast tokenizer (tokenizer.json)",
             )
-        unknown = found.unk_token_id
-        return cls(inner, pad=int(found.pad_token_id or 0), unknown=int(unknown if unknown is not None else 0))
+        unknown = int(found.unk_token_id or 0)
+        mask = unknown if found.mask_token_id is None else int(found.mask_token_id)
+        special = [int(each) for each in found.all_special_ids]
+        return cls(inner, pad=int(found.pad_token_id or 0), unknown=unknown, mask=mask, special=special)
 
     @classmethod
     def train(cls, texts: Iterable[str], *, kind: str, vocabulary: int) -> Self:
@@ -93,7 +98,8 @@ class Tokenizer:
         inner.add_special_tokens(list(SPECIAL))
         ends = [(token, inner.token_to_id(token)) for token in (START, END)]
         inner.post_processor = processors.TemplateProcessing(single=f"{START} $A {END}", special_tokens=ends)
-        return cls(inner, pad=SPECIAL.index(PAD), unknown=SPECIAL.index(UNKNOWN))
+        numbers = {name: SPECIAL.index(token) for name, token in (("pad", PAD), ("unknown", UNKNOWN), ("mask", MASK))}
+        return cls(inner, **numbers, special=range(len(SPECIAL)))
 
     @property
     def size(self) -> int:
@@ -111,7 +117,8 @@ class Tokenizer:
 
     def state(self) -> dict[str, Any]:
         """JSON-ready state."""
-        return {"tokenizer": json.loads(self._inner.to_str()), "pad": self.pad, "unknown": self.unknown}
+        facts = {"pad": self.pad, "unknown": self.unknown, "mask": self.mask, "special": list(self.special)}
+        return {"tokenizer": json.loads(self._inner.to_str()), **facts}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
@@ -123,7 +130,8 @@ class Tokenizer:
         require("tokenizers", "reading texts")
         from tokenizers import Tokenizer as Inner
 
-        return cls(Inner.from_str(json.dumps(state["tokenizer"])), pad=state["pad"], unknown=state["unknown"])
+        facts = {name: state[name] for name in ("pad", "unknown", "mask", "special")}
+        return cls(Inner.from_str(json.dumps(state["tokenizer"])), **facts)
 
 
 def _inner_letters(inner: Any, texts: Sequence[str]) -> list[str]:
