@@ -155,6 +155,18 @@ def image_task(
     return Task(info=info, kind=kind, outputs=outputs)
 
 
+def ade(folder: Path) -> None:
+    """The two files of the ADE corpus: 40 reports with two sentences each, one of them on two lines."""
+    folder.mkdir(parents=True, exist_ok=True)
+    drugs = ("aspirin", "digoxin", "lithium", "heparin", "insulin", "codeine", "warfarin", "quinine")
+    effects = ("rash", "bleeding", "nausea", "fever", "tremor")
+    pairs = [(drug, effect) for drug in drugs for effect in effects]
+    positive = [f"{1000 + at}|Severe {e} after {d}.|{e}|7|9|{d}|1|2" for at, (d, e) in enumerate(pairs)]
+    negative = [f"{1000 + at} NEG A patient with {e} was given {d}." for at, (d, e) in enumerate(pairs)]
+    (folder / "DRUG-AE.rel").write_text("\n".join([*positive, positive[0], ""]))
+    (folder / "ADE-NEG.txt").write_text("\n".join([*negative, ""]))
+
+
 @pytest.fixture(scope="session")
 def files() -> SimpleNamespace:
     """Writers of tiny files."""
@@ -165,6 +177,7 @@ def files() -> SimpleNamespace:
         rad_research=rad_research,
         rad_authors=rad_authors,
         medmnist=medmnist_arrays,
+        ade=ade,
         asked=ASKED,
     )
 

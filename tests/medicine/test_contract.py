@@ -35,6 +35,7 @@ def samples(files: SimpleNamespace) -> Iterator[None]:
         files.save(OWN / "masks" / "images" / name, files.picture(number))
         files.save(OWN / "masks" / "masks" / name, files.picture(number) // 128)
     (OWN / "vqa" / "questions.json").write_text(json.dumps(questions), encoding="utf-8")
+    files.ade(DATA / "medicine" / "ade-corpus-v2")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STILLHOUSE_DATA", str(DATA))
         yield
@@ -47,6 +48,7 @@ test_contract = stillhouse.testing.contract(
         "medicine/vqa-rad": {"size": 32},
         "dataset:medicine/vqa": {"path": str(OWN / "vqa" / "questions.json"), "size": 32},
         "medicine/medmnist": {},
+        "medicine/adverse-events": {},
         "medicine/image-folder": {"path": str(OWN / "classes"), "size": 32},
         "medicine/mask-folder": {"path": str(OWN / "masks"), "size": 32},
     },

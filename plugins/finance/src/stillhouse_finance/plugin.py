@@ -242,6 +242,7 @@ def stillhouse_recipes() -> Iterable[RecipeSpec]:
     )
     for name, student, minutes in (
         ("news-sentiment", "half of its layers (DistilBERT)", 30.0),
+        ("news-small", "a small encoder with a vocabulary of its own", 20.0),
         ("news-tinybert", "a narrow BERT in two stages (TinyBERT)", 30.0),
         ("news-mobilebert", "a narrow encoder of its depth (MobileBERT)", 30.0),
     ):

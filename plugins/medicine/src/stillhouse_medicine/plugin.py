@@ -62,6 +62,16 @@ def stillhouse_datasets() -> Iterable[DatasetSpec]:
         tags=("vqa", "own-data"),
     )
     yield DatasetSpec(
+        name="adverse-events",
+        target="stillhouse_medicine.datasets.adverse_events:adverse_events",
+        summary="Sentences of case reports with or without an adverse effect of a drug (ADE corpus v2)",
+        licence="free for research with citation; Gurulingappa et al., J. Biomed. Inform. 45(5), 2012",
+        homepage="https://sites.google.com/site/adecorpus",
+        kinds=(BINARY, MULTICLASS),
+        reader="stillhouse.text:TextReader",
+        tags=("text", "real"),
+    )
+    yield DatasetSpec(
         name="medmnist",
         target="stillhouse_medicine.datasets.medmnist:medmnist",
         summary="Any MedMNIST file, 2-D or 3-D: binary, multi-class, ordinal or multi-label",
@@ -245,6 +255,7 @@ def stillhouse_recipes() -> Iterable[RecipeSpec]:
         ("pneumonia", "medmnist", False, 8.0, "Pneumonia on chest X-rays (PneumoniaMNIST)"),
         ("pneumonia-robust", "medmnist", False, 30.0, "Pneumonia on X-rays whose pixels are changed a little"),
         ("segmentation-demo", "shapes-seg-sim", True, 1.5, "Lesions in drawn scans, distilled pixel by pixel, offline"),
+        ("adverse-events", "adverse-events", False, 40.0, "Adverse effects of drugs in sentences of case reports"),
         ("diagnosis-demo", "breast-cancer", True, 0.5, "Malignant or benign: a forest distilled into a tree, offline"),
     ):
         yield RecipeSpec(
