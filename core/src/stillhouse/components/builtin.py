@@ -321,6 +321,8 @@ def _text_students() -> Iterable[StudentSpec]:
         summary="Small transformer with a vocabulary of its own and factorised embeddings",
         inputs=TEXT_INPUTS,
         kinds=OF_TEXT,
+        requires=("tokenizers",),
+        extra="text",
         tags=("text",),
     )
     yield StudentSpec(
@@ -330,6 +332,8 @@ def _text_students() -> Iterable[StudentSpec]:
         inputs=TEXT_INPUTS,
         kinds=(MULTICLASS, BINARY),
         features="stillhouse.text.tfidf:token_words",
+        requires=("tokenizers",),
+        extra="text",
         tags=("text", "estimator"),
     )
 
