@@ -16,13 +16,18 @@ import torch
 import stillhouse
 from stillhouse.errors import DataError, IncompatibleError, MissingDependencyError, OptionError
 from stillhouse.kinds import OutputKind
+from stillhouse.methods.losses import make_terms
 from stillhouse.plugins.manager import default_manager
+from stillhouse.recipe.check import resolve
+from stillhouse.recipe.model import Recipe
 from stillhouse.taps import Taps
 from stillhouse.text import TextReader, Tokenizer, text_splits
 from stillhouse.text.augmenters import mask_replace
 from stillhouse.text.encoders import HFEncoder, hf_encoder, hf_layers
 from stillhouse.text.students import text_encoder
 from stillhouse.trained import build, load
+from stillhouse.training.learner import Distillation
+from stillhouse.training.loss import DistillationLoss
 from stillhouse.types import DataContext, Splits, Task
 
 pytestmark = pytest.mark.plugins
@@ -252,6 +257,9 @@ def test_a_saved_model_needs_no_original(folder: Path, tmp_path: Path, name: str
     trained.model.eval()
     trained.save(tmp_path / "saved")
     shutil.rmtree(copy)
+    assert "original" not in json.dumps(
+        json.loads((tmp_path / "saved/model.json").read_text())["options"].get("config")
+    )
     again = load(tmp_path / "saved", registry, splits.info)
     batch = splits.train.batch(range(3))
     assert torch.equal(again.call(batch), trained.call(batch))
@@ -344,6 +352,29 @@ RECIPE: dict[str, Any] = {
     "evaluate": {"latency_samples": 5, "throughput_batch": 4},
     "seeds": [0],
 }
+
+
+def test_padding_masks_reach_terms_of_positions_and_no_others() -> None:
+    resolved = resolve(Recipe.model_validate(RECIPE), default_manager().registry)
+    splits = splits_of()
+    student, teacher = (
+        build(bound.component, bound.options, task_of(splits)) for bound in (resolved.student, resolved.teachers[0])
+    )
+    terms = make_terms(resolved.terms, splits, student, teacher, torch.device("cpu"))
+    assert [term.extras for term in terms] == [("mask",)] * 4 + [()]
+    batch = splits.train.batch(range(6))
+    assert len(set(batch["mask"].sum(1).tolist())) > 1
+    wide = {**batch, "mask": torch.cat([batch["mask"], batch["mask"].new_zeros(6, 3)], dim=1)}
+    wide["tokens"] = torch.cat([batch["tokens"], batch["tokens"].new_zeros(6, 3)], dim=1)
+    student.model.eval()
+    loss = DistillationLoss(None, terms, 0.0)
+    values = []
+    for each in (batch, wide):
+        learner = Distillation(student.model, student.inputs, loss, teacher.source(taps=loss.teacher_taps))
+        with torch.no_grad():
+            values.append(loss(learner.outputs(each), learner.teacher(each), each)[1])
+    for name, value in values[0].items():
+        assert float(value["raw"]) == pytest.approx(float(values[1][name]["raw"]), rel=1e-4), name
 
 
 def test_a_run_from_texts_to_predictions_and_back_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

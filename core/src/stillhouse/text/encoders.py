@@ -62,7 +62,8 @@ class HFEncoder(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.output = output_layer(task.kind, config.hidden_size, task.outputs, task.info)
         self.pool = None if task.kind is OutputKind.SEQUENCE else pool
-        self.saved_options = {"config": config.to_dict()}
+        # Where it came from is of no use to those who get the model, and may be a path of this machine.
+        self.saved_options = {"config": {k: v for k, v in config.to_dict().items() if k != "_name_or_path"}}
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Predictions ``[B, outputs]``, or ``[B, T, outputs]`` for sequences, of ``tokens`` and ``mask`` ``[B, T]``."""
