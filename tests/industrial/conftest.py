@@ -71,3 +71,25 @@ def official(tmp_path: Path) -> SimpleNamespace:
         after=AFTER,
         modes=MODES,
     )
+
+
+def orders(folder: Path) -> None:
+    """Work orders of three machines in the layout of the excavators: two places on all, one on machine D alone."""
+    lines = ["BscStartDate,Asset,OriginalShorttext,PMType,Cost,FuncLocation"]
+    says = {
+        "BUCKET": ("TOOTH LOST", "WON'T OPEN", "LIP CRACKED", "PIN WORN", "CYL LEAKING"),
+        "+Engine": ("WON'T START", "LOSES OIL", "RUNS HOT", "SMOKES", "NO POWER"),
+        "O&K RH120C": ("SERVICE", "WASH", "INSPECT", "WEIGH", "MOVE"),
+    }
+    for place, words in says.items():
+        for machine in ("D",) if place.startswith("O&K") else ("C", "D", "E"):
+            for side in ("L/H", "R/H", "FRONT", "REAR"):
+                lines += [f'2004-07-01,{machine},"{side} {machine} {word}",PM01,9,{place}' for word in words]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "excavators-cleaned.csv").write_text("\n".join(lines))
+
+
+@pytest.fixture(scope="session")
+def write_orders() -> Callable[[Path], None]:
+    """Writes work orders in miniature."""
+    return orders

@@ -19,7 +19,7 @@ DATA = Path(tempfile.gettempdir()) / f"stillhouse-industrial-{os.getpid()}"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def samples(write_official: Callable[..., DataContext]) -> Iterator[None]:
+def samples(write_official: Callable[..., DataContext], write_orders: Callable[..., None]) -> Iterator[None]:
     """Official files in miniature, and some of a user's own."""
     for number in range(1, 5):
         write_official(DATA / "industrial" / "cmapss", f"FD00{number}")
@@ -40,6 +40,7 @@ def samples(write_official: Callable[..., DataContext]) -> Iterator[None]:
         for run in range(12)
     ]
     pd.concat(runs).to_csv(DATA / "runs.csv", index=False)
+    write_orders(DATA / "industrial" / "excavators-mwo")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STILLHOUSE_DATA", str(DATA))
         yield
@@ -52,6 +53,7 @@ test_contract = stillhouse.testing.contract(
         "industrial/cmapss": {"window": 10},
         "industrial/run-to-failure": {"path": str(DATA / "pumps.csv"), "window": 10},
         "industrial/tennessee-eastman": {"faults": [1, 4], "window": 10, "val_fraction": 0.3},
+        "industrial/work-orders": {},
         "industrial/process-runs": {"path": str(DATA / "runs.csv"), "window": 10},
     },
 )

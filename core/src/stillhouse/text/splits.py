@@ -30,6 +30,7 @@ def text_splits(
     max_length: int = 128,
     fractions: Mapping[str, float] = FRACTIONS,
     groups: Sequence[str] | None = None,
+    parts: Mapping[str, Sequence[int]] | None = None,
     overlap: float = 0.8,
     column: str = "text",
     description: str = "",
@@ -54,6 +55,8 @@ def text_splits(
         max_length: tokens of a text that are kept, special ones included.
         fractions: share of ``val`` and ``test``; the rest is for training.
         groups: document (patient, author, machine) of each text, never divided.
+        parts: positions of ``train``, ``val`` and ``test``, where the protocol gives them; texts that repeat each other
+            are then not looked for, and ``groups`` are checked, not kept together.
         overlap: overlap of the sets of words from which two texts are near-duplicates; 1: of the same words.
         column: column of new files that has the text.
         description: one line on what the rows are.
@@ -70,23 +73,26 @@ def text_splits(
     if max_length < 3:
         raise OptionError(f"max_length is {max_length}", where=where, fix="at least 3: two special tokens and one more")
     target = np.asarray(target, dtype=np.int64)
-    family = near_duplicates(texts, least=overlap, same=[] if groups is None else [groups])
-    names = [f"text {first}" for first in np.unique(family, return_index=True)[1][family]]
-    parts = split_groups(names, fractions, seed, classes=target, unit="family of texts", where=where)
+    if parts is not None:
+        positions = {name: np.asarray(part, dtype=np.int64) for name, part in parts.items()}
+    else:
+        family = near_duplicates(texts, least=overlap, same=[] if groups is None else [groups])
+        groups = [f"text {first}" for first in np.unique(family, return_index=True)[1][family]]
+        positions = split_groups(groups, fractions, seed, classes=target, unit="family of texts", where=where)
     made = (
-        Tokenizer.train([texts[at] for at in parts["train"]], kind=tokenizer, vocabulary=vocabulary)
+        Tokenizer.train([texts[at] for at in positions["train"]], kind=tokenizer, vocabulary=vocabulary)
         if tokenizer in TRAINED
         else Tokenizer.load(tokenizer)
     )
     ids = made.encode(texts, max_length=max_length)
-    counts = np.bincount(target[parts["train"]], minlength=len(classes))
+    counts = np.bincount(target[positions["train"]], minlength=len(classes))
     if (counts == 0).any():
         raise DataError(
             f"class '{classes[int(np.argmin(counts))]}' has no training texts",
             where=where,
             fix="bring more texts of that class, or lower the fractions",
         )
-    seen = Counter(token for at in parts["train"] for token in ids[at])
+    seen = Counter(token for at in positions["train"] for token in ids[at])
     info = DataInfo(
         inputs={"tokens": TensorSpec((-1,), "int64"), "mask": TensorSpec((-1,), "bool")},
         classes=tuple(classes),
@@ -108,12 +114,12 @@ def text_splits(
     )
     splits = {
         name: TextSplit(
-            [ids[at] for at in where_],
-            {"target": torch.from_numpy(target[where_]), "index": torch.from_numpy(where_)},
-            groups=[names[at] for at in where_],
+            [ids[at] for at in part],
+            {"target": torch.from_numpy(target[part]), "index": torch.from_numpy(part)},
+            groups=None if groups is None else [groups[at] for at in part],
             pad=made.pad,
         )
-        for name, where_ in parts.items()
+        for name, part in positions.items()
     }
     reader = TextReader(made, max_length=max_length, column=column)
     return Splits(info=info, train=splits["train"], val=splits["val"], test=splits["test"], reader=reader)

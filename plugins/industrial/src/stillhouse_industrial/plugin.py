@@ -63,6 +63,18 @@ def stillhouse_datasets() -> Iterable[DatasetSpec]:
         tags=("rul", "time-series", "own-data"),
     )
     yield DatasetSpec(
+        name="work-orders",
+        target="stillhouse_industrial.datasets.work_orders:work_orders",
+        summary="Work orders of mining excavators: the part of the machine that a short text is about",
+        licence="shipped by NIST in a public-domain repository; cite Hodkiewicz & Ho, JQME 22(2), 2016",
+        homepage="https://github.com/usnistgov/nestor",
+        kinds=CLASS,
+        reader="stillhouse.text:TextReader",
+        requires=("transformers", "tokenizers"),
+        extra="text",
+        tags=("text", "maintenance", "real"),
+    )
+    yield DatasetSpec(
         name="tennessee-eastman",
         target="stillhouse_industrial.datasets.tennessee_eastman:tennessee_eastman",
         summary="Tennessee Eastman process: windows with the fault that is there, of 21, or none",
@@ -263,6 +275,14 @@ def stillhouse_recipes() -> Iterable[RecipeSpec]:
         offline=True,
         minutes=1.0,
         tags=("faults", "demo"),
+    )
+    yield RecipeSpec(
+        name="work-orders",
+        target="stillhouse_industrial:recipes/work-orders.yaml",
+        summary="The part of an excavator that a work order's short text is about, on a machine not seen before",
+        dataset="industrial/work-orders",
+        minutes=5.0,
+        tags=("text", "maintenance"),
     )
     yield RecipeSpec(
         name="tep-faults",
