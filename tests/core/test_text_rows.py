@@ -19,8 +19,8 @@ from stillhouse.pipeline.data import duplicated_rows
 from stillhouse.recipe.model import TrainConfig
 from stillhouse.teachers import CachedTeacher, StoredTeacher, write_cache
 from stillhouse.text import TextSplit, near_duplicates, normalised, read_texts
-from stillhouse.training.rows import joined, step_positions
-from stillhouse.types import Batch, DataInfo, Outputs, Split, Splits, SubsetSplit, TensorSpec
+from stillhouse.training.rows import step_positions
+from stillhouse.types import Batch, ConcatSplit, DataInfo, Outputs, Split, Splits, SubsetSplit, TensorSpec, joined
 
 ROWS = st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=9), min_size=1, max_size=30)
 
@@ -220,3 +220,12 @@ def test_lengths_are_kept_by_a_part_of_a_split() -> None:
     split: Split = SubsetSplit(SubsetSplit(split_of([[1], [2, 3], [4, 5, 6]]), [2, 1]), [1])
     assert split.lengths == [2]
     assert split.batch([0])["tokens"].tolist() == [[2, 3]]
+
+
+def test_splits_of_different_lengths_behind_each_other() -> None:
+    whole = ConcatSplit([split_of([[1], [2, 3]]), TextSplit([[4, 5, 6]], {"index": torch.tensor([7])})])
+    assert whole.lengths == [1, 2, 3]
+    batch = whole.batch([2, 0])
+    assert batch["tokens"].tolist() == [[4, 5, 6], [1, 0, 0]]
+    assert batch["mask"].sum(1).tolist() == [3, 1]
+    assert whole.row(0)["tokens"].tolist() == [1]
