@@ -92,7 +92,7 @@ def in_order(split: Split, batch_size: int = 512) -> Iterator[Batch]:
         yield split.batch(range(start, min(start + batch_size, len(split))))
 
 
-TOKENS = 16_384
+TOKENS = 8_192
 """Rows times the longest row of a batch of `all_rows`, where rows differ in length."""
 
 
