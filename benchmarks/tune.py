@@ -74,14 +74,16 @@ TASKS: dict[str, Task] = {
 }
 
 
-def run_task(name: str, runs: Path, jobs: int) -> dict[str, Any]:
+def run_task(name: str, runs: Path, jobs: int, minutes: float | None) -> dict[str, Any]:
     """The row of a task: both verdicts, and what the search cost."""
     task, folder = TASKS[name], runs / name.replace(", ", "-").replace(" ", "-")
     if name in TABLES:
         table(name, runs / "tables")
     changes = [change.format(tables=(runs / "tables").resolve()) for change in task.changes]
     plain = stillhouse.run(task.recipe, out=folder / "defaults", overrides=changes, seeds=SEEDS).summary
-    found = tune(task.recipe, out=folder / "tune", overrides=changes, minutes=task.minutes, trials=40, jobs=jobs).record
+    found = tune(
+        task.recipe, out=folder / "tune", overrides=changes, minutes=minutes or task.minutes, trials=40, jobs=jobs
+    ).record
     metric = plain["primary_metric"]["name"]
     return {
         "task": name,
@@ -161,9 +163,10 @@ def main() -> None:
     parser.add_argument("tasks", nargs="*", metavar="TASK", help=f"all by default: {', '.join(TASKS)}")
     parser.add_argument("--runs", type=Path, default=Path("runs/tune"))
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--minutes", type=float, help="of each search, instead of its own")
     given = parser.parse_args()
     for name in given.tasks or TASKS:
-        row = run_task(name, given.runs, given.jobs)
+        row = run_task(name, given.runs, given.jobs, given.minutes)
         rows = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
         rows = [*(each for each in rows if each["task"] != name), row]
         rows.sort(key=lambda each: list(TASKS).index(each["task"]))
