@@ -86,6 +86,11 @@ class TrainingError(StillhouseError):
     """Training cannot go on: the loss is not finite, or a guard rail (frozen teacher, student mode) was violated."""
 
 
+class ServiceError(StillhouseError):
+    """A service that a component asks (a language model behind HTTP) does not answer, refuses, or its budget is
+    spent."""
+
+
 class RunFolderError(StillhouseError):
     """A run folder is missing, incomplete, of another recipe, or cannot be written."""
 

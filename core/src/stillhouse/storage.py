@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import platformdirs
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -24,6 +25,12 @@ SUMMARY = "summary.json"
 """Name of the file with a finished run's results."""
 RULES = "rules.txt"
 """What explains a model that a person can read, beside its weights."""
+
+
+def cache_folder() -> Path:
+    """What runs share is kept there: ``$STILLHOUSE_CACHE``, else the platform's user cache folder."""
+    given = os.environ.get("STILLHOUSE_CACHE")
+    return Path(given).expanduser() if given else Path(platformdirs.user_cache_dir("stillhouse"))
 
 
 @contextlib.contextmanager

@@ -210,6 +210,15 @@ class Reader(Protocol):
         """
 
 
+@runtime_checkable
+class DescribingReader(Protocol):
+    """A `Reader` that also goes the other way: from rows as models see them to words, for a language model or a
+    person."""
+
+    def describe(self, batch: Batch) -> list[dict[str, Any]]:
+        """Each row as a mapping from names (of columns, ``text``) to values in the user's own units."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Splits:
     """A dataset, split. ``unlabelled`` rows feed soft losses only; their ``target`` is ignored and may be absent."""

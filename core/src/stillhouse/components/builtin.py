@@ -272,6 +272,15 @@ def stillhouse_teachers() -> Iterable[TeacherSpec]:
         extra="text",
         tags=("text",),
     )
+    yield TeacherSpec(
+        name="chat",
+        target="stillhouse.chat.teacher:ChatTeacher",
+        summary="A language model behind HTTP (any OpenAI-compatible server), asked for the class of each row",
+        kinds=(MULTICLASS, BINARY),
+        asked=True,
+        requires=("httpx",),
+        extra="chat",
+    )
 
 
 @hookimpl

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from stillhouse.data import tables
-from stillhouse.types import Split, TensorSplit
+from stillhouse.types import Batch, Split, TensorSplit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +48,11 @@ class ColumnsReader:
         """Inverse of `state`."""
         columns, mean, std = (tuple(state[name]) for name in ("columns", "mean", "std"))
         return cls(columns=columns, mean=mean, std=std, input=state["input"])
+
+    def describe(self, batch: Batch) -> list[dict[str, Any]]:
+        """See `stillhouse.types.DescribingReader`: values by column, before they were standardised."""
+        values = batch[self.input].double().cpu().numpy() * np.array(self.std) + np.array(self.mean)
+        return [dict(zip(self.columns, row, strict=True)) for row in values.tolist()]
 
     def read(self, path: Path) -> tuple[Split, dict[str, list[Any]]]:
         """Rows of the file, and the number of each as an editor shows it.

@@ -191,6 +191,7 @@ def summarise_run(
             "component": teachers[0] if len(teachers) == 1 else " + ".join(teachers),
             "metrics": teacher_metrics,
             **cost("teacher", teacher_bytes),
+            "asked": teacher.asked_facts(),
         },
         "baseline": {
             "component": context.resolved.student.id,

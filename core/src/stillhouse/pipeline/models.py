@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-
-import platformdirs
 
 from stillhouse.methods.context import PHASES
 from stillhouse.pipeline.context import RunContext
 from stillhouse.pipeline.stages import finish, why_stale
 from stillhouse.recipe.check import Bound
 from stillhouse.recipe.model import TrainConfig
-from stillhouse.storage import RULES, digest, read_json, replacing_folder, write_json, write_text
+from stillhouse.storage import RULES, cache_folder, digest, read_json, replacing_folder, write_json, write_text
 from stillhouse.trained import Trained, load
 from stillhouse.training.estimators import fit_hard
 from stillhouse.training.learner import Supervised
@@ -103,9 +100,8 @@ def _prepare(context: RunContext, folder: Path, key: str, reason: str | None, la
 
 
 def _store() -> Path:
-    """Folder of teachers that runs share: ``$STILLHOUSE_CACHE``, else the platform's user cache folder."""
-    given = os.environ.get("STILLHOUSE_CACHE")
-    return (Path(given).expanduser() if given else Path(platformdirs.user_cache_dir("stillhouse"))) / "teachers"
+    """Folder of teachers that runs share."""
+    return cache_folder() / "teachers"
 
 
 def _keep(folder: Path, stored: Path, everything: Mapping[str, Any]) -> None:

@@ -20,7 +20,15 @@ from stillhouse.pipeline.context import RunContext
 from stillhouse.pipeline.models import member_seed, train_hard, trained_model
 from stillhouse.pipeline.stages import facts, finish, why_stale
 from stillhouse.storage import digest, read_json, read_tensors
-from stillhouse.teachers import CachedTeacher, EnsembleTeacher, StoredTeacher, TeacherSource, write_cache
+from stillhouse.teachers import (
+    CachedTeacher,
+    CostedTeacher,
+    EnsembleTeacher,
+    PreparedTeacher,
+    StoredTeacher,
+    TeacherSource,
+    write_cache,
+)
 from stillhouse.teachers.cached import cache_key
 from stillhouse.teachers.ensemble import combine
 from stillhouse.trained import Trained, build, is_asked, load
@@ -54,6 +62,22 @@ class Teacher:
         """One prediction as deployment would make it."""
         shares = [weight / sum(self.weights) for weight in self.weights]
         return combine([member.call(batch) for member in self.members], shares, self.kind)
+
+    def asked_facts(self) -> dict[str, Any] | None:
+        """What asking the members cost, added up; None where none of them tells."""
+        told = [each.facts() for each in self._costed()]
+        if not told:
+            return None
+        names = [name for name in told[0] if all(name in each for each in told)]
+        return {name: None if None in (of := [each[name] for each in told]) else sum(of) for name in names}
+
+    def remarks(self) -> list[str]:
+        """What the members that are asked have to say of their answers."""
+        return [remark for each in self._costed() for remark in each.remarks()]
+
+    def _costed(self) -> list[CostedTeacher]:
+        asked = [member.model for member in self.members if member.is_asked]
+        return [model for model in asked if isinstance(model, CostedTeacher)]
 
 
 def teacher_stage(context: RunContext) -> Teacher:
@@ -121,6 +145,8 @@ def _asked(context: RunContext, position: int) -> tuple[Trained, Any]:
     bound = context.resolved.teachers[position]
     seed = member_seed(bound, context.resolved.recipe.teacher.seed)
     trained = build(bound.component, bound.options, context.task(seed))
+    if isinstance(trained.model, PreparedTeacher):
+        trained.model.prepare(context.splits.train, context.splits.reader)
     key = {
         "model": context.bound_inputs(bound),
         "revision": trained.model.revision,
@@ -205,6 +231,8 @@ def signal(context: RunContext, teacher: Teacher, taps: Sequence[str], *, member
                 source = StoredTeacher(split.index(), teacher.out_of_fold)
             write_cache(source, split, folder, key=key, device=context.device, members=members)
     context.wait()
+    for remark in teacher.remarks():
+        context.warn(remark)
     if teacher.out_of_fold is None:
         _warn_of_overfitting(context, teacher)
     return CachedTeacher(*folders)

@@ -321,8 +321,9 @@ def _options(component: Component, target: Any) -> None:
     if not callable(target):
         raise Skipped(f"the target is not callable: see shape[{label(component)}]")
     for each in options_of(target):
-        # Neither the path of the user's own file nor the students of a method have a sensible default.
-        may_require = component.kind == "dataset" or each.name in getattr(component.spec, "students", ())
+        # The path of the user's own file, the address of a service, the students of a method have no sensible default.
+        may_require = component.kind == "dataset" or getattr(component.spec, "asked", False)
+        may_require = may_require or each.name in getattr(component.spec, "students", ())
         for missing, what, fix in (
             (each.annotation is inspect.Parameter.empty, "type", f"annotate it: {each.name}: int = 1"),
             (each.required and not may_require, "default", "give it one"),

@@ -251,8 +251,9 @@ def _option_error(
     if first["type"] == "missing" and len(first["loc"]) == 1:
         return OptionError(f"{who} needs the option '{name}'{more}", where=place, fix=f"give '{name}' ({expected})")
     message = first["msg"][:1].lower() + first["msg"][1:]
+    given = repr(first["input"]) if field.repr else "this value"  # which may be a password
     return OptionError(
-        f"option '{name}' of {who} does not take {first['input']!r}: {message}{more}",
+        f"option '{name}' of {who} does not take {given}: {message}{more}",
         where=place,
         fix=f"expected {expected}" + ("" if field.is_required() else f", e.g. the default {field.default!r}"),
     )

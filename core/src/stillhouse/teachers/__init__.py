@@ -5,14 +5,16 @@ from stillhouse.teachers.cached import CachedTeacher, StoredTeacher, write_cache
 from stillhouse.teachers.ensemble import EnsembleTeacher
 from stillhouse.teachers.estimator import EstimatorTeacher
 from stillhouse.teachers.live import LiveTeacher
-from stillhouse.teachers.source import AskedTeacher, TeacherSource
+from stillhouse.teachers.source import AskedTeacher, CostedTeacher, PreparedTeacher, TeacherSource
 
 __all__ = [
     "AskedTeacher",
     "CachedTeacher",
+    "CostedTeacher",
     "EnsembleTeacher",
     "EstimatorTeacher",
     "LiveTeacher",
+    "PreparedTeacher",
     "StoredTeacher",
     "TeacherSource",
     "write_cache",

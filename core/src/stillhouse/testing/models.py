@@ -10,16 +10,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from stillhouse.errors import IncompatibleError, StillhouseError, TrainingError
+from stillhouse.errors import IncompatibleError, ServiceError, StillhouseError, TrainingError
 from stillhouse.forwarding import predict
 from stillhouse.kinds import OutputKind
 from stillhouse.plugins.checks import Planned, Skipped, label
+from stillhouse.plugins.options import options_of
 from stillhouse.plugins.registry import Component
 from stillhouse.storage import state_digest
 from stillhouse.testing.isolation import offline
 from stillhouse.testing.rows import few
 from stillhouse.testing.workbench import Setting, Workbench
-from stillhouse.trained import Trained, build, load
+from stillhouse.trained import Trained, build, is_asked, load
 from stillhouse.training.estimators import fit_hard
 from stillhouse.types import Batch, Head, Split, Splits, Task
 
@@ -73,6 +74,13 @@ class _Models:
         """Build the model in the first setting that it suits; what its target raises is the plugin's fault only where
         its own recipe puts the parts together, or where no setting suits."""
         self._bench.require(self._component, "target", "shape", "options")
+        given = self._bench.given(self._component) or {}
+        required = [each.name for each in options_of(self._component.load()) if each.required]
+        if is_asked(self._component) and not given.keys() >= set(required):
+            raise Skipped(
+                f"it needs the option '{required[0]}'",
+                f"contract(..., options={{'{self._component.id}': {{...}}}}) can name a service that runs",
+            )
         first: Exception | None = None
         for setting in self._bench.settings(self._component):
             try:
@@ -136,8 +144,11 @@ class _Models:
         if trained.is_network:
             trained.model.eval()
             torch.manual_seed(0)
-        with offline():
-            return trained.call(batch)
+        try:
+            with offline():
+                return trained.call(batch)
+        except ServiceError as error:
+            raise Skipped(f"the service that it asks is not there: {error.what}", error.fix) from error
 
     def _fit(self, ready: Ready) -> None:
         rows = few(ready.splits.train, FITTED)

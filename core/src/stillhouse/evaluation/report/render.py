@@ -204,8 +204,12 @@ def _comparison(run: Run) -> list[dict[str, Any]]:
             f"Latency {quantile}",
             f"batch {batch}",
             {m: (p.get("latency_ms") or {}).get(quantile) for m, p in parts.items()},
-            lambda v: fmt.short(v, "ms") if v is None or v < 1000 else fmt.short(v / 1000, "s"),
+            _milliseconds,
         )
+    asked = {m: p.get("asked") or {} for m, p in parts.items()}
+    add("Answer of a service", "mean, as measured", {m: a.get("ms_per_row") for m, a in asked.items()}, _milliseconds)
+    prices = {m: a.get("price_per_row") for m, a in asked.items()}
+    add("Price", "1,000 rows", {m: None if p is None else 1000 * p for m, p in prices.items()}, fmt.number)
     add(
         "Throughput",
         f"rows per second, batch {many}",
@@ -213,6 +217,10 @@ def _comparison(run: Run) -> list[dict[str, Any]]:
         lambda v: fmt.short(v, "/s") if v is not None else fmt.NONE,
     )
     return rows
+
+
+def _milliseconds(value: float | None) -> str:
+    return fmt.short(value, "ms") if value is None or value < 1000 else fmt.short(value / 1000, "s")
 
 
 def _others(run: Run) -> list[dict[str, str]]:
