@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import math
 import re
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -668,7 +671,7 @@ def test_an_ensemble_adds_up_what_its_members_cost(server: Server, tmp_path: Pat
 
 
 def test_without_httpx_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "httpx", None)
+    monkeypatch.setitem(sys.modules, "httpx", None)
     with pytest.raises(MissingDependencyError, match="needs the package 'httpx'") as caught:
         default_manager().registry.get("teacher", "core/chat").load()
     assert caught.value.fix == "pip install 'stillhouse[chat]'"
@@ -685,3 +688,25 @@ def test_the_contract_asks_a_server_that_it_is_given(server: Server, there: bool
     outcome = Plan(manager, record, options={"core/chat": options}).run("forward[teacher:core/chat]")
     assert outcome.outcome == ("passed" if there else "skipped"), outcome
     assert bool(server.requests) is there
+
+
+def test_a_process_that_is_killed_loses_what_was_on_its_way_and_nothing_else(server: Server, tmp_path: Path) -> None:
+    recipe, folder = tmp_path / "recipe.yaml", tmp_path / "run"
+    recipe.write_text(json.dumps(chat_recipe(server, concurrency=1)))
+    code = "import stillhouse, sys; stillhouse.run(sys.argv[1], out=sys.argv[2])"
+    started = threading.Event()
+
+    def killing(body: dict[str, Any]) -> Says:
+        if len(server.requests) == 31:
+            started.wait(60)
+            process.kill()
+            process.wait()
+        return by_sign(body)
+
+    server.rule = killing
+    process = subprocess.Popen([sys.executable, "-c", code, str(recipe), str(folder)])
+    started.set()
+    assert process.wait(timeout=120) == -signal.SIGKILL
+    server.rule = by_sign
+    stillhouse.run(recipe, out=folder)
+    assert len(server.requests) == 80 + 1

@@ -107,7 +107,17 @@ class ChatTeacher:
         )
         self._store = Store(cache_folder() / "chat" / "replies.sqlite")
         self._no_logprobs = False
-        asked = [READING, self._request(""), prompt, self._answers, columns, shots, confidence, task.seed]
+        asked = [
+            READING,
+            self._base_url,
+            self._request(""),
+            prompt,
+            self._answers,
+            columns,
+            shots,
+            confidence,
+            task.seed,
+        ]
         self.revision = digest(asked)
         self._name = self.revision
 
