@@ -38,7 +38,7 @@ from stillhouse.plugins.options import validate_options
 from stillhouse.progress import Silent
 from stillhouse.storage import cache_folder
 from stillhouse.testing.plan import Plan
-from stillhouse.types import Batch, DataInfo, Task, TensorSpec, TensorSplit
+from stillhouse.types import Batch, DataInfo, DescribingReader, Task, TensorSpec, TensorSplit
 
 pytest.importorskip("httpx")
 
@@ -710,3 +710,34 @@ def test_a_process_that_is_killed_loses_what_was_on_its_way_and_nothing_else(ser
     server.rule = by_sign
     stillhouse.run(recipe, out=folder)
     assert len(server.requests) == 80 + 1
+
+
+def test_texts_of_a_dataset_are_asked_about_word_for_word(server: Server, tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers")
+    recipe = chat_recipe(server, answers=["good", "bad", "neutral"], prompt="{{ row.text }}", shots=1)
+    recipe["dataset"] = {"use": "core/synthetic-text", "rows": 60}
+    recipe["student"] = {"use": "core/tfidf-logistic"}
+    server.rule = lambda body: (200, chat("good"))
+    stillhouse.run(recipe, out=tmp_path / "run", stop_after="teacher")
+    prompts = {prompt_of(body) for body in server.requests}
+    assert prompts
+    assert all(re.search(r" \. report \d+$", each) for each in prompts), "blanks are as they were written"
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
+def test_a_reader_of_texts_describes_rows_and_what_an_augmenter_made_of_them(kind: str) -> None:
+    pytest.importorskip("tokenizers")
+    from stillhouse.text import text_splits
+
+    texts = [f"The Pump No. {number} leaks  oil (2.5 bar)!" for number in range(40)]
+    target = [number % 2 for number in range(40)]
+    splits = text_splits(texts, target, classes=("a", "b"), seed=0, tokenizer=kind, vocabulary=120, overlap=1.0)
+    assert isinstance(splits.reader, DescribingReader)
+    batch = splits.test.batch(range(len(splits.test)))
+    described = [each["text"] for each in splits.reader.describe(batch)]
+    assert described == [texts[row] for row in batch["index"].tolist()]
+    changed = {**batch, "tokens": batch["tokens"].clone()}
+    changed["tokens"][:, 1] = changed["tokens"][:, 2]
+    again = type(splits.reader).from_state(json.loads(json.dumps(splits.reader.state())))
+    assert splits.reader.describe(changed) == again.describe(changed), "made of tokens alone"
+    assert "leaks" in again.describe(changed)[0]["text"]

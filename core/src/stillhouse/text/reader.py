@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
+
+import numpy as np
 
 from stillhouse.data import tables
 from stillhouse.errors import DataError
 from stillhouse.text.rows import TextSplit
 from stillhouse.text.tokenizer import Tokenizer
+from stillhouse.types import Batch
 
 LINES = (".txt",)
 """Types of files with a text on each line."""
@@ -46,10 +49,14 @@ class TextReader:
         tokenizer: of the training rows.
         max_length: tokens of a text that are kept.
         column: column of tables that has the text.
+        texts: what `describe` gives word for word; no part of the state.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, max_length: int, column: str = "text") -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, *, max_length: int, column: str = "text", texts: Sequence[str] = ()
+    ) -> None:
         self.tokenizer, self.max_length, self.column = tokenizer, max_length, column
+        self._texts, self._by_tokens = texts, dict[bytes, str]()
 
     def state(self) -> dict[str, Any]:
         """JSON-ready state, the whole tokenizer included."""
@@ -60,6 +67,16 @@ class TextReader:
         """Inverse of `state`."""
         return cls(Tokenizer.from_state(state), max_length=state["max_length"], column=state["column"])
 
+    def describe(self, batch: Batch) -> list[dict[str, Any]]:
+        """See `stillhouse.types.DescribingReader`: ``text`` of each row, as it was written where it is one of the
+        dataset's, else (texts that an augmenter made) put together from the tokens."""
+        if self._texts and not self._by_tokens:
+            encoded = self.tokenizer.encode(self._texts, max_length=self.max_length)
+            self._by_tokens = {_key(ids): text for ids, text in zip(encoded, self._texts, strict=True)}
+        tokens, mask = batch["tokens"].cpu(), batch["mask"].cpu()
+        rows = [row[kept].tolist() for row, kept in zip(tokens, mask, strict=True)]
+        return [{"text": self._by_tokens.get(_key(ids)) or self.tokenizer.decode(ids)} for ids in rows]
+
     def read(self, path: Path) -> tuple[TextSplit, dict[str, list[Any]]]:
         """Rows of the file; each is told by the number of its ``row`` and its text.
 
@@ -69,3 +86,7 @@ class TextReader:
         texts, rows = read_texts(Path(path), self.column)
         ids = self.tokenizer.encode(texts, max_length=self.max_length)
         return TextSplit(ids, {}, pad=self.tokenizer.pad), {"row": rows, "text": texts}
+
+
+def _key(ids: Sequence[int]) -> bytes:
+    return np.asarray(ids, dtype=np.int32).tobytes()

@@ -121,5 +121,5 @@ def text_splits(
         )
         for name, part in positions.items()
     }
-    reader = TextReader(made, max_length=max_length, column=column)
+    reader = TextReader(made, max_length=max_length, column=column, texts=texts)
     return Splits(info=info, train=splits["train"], val=splits["val"], test=splits["test"], reader=reader)

@@ -115,6 +115,10 @@ class Tokenizer:
             self._inner.no_truncation()
         return [each.ids or [self.unknown] for each in found]
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of tokens without special ones, as far as the tokenizer keeps it: case and blanks may be lost."""
+        return str(self._inner.decode(list(ids), skip_special_tokens=True))
+
     def state(self) -> dict[str, Any]:
         """JSON-ready state."""
         facts = {"pad": self.pad, "unknown": self.unknown, "mask": self.mask, "special": list(self.special)}
