@@ -154,13 +154,6 @@ class Client:
         key = os.environ.get(self._variable, "").strip() if self._variable else ""
         return text.replace(key, "***") if key else text
 
-    def close(self) -> None:
-        """Let go of the connections."""
-        with self._lock:
-            if self._http is not None:
-                self._http.close()
-                self._http = None
-
 
 class _UnreadableError(Exception):
     """A successful answer without what it must have."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,26 +29,24 @@ class Store:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path, self._lock = path, threading.Lock()
-        self._opened: sqlite3.Connection | None = None
+        self._path = path
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            try:
-                if self._opened is None:
-                    self._path.parent.mkdir(parents=True, exist_ok=True)
-                    self._opened = sqlite3.connect(self._path, timeout=60, check_same_thread=False)
-                    self._opened.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;" + TABLES)
-                with self._opened:  # commits, or rolls back
-                    yield self._opened
-            except (sqlite3.Error, OSError, ValueError, KeyError, TypeError) as error:
-                raise RunFolderError(
-                    f"the replies of language models cannot be kept or read: {type(error).__name__}: {error}",
-                    where=str(self._path),
-                    fix="make room, or set STILLHOUSE_CACHE to a folder that you may write to; if the file is damaged, "
-                    "remove it, and all is asked again",
-                ) from error
+        """A connection of its own for each use: opening one costs little beside a request."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(self._path, timeout=60)) as connection:
+                connection.executescript(TABLES)
+                with connection:  # commits, or rolls back
+                    yield connection
+        except (sqlite3.Error, OSError, ValueError, KeyError, TypeError) as error:
+            raise RunFolderError(
+                f"the replies of language models cannot be kept or read: {type(error).__name__}: {error}",
+                where=str(self._path),
+                fix="make room, or set STILLHOUSE_CACHE to a folder that you may write to; if the file is damaged, "
+                "remove it, and all is asked again",
+            ) from error
 
     def get(self, keys: Sequence[str]) -> dict[str, Reply]:
         """Those replies that are there, by key."""
@@ -103,10 +100,3 @@ class Store:
             ).fetchall()
         ways = {way: counted.get(way, 0) for way in (PROBABILITIES, PARSED, UNPARSED)}
         return {"rows": rows[0], **ways, "first": [row for (row,) in first]}
-
-    def close(self) -> None:
-        """Let go of the file."""
-        with self._lock:
-            if self._opened is not None:
-                self._opened.close()
-                self._opened = None
