@@ -206,10 +206,9 @@ def sentence(found: dict[str, Any], *, metric: str, student: float, unit: str = 
         low, high = (f"{'+' if bound >= 0 else '−'}{_number(abs(bound), places)}" for bound in bounds)
         evidence = f"95 % interval of the gain {low} to {high}"
         evidence += ", which contains zero" if found["helped"] is None else ""
+        alike = "one seed" if seeds == 1 else "all seeds give the same"
         over_rows = found.get("interval_over") == "test rows"
-        evidence += (
-            "; over test rows, since nothing in these models is random" if over_rows else f"; {seeds} paired seeds"
-        )
+        evidence += f"; over test rows, {alike}" if over_rows else f"; {seeds} paired seeds"
     better = "better" if gain > 0 else "worse"
     change = "equal to" if gain == 0 else f"{_number(abs(gain), places)} {better} than"
     measured = f"test {metric} {_number(student, places)}{f' {unit}' if unit else ''}"
