@@ -10,11 +10,13 @@ import shutil
 import signal
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
+
+from pebble import ProcessPool
 
 from stillhouse.errors import StillhouseError
 from stillhouse.pipeline.context import RunContext
@@ -199,8 +201,8 @@ class Here:
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
 
-    def submit(self, work: Work) -> Future[Result]:
-        """Measure at once."""
+    def submit(self, work: Work, *, limit: float | None = None) -> Future[Result]:
+        """Measure at once; nothing can end it in this process, so that ``limit`` is not kept."""
         done: Future[Result] = Future()
         done.set_result(self._bench.measure(work))
         return done
@@ -219,15 +221,28 @@ class Processes:
 
     def __init__(self, jobs: int, setup: Mapping[str, Any]) -> None:
         self.jobs = jobs
-        self._pool = ProcessPoolExecutor(jobs, get_context("spawn"), initializer=start, initargs=(dict(setup),))
+        self._pool = ProcessPool(jobs, context=get_context("spawn"), initializer=start, initargs=(dict(setup),))
 
-    def submit(self, work: Work) -> Future[Result]:
-        """Measure as soon as a process is free."""
-        return self._pool.submit(measure, work)
+    def submit(self, work: Work, *, limit: float | None = None) -> Future[Result]:
+        """Measure as soon as a process is free; after ``limit`` seconds of work its process is ended, and the result
+        says so."""
+        future: Future[Result] = Future()
+
+        def done(measured: Future[Result]) -> None:
+            try:
+                future.set_result(measured.result())
+            except TimeoutError:
+                future.set_result(Result(None, error=f"it took longer than {limit:.0f} s", seconds=limit or 0.0))
+            except BaseException as error:
+                future.set_exception(error)
+
+        self._pool.schedule(measure, args=[work], timeout=limit).add_done_callback(done)
+        return future
 
     def close(self) -> None:
         """End the processes; what has not begun is dropped."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.stop()
+        self._pool.join()
 
 
 Pool = Here | Processes

@@ -34,6 +34,10 @@ class Budget:
         """Share of the whole time that ``seconds`` are; 0 without a limit."""
         return 0.0 if self._seconds is None else seconds / self._seconds
 
+    def seconds_of(self, share: float) -> float | None:
+        """Seconds that a share of the whole time is; None without a limit."""
+        return None if self._seconds is None else share * self._seconds
+
     def reserve(self, seconds: float) -> None:
         """Keep so much for what comes after the trials."""
         self.reserved = seconds

@@ -136,7 +136,8 @@ def tune(
             "folds": folds,
             "seed": seed,
         }
-        pool: Pool = Here(bench) if jobs == 1 else Processes(jobs, setup)
+        # Within a limit of time, what takes too long has to be ended, and that takes a process.
+        pool: Pool = Here(bench) if jobs == 1 and minutes is None else Processes(jobs, setup)
         try:
             record, chosen = _search(bench, pool, budget, reporter, tuple(vary), trials, seed)
         finally:

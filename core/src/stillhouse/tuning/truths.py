@@ -27,6 +27,8 @@ KEPT = 5
 """Teachers that are measured on all views, after all were on one."""
 BASELINE_SHARE, TEACHER_SHARE = 0.15, 0.4
 """Shares of the time after which nothing more is tried for the student alone, and for teachers."""
+PREDICTIONS = {"objectives.soft": [{"use": "soft"}]}
+"""Changes a recipe to losses that name no module, so that any teacher suits."""
 ONE_TEACHER = 0.15
 """Largest share of the time that one teacher may take on all views."""
 ENSEMBLE = 5
@@ -51,7 +53,9 @@ class Scores:
     @property
     def failed(self) -> str:
         """Why it cannot be used; empty when it can."""
-        return next((result.error for result in self.results if result.value is None), "")
+        return next(
+            (result.error for result in self.results if result.value is None), "" if self.results else "not tried"
+        )
 
     @property
     def mean(self) -> float:
@@ -204,6 +208,8 @@ class TeacherComparison:
         recipe's own teacher is always among them."""
         tried = list(zip(candidates, self._first_views(candidates), strict=True))
         for _ in range(LONGER):
+            if self._budget.spent_share() > TEACHER_SHARE / 2:
+                break
             late = [
                 at
                 for at, (_, scores) in enumerate(tried)
@@ -229,8 +235,13 @@ class TeacherComparison:
         return self._budget.share(times * first.seconds * len(self._bench.views) / self._pool.jobs) <= ONE_TEACHER
 
     def _first_views(self, candidates: Sequence[Candidate]) -> list[Scores]:
-        works = [Work("teacher", changed(self._recipe, each.changes), 0, seed_of(0, 0)) for each in candidates]
-        return [Scores((future.result(),)) for future in [self._pool.submit(work) for work in works]]
+        share = self._budget.seconds_of(ONE_TEACHER)
+        limit = None if share is None else share * self._pool.jobs / len(self._bench.views)
+        futures = []
+        for candidate in candidates:
+            work = Work("teacher", changed(self._recipe, candidate.changes), 0, seed_of(0, 0))
+            futures.append(self._pool.submit(work, limit=None if candidate.label.startswith(OWN) else limit))
+        return [Scores((future.result(),)) for future in futures]
 
     def _sorted(self, pairs: Iterable[tuple[Candidate, Scores]]) -> list[tuple[Candidate, Scores]]:
         return sorted(pairs, key=lambda pair: -pair[1].mean if self._higher else pair[1].mean)
@@ -310,7 +321,7 @@ def given_teachers(given: Any, recipe: Mapping[str, Any], registry: Registry) ->
         label = ", ".join(f"{name}={value}" for name, value in teacher.items() if name != "use")
         candidate = Candidate(f"{teacher.get('use', 'members')}{f' ({label})' if label else ''}", {"teacher": teacher})
         try:
-            resolve(changed(recipe, {**candidate.changes, "objectives.soft": [{"use": "soft"}]}), registry)
+            resolve(changed(recipe, {**candidate.changes, **PREDICTIONS}), registry)
         except StillhouseError as error:
             raise RecipeError(f"teacher {each!r}: {error.what}", where=where, fix=error.fix) from error
         found.append(candidate)
@@ -409,7 +420,7 @@ def _member(candidate: Candidate) -> dict[str, Any]:
 def _resolves(recipe: Mapping[str, Any], candidate: Candidate, registry: Registry) -> bool:
     try:
         # Taps name modules of the recipe's own teacher; whether another one fits is asked without them.
-        resolve(changed(recipe, {**candidate.changes, "objectives.soft": [{"use": "soft"}]}), registry)
+        resolve(changed(recipe, {**candidate.changes, **PREDICTIONS}), registry)
     except StillhouseError:
         return False
     return True
