@@ -18,7 +18,8 @@ from stillhouse.recipe import resolve
 from stillhouse.testing import run_tiny
 from stillhouse.testing.plan import Plan
 
-RECIPES = ("fraud-demo", "fraud-born-again", "fraud-handbook", "fraud-rules", "tabular", "vix")
+NEWS = ("news-demo", "news-mobilebert", "news-sentiment", "news-small", "news-tinybert")
+RECIPES = ("fraud-demo", "fraud-born-again", "fraud-handbook", "fraud-rules", "tabular", "vix", *NEWS)
 QUICK = ["evaluate.latency_samples=5", "evaluate.throughput_batch=8"]
 
 

@@ -15,7 +15,6 @@ from stillhouse.kinds import OutputKind
 from stillhouse.taps import Taps
 from stillhouse_medicine import students, teachers
 from stillhouse_medicine.augment import Augment, augmentation
-from stillhouse_medicine.references import tfidf_logistic
 
 VQA = {
     "vqa-coattention": (
@@ -241,7 +240,7 @@ def test_the_tfidf_control_is_that_of_scikit_learn_on_the_words(tasks):
     for row, text in enumerate(texts):
         numbers[row, : len(text.split())] = [words[word] for word in text.split()]
     target = np.array([0, 1, 0, 2] * 3)
-    found = tfidf_logistic(tasks.vqa()).fit(numbers, target).predict_proba(numbers)
+    found = students.tfidf_logistic(tasks.vqa()).fit(numbers, target).predict_proba(numbers)
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\S+", dtype=np.float32)
     plain = make_pipeline(vectorizer, LogisticRegression(C=10)).fit(texts, target).predict_proba(texts)
     np.testing.assert_allclose(found, plain, atol=1e-3)

@@ -156,8 +156,21 @@ def build(component: Component, options: Mapping[str, Any], task: Task) -> Train
             where=component.spec.target,
             fix="return one of the two from the target",
         )
+    if not spec.features and isinstance(model, Estimator) and not isinstance(model, nn.Module):
+        _check_flat(component, inputs, task.info)
     features = load_target(spec.features, who=component.id) if spec.features else _Flatten(inputs)
     return Trained(component=component, options=options, task=task, model=model, inputs=inputs, features=features)
+
+
+def _check_flat(component: Component, inputs: tuple[str, ...], info: DataInfo) -> None:
+    """An estimator without features of its own sees the inputs flattened: as many numbers in each row."""
+    for name in inputs:
+        if name in info.inputs and any(size < 0 for size in info.inputs[name].shape):
+            raise IncompatibleError(
+                f"'{component.id}' takes rows of equally many numbers, and the input '{name}' has no fixed size",
+                where=component.id,
+                fix="choose a model for rows of different lengths, e.g. core/tfidf-logistic for texts",
+            )
 
 
 def _check_asked(component: Component, model: Any) -> None:

@@ -136,6 +136,7 @@ class _Augmenters:
                 options = self._bench.usable(dataset)
                 if dataset.id == SYNTHETIC:
                     options |= {"kind": str(fitting[0]), "rows": 120}
+                self._bench.require(dataset, "data")
                 splits = self._bench.make(dataset, options)
                 check_suits(self._component, splits.info)
             except (Skipped, IncompatibleError):

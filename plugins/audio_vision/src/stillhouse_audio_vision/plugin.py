@@ -132,11 +132,11 @@ def stillhouse_students() -> Iterable[StudentSpec]:
         )
     yield StudentSpec(
         name="spectral-forest",
-        target=f"{PACKAGE}.references:spectral_forest",
+        target=f"{PACKAGE}.students:spectral_forest",
         summary="Control: mean and spread of the log spectrum's bands, and a random forest (scikit-learn)",
         inputs=("waveform",),
         kinds=CLASSES + TAGS,
-        features=f"{PACKAGE}.references:spectral_statistics",
+        features=f"{PACKAGE}.students:spectral_statistics",
         tags=("audio", "estimator", "control"),
     )
 

@@ -194,7 +194,7 @@ def stillhouse_students() -> Iterable[StudentSpec]:
     )
     yield StudentSpec(
         name="tfidf-logistic",
-        target="stillhouse_medicine.references:tfidf_logistic",
+        target="stillhouse_medicine.students:tfidf_logistic",
         summary="Control without training to speak of: TF-IDF of the question's words and logistic regression",
         inputs=("question",),
         kinds=(MULTICLASS,),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from stillhouse.errors import IncompatibleError, OptionError
 from stillhouse.ranges import Range
-from stillhouse.types import Task
+from stillhouse.types import Estimator, Task
 from stillhouse_medicine.classifiers import ImageClassifier
 from stillhouse_medicine.encoders.frozen import Frozen
 from stillhouse_medicine.encoders.images import SCRATCH, has_weights
@@ -17,6 +18,7 @@ from stillhouse_medicine.encoders.images import image_encoder as make_image_enco
 from stillhouse_medicine.encoders.questions import word_vectors as pretrained_word_vectors
 from stillhouse_medicine.film import Components, Learnt, Modulate
 from stillhouse_medicine.layers import Centre, Conv, Separable, WordEncoder
+from stillhouse_medicine.text import PAD
 from stillhouse_medicine.unet import UNet
 
 
@@ -229,3 +231,33 @@ def unet(
         separable: depthwise separable convolutions; without, about eight times the parameters.
     """
     return UNet(task, width=width, depth=depth, separable=separable)
+
+
+def tfidf_logistic(task: Task, *, C: float = 10.0, ngrams: int = 2, max_iter: int = 100) -> Estimator:
+    """Logistic regression on the TF-IDF of a question's words and their sequences (scikit-learn): what the words alone
+    tell. Nothing of it is random, so that all seeds give the same figures.
+
+    Args:
+        task: what the framework gives.
+        C: inverse of the strength of the L2 penalty.
+        ngrams: longest sequence of words that is counted.
+        max_iter: most iterations of the solver.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer
+
+    pipeline: Estimator = make_pipeline(
+        FunctionTransformer(as_texts),
+        TfidfVectorizer(
+            ngram_range=(1, ngrams), sublinear_tf=True, token_pattern=r"\S+", lowercase=False, dtype=np.float32
+        ),
+        LogisticRegression(C=C, max_iter=max_iter),
+    )
+    return pipeline
+
+
+def as_texts(numbers: np.ndarray) -> list[str]:
+    """Word numbers ``[N, L]`` as one text a row, padding left out: what a text vectorizer of scikit-learn takes."""
+    return [" ".join(str(number) for number in row if number != PAD) for row in numbers.tolist()]
