@@ -99,7 +99,7 @@ def _advice(context: RunContext, folders: Sequence[Path]) -> str:
             "dataset.features: spectrum, or statistics"
         )
     if any(_learnt(_history(folder)) for folder in folders):
-        return "Its training loss fell: it learnt its rows by heart; try a smaller model, weight decay, or more rows"
+        return "Its training loss fell: it overfits; try a smaller model, weight decay, or more rows"
     return "Try another learning rate, more epochs or another model; and look whether the inputs tell the target at all"
 
 

@@ -272,7 +272,7 @@ def _objectives(
     asked: set[str],
     when: Mapping[str, tuple[str, ...]],
 ) -> list[Dimension]:
-    """A dimension of objectives, and one for each declared option of theirs."""
+    """A dimension of objectives, and one for each of their declared options."""
     found = [Dimension(name, labels, when=when)]
     for label, component in components.items():
         for option, space in declared(component).items() if label in labels else ():
