@@ -18,6 +18,7 @@ import pandas as pd
 from sklearn import datasets
 
 import stillhouse
+from stillhouse.errors import StillhouseError
 from stillhouse.tuning import tune
 
 RESULTS = Path("docs/results/tune.json")
@@ -166,7 +167,11 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, help="of each search, instead of its own")
     given = parser.parse_args()
     for name in given.tasks or TASKS:
-        row = run_task(name, given.runs, given.jobs, given.minutes)
+        try:
+            row = run_task(name, given.runs, given.jobs, given.minutes)
+        except StillhouseError as error:  # one task that fails does not take the others with it
+            print(f"{name}: {error}", flush=True)
+            continue
         rows = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
         rows = [*(each for each in rows if each["task"] != name), row]
         rows.sort(key=lambda each: list(TASKS).index(each["task"]))

@@ -234,6 +234,19 @@ def test_a_teacher_that_is_no_better_than_the_student_alone_is_told(tmp_path: Pa
     assert any("is not better than the student without it" in warning for warning in summary["warnings"])
 
 
+def test_a_control_that_does_as_well_without_a_teacher_is_told(tmp_path: Path) -> None:
+    values = recipe(student={"use": "core/mlp", "hidden": [1]}, controls=[{"use": "core/mlp", "hidden": [32]}])
+    summary = stillhouse.run(values, out=tmp_path / "run").summary
+    assert summary["controls"]["core/mlp"]["mean"] > summary["student"]["mean"]
+    assert any(warning.startswith("core/mlp has ") for warning in summary["warnings"])
+    values["controls"] = [{"use": "core/decision-tree", "max_depth": 1}]
+    values["student"] = {"use": "core/mlp", "hidden": [32]}
+    values["train"] = {"student": {"epochs": 12, "batch_size": 16, "lr": 0.02}}
+    summary = stillhouse.run(values, out=tmp_path / "other").summary
+    assert summary["controls"]["core/decision-tree"]["mean"] < summary["student"]["mean"]
+    assert not any("without any teacher" in warning for warning in summary["warnings"])
+
+
 def test_two_runs_are_equal_to_the_bit_and_the_second_takes_the_teacher_from_the_store(tmp_path: Path) -> None:
     stillhouse.run(recipe(), out=tmp_path / "one")
     log = Log()

@@ -134,6 +134,14 @@ def test_seeds_that_all_give_the_same_figures_prove_nothing():
     assert judged([13.0, 13.0, 13.0], [14.0, 14.5, 14.0])["gain_ci95"] is not None
 
 
+def test_an_interval_over_rows_takes_the_place_of_one_over_seeds_that_hardly_differ():
+    student, baseline = [13.0, 13.0, 13.01], [13.1, 13.1, 13.1]
+    assert judged(student, baseline)["helped"] is True
+    found = judged(student, baseline, rows_ci95=[-0.4, 0.6])
+    assert (found["helped"], found["gain_ci95"], found["interval_over"]) == (None, [-0.4, 0.6], "test rows")
+    assert "over test rows, mean of 3 seeds" in found["sentence"]
+
+
 def test_verdict_of_one_seed_has_no_interval_and_says_so():
     found = judged([13.0], [14.0])
     assert found["helped"] is None

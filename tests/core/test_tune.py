@@ -23,6 +23,7 @@ from stillhouse.pipeline import run
 from stillhouse.plugins.manager import Manager
 from stillhouse.progress import Silent
 from stillhouse.ranges import Choices, Range, parse_space
+from stillhouse.recipe.text import parse_value
 from stillhouse.tuning import TuneResult, tune
 from stillhouse.tuning.views import check_untouched, make_views
 from stillhouse.types import DataInfo, Splits, TensorSpec, TensorSplit
@@ -158,7 +159,7 @@ def splits(rows: int = 120, *, groups: int = 0, times: bool = False) -> Splits:
 
 
 @settings(deadline=None, max_examples=25)
-@given(rows=st.integers(60, 200), groups=st.sampled_from([0, 6, 9]), times=st.booleans(), seed=st.integers(0, 5))
+@given(rows=st.integers(60, 200), groups=st.sampled_from([0, 1, 6, 9]), times=st.booleans(), seed=st.integers(0, 5))
 def test_no_view_has_a_test_row_and_its_parts_are_disjoint(rows: int, groups: int, times: bool, seed: int) -> None:
     given_splits = splits(rows, groups=groups, times=times)
     views = make_views(given_splits, OutputKind.MULTICLASS, seed=seed)
@@ -169,10 +170,34 @@ def test_no_view_has_a_test_row_and_its_parts_are_disjoint(rows: int, groups: in
         assert len(parts["train"] | parts["val"] | parts["test"]) == sum(map(len, parts.values()))
         if groups:
             named = {name: set(split.groups or ()) for name, split in view.splits.named().items()}
+            assert groups > 1 or named["val"] == named["test"] == {"val-0"}  # its rows are halved
             assert not named["train"] & named["test"]
-            assert not named["train"] & named["val"]
+            assert not named["train"] & named["val"] or groups == 1
         if times:
             assert max(view.splits.train.times or ()) < min(view.splits.test.times or ())
+
+
+def test_a_tree_gets_the_size_that_suits_labels_before_it_gets_a_teacher(tmp_path: Path, manager: Manager) -> None:
+    values = recipe(
+        student={"use": "core/decision-tree", "max_depth": 12, "min_samples_leaf": 1},
+        teacher={"use": "core/random-forest", "n_estimators": 20},
+        search={"teacher": ["core/hist-gradient-boosting"]},
+    )
+    found = tune(values, out=tmp_path / "s", trials=5, folds=2, manager=manager)
+    sizes = [row for row in found.record["truths"] if row["what"] == "student alone"]
+    assert [row["label"] for row in sizes[1:]] == [f"max_depth: {depth}" for depth in (2, 3, 4, 6, 8, 10, 12)]
+    best = max(row["mean"] for row in sizes)
+    assert found.record["baseline"]["mean"] == best
+    chosen = found.record["baseline"]["changes"].get("student.max_depth", 12)
+    assert any(dimension["name"] == "student.max_depth" for dimension in found.record["space"])
+    final = parse_value((found.folder / "recipe.yaml").read_text(encoding="utf-8"), source="recipe")
+    if final["student"]["max_depth"] != chosen:
+        assert {"use": "core/decision-tree", "max_depth": chosen, "min_samples_leaf": 1} in final["controls"]
+    fixed = tune(
+        {**values, "search": {**values["search"], "student.max_depth": [3, 4]}},
+        out=tmp_path / "fixed", trials=1, folds=2, manager=manager,
+    )  # fmt: skip
+    assert [row["label"] for row in fixed.record["truths"] if row["what"] == "student alone"] == ["as in the recipe"]
 
 
 def test_a_test_row_in_a_view_is_an_error() -> None:

@@ -120,7 +120,7 @@ def test_estimators_learn_from_labels_and_from_a_teacher_and_follow_their_seed(n
     fitted = []
     for _ in range(2):
         model = make(task(kind, seed=3), **options)
-        fit_hard(model, features, labels)
+        fit_hard(model, features, labels, task(kind))
         fitted.append(estimator_prediction(model, features, kind, KINDS[kind]))
     assert fitted[0].shape == (300, KINDS[kind])
     assert torch.equal(*fitted)
@@ -138,6 +138,28 @@ def test_estimators_learn_from_labels_and_from_a_teacher_and_follow_their_seed(n
     assert accuracy(estimator_prediction(student, features, kind, KINDS[kind])) > 0.8
 
 
+@pytest.mark.parametrize("kind", [OutputKind.BINARY, OutputKind.MULTICLASS])
+def test_a_tree_learns_mean_probabilities_and_counts_rows_once(kind):
+    x = torch.arange(40.0)[:, None]
+    labels = (x[:, 0] >= 30).float() if kind is OutputKind.BINARY else (x[:, 0] >= 30).long() * 2
+    model = decision_tree(task(kind), max_depth=1, min_samples_leaf=15)
+    fit_hard(model, x.numpy(), labels, task(kind))
+    found = estimator_prediction(model, x.numpy(), kind, KINDS[kind])[-1].double()
+    right = torch.sigmoid(found[0]) if kind is OutputKind.BINARY else torch.softmax(found, 0)[2]
+    assert float(right) == pytest.approx(10 / 15, abs=1e-5)
+
+    teacher = torch.randn(40, KINDS[kind], generator=torch.Generator().manual_seed(0))
+    student = decision_tree(task(kind), max_depth=1, min_samples_leaf=15)
+    fit_distilled(student, x.numpy(), labels, teacher, kind=kind, alpha=0.0)
+    leaves = student.apply(x.numpy())
+    assert min(np.unique(leaves, return_counts=True)[1]) >= 15  # not 15 repeats of fewer rows
+    soft = torch.sigmoid(teacher) if kind is OutputKind.BINARY else torch.softmax(teacher, dim=1)
+    mean = soft[leaves == leaves[0]].double().mean(dim=0)
+    found = estimator_prediction(student, x.numpy(), kind, KINDS[kind])[0].double()
+    learned = torch.sigmoid(found) if kind is OutputKind.BINARY else torch.softmax(found, 0)
+    torch.testing.assert_close(learned, mean, atol=1e-5, rtol=0)
+
+
 def test_regressors_follow_the_kind():
     torch.manual_seed(0)
     x = torch.randn(200, FEATURES)
@@ -145,7 +167,7 @@ def test_regressors_follow_the_kind():
     value = target(OutputKind.REGRESSION, x)[:, 0]
     for make in (random_forest, gradient_boosting, decision_tree):
         model = make(one)
-        fit_hard(model, x.numpy(), value)
+        fit_hard(model, x.numpy(), value, one)
         error = estimator_prediction(model, x.numpy(), OutputKind.REGRESSION, 1)[:, 0] - value
         assert float(error.square().mean()) < 0.5 * float(value.var())
 
@@ -221,7 +243,7 @@ def test_rules_say_in_the_units_of_the_table_what_the_tree_predicts(kind):
     labels = (score > 0).float() if kind is OutputKind.BINARY else torch.bucketize(score, torch.tensor([-0.5, 0.5]))
     mine = task(kind, **NAMES)
     model = decision_tree(mine, max_depth=3, min_samples_leaf=10)
-    fit_hard(model, x.numpy(), labels)
+    fit_hard(model, x.numpy(), labels, mine)
     rules = tree_rules(model, mine)
     assert "night: yes" in rules
     assert "amount <= " in rules

@@ -121,9 +121,12 @@ def hist_gradient_boosting(
 
 
 def decision_tree(
-    task: Task, *, max_depth: Annotated[int, Choices(2, 3, 4, 6, 8, size=True)] = 4, min_samples_leaf: int = 10
+    task: Task, *, max_depth: Annotated[int, Choices(2, 3, 4, 6, 8, 10, 12, size=True)] = 4, min_samples_leaf: int = 10
 ) -> Estimator:
-    """One decision tree that a person can read (scikit-learn).
+    """One decision tree (scikit-learn), which a person can read while it is small.
+
+    It is a regression tree also where it classifies, on the probabilities of the classes: its splits are those of the
+    Gini index, and it learns frequencies from labels and a teacher's probabilities from a teacher.
 
     Args:
         task: what the framework gives.
@@ -133,8 +136,10 @@ def decision_tree(
     Raises:
         IncompatibleError: the task is neither classification nor regression of values.
     """
-    from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+    from sklearn.tree import DecisionTreeRegressor
 
-    make: Any = DecisionTreeClassifier if _classifies(task, "decision-tree", several=True) else DecisionTreeRegressor
-    tree: Estimator = make(max_depth=max_depth, min_samples_leaf=min_samples_leaf, random_state=task.seed)
+    _classifies(task, "decision-tree", several=True)
+    tree: Estimator = DecisionTreeRegressor(
+        max_depth=max_depth, min_samples_leaf=min_samples_leaf, random_state=task.seed
+    )
     return tree

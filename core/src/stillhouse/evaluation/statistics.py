@@ -74,8 +74,8 @@ def ci95_over_rows(
 ) -> list[float] | None:
     """95 % interval of a gain over test rows: percentiles of a paired bootstrap with a fixed seed.
 
-    For two models without randomness, such as trees, seeds tell nothing; what is left to chance is which rows the test
-    has.
+    For two models with next to no randomness, such as trees, seeds tell nothing; what is left to chance is which rows
+    the test has.
 
     Args:
         gain: of the rows at some positions; NaN where the metric has no value.
@@ -152,8 +152,8 @@ def verdict(
         unit: unit of the metric, e.g. "cycles"; empty for a share.
         simulated: the data come from a simulator; the sentence says so.
         interval: see `ci95`.
-        rows_ci95: interval of the gain over test rows (`ci95_over_rows`), for models without randomness: it is taken
-            where the seeds have none.
+        rows_ci95: interval of the gain over test rows (`ci95_over_rows`), in place of one over seeds: for estimators,
+            in which seeds change next to nothing.
 
     Returns:
         ``gain``, ``gain_ci95``, ``interval_over`` ("seeds" or "test rows"), ``paired_seeds``, ``retention``,
@@ -165,7 +165,7 @@ def verdict(
     """
     found = paired_gain(student, baseline, higher_is_better, interval=interval)
     found["interval_over"] = "seeds"
-    if found["gain_ci95"] is None and rows_ci95 is not None:
+    if rows_ci95 is not None:
         found |= {"gain_ci95": list(rows_ci95), "interval_over": "test rows"}
     bounds = found["gain_ci95"]
     helped = None
@@ -206,9 +206,9 @@ def sentence(found: dict[str, Any], *, metric: str, student: float, unit: str = 
         low, high = (f"{'+' if bound >= 0 else '−'}{_number(abs(bound), places)}" for bound in bounds)
         evidence = f"95 % interval of the gain {low} to {high}"
         evidence += ", which contains zero" if found["helped"] is None else ""
-        alike = "one seed" if seeds == 1 else "all seeds give the same"
+        many = "one seed" if seeds == 1 else f"mean of {seeds} seeds"
         over_rows = found.get("interval_over") == "test rows"
-        evidence += f"; over test rows, {alike}" if over_rows else f"; {seeds} paired seeds"
+        evidence += f"; over test rows, {many}" if over_rows else f"; {seeds} paired seeds"
     better = "better" if gain > 0 else "worse"
     change = "equal to" if gain == 0 else f"{_number(abs(gain), places)} {better} than"
     measured = f"test {metric} {_number(student, places)}{f' {unit}' if unit else ''}"

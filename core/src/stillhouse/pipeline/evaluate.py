@@ -144,6 +144,7 @@ def summarise_run(
     student_bytes = model_bytes(folder / "student" / f"seed-{recipe.seeds[0]}")
     baseline = seed_results(context, folder / "baseline")
     distilled = seed_results(context, folder / "student")
+    controls = {bound.id: seed_results(context, folder / control_folder(bound)) for bound in context.resolved.controls}
     teacher_bytes: int | None = sum(
         model_bytes(path) for path in sorted((folder / "teacher").glob("member-*")) if "fold" not in path.name
     )
@@ -155,6 +156,7 @@ def summarise_run(
         warn_of_chance(context, name, [folder / name / f"seed-{seed}" for seed in recipe.seeds])
     if context.resolved.method_spec.uses_teacher:
         _warn_of_weak_teacher(context, teacher_metrics["test"][head.primary], baseline["mean"])
+    _warn_of_good_controls(context, {name: found["mean"] for name, found in controls.items()}, distilled["mean"])
     found = verdict(
         metric=head.primary,
         higher_is_better=head.higher_is_better,
@@ -202,9 +204,7 @@ def summarise_run(
         "extra_rows": _extra_rows(context),
         "method": {"id": context.resolved.method.id, "options": plain(context.resolved.method.options)},
         "method_facts": method_facts(context, teacher),
-        "controls": {
-            bound.id: seed_results(context, folder / control_folder(bound)) for bound in context.resolved.controls
-        },
+        "controls": controls,
         "references": {
             name: context.evaluate(prediction, test_rows)
             for name, prediction in context.head.references(test_rows).items()
@@ -244,6 +244,16 @@ def _warn_of_weak_teacher(context: RunContext, teacher: float, baseline: float) 
             f"the teacher ({context.head.primary} {teacher:.4g} on test) is not better than the student without it "
             f"({baseline:.4g}): it has little to teach, and the share of its quality that is kept says nothing; try a "
             "better teacher first"
+        )
+
+
+def _warn_of_good_controls(context: RunContext, controls: Mapping[str, float], student: float) -> None:
+    sign = 1 if context.head.higher_is_better else -1
+    good = [f"{name} has {value:.4g}" for name, value in controls.items() if sign * (value - student) >= 0]
+    if good:
+        context.warn(
+            f"{' and '.join(good)} ({context.head.primary} on test) without any teacher, the distilled student "
+            f"{student:.4g}: where such a model is small and fast enough, it needs no distillation"
         )
 
 

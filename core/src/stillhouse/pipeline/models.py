@@ -131,7 +131,7 @@ def train_hard(
         context.reporter.model(label, 0)
         columns = rows.columns()
         with limited_threads(share()):
-            fit_hard(trained.model, trained.features(columns), columns["target"])
+            fit_hard(trained.model, trained.features(columns), columns["target"], trained.task)
         context.reporter.model_done("fitted")
         return []
     learner = Supervised(trained.model, trained.inputs, context.head.hard_loss)

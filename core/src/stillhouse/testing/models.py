@@ -154,7 +154,8 @@ class _Models:
         rows = few(ready.splits.train, FITTED)
         columns = rows.columns()
         try:
-            fit_hard(ready.trained.model, ready.trained.features(columns), columns["target"])
+            trained = ready.trained
+            fit_hard(trained.model, trained.features(columns), columns["target"], trained.task)
         except StillhouseError:
             raise
         except Exception as error:

@@ -10,11 +10,20 @@ from torch import Tensor
 
 from stillhouse.errors import IncompatibleError
 from stillhouse.kinds import OutputKind
-from stillhouse.types import Estimator
+from stillhouse.types import Estimator, Task
 
 
-def fit_hard(estimator: Estimator, features: np.ndarray, target: Tensor) -> None:
-    """Fit on labels: ``features`` ``[N, F]``, ``target`` as in `stillhouse.kinds`."""
+def fit_hard(estimator: Estimator, features: np.ndarray, target: Tensor, task: Task) -> None:
+    """Fit on labels. A regressor learns classes as probabilities 0 and 1, one column each.
+
+    Args:
+        estimator: unfitted.
+        features: ``[N, F]``.
+        target: as in `stillhouse.kinds`.
+        task: kind and width of the prediction.
+    """
+    if task.kind is OutputKind.MULTICLASS and not hasattr(estimator, "predict_proba"):
+        target = torch.nn.functional.one_hot(target.long(), task.outputs).double()
     estimator.fit(features, _labels(target))
 
 

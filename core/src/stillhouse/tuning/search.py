@@ -39,7 +39,7 @@ from stillhouse.tuning.space import (
     method_dimension,
 )
 from stillhouse.tuning.study import Study
-from stillhouse.tuning.truths import Scores, Truths, find_teachers, measure_all, tune_baseline
+from stillhouse.tuning.truths import Scores, Truths, estimator_sizes, find_teachers, measure_all, tune_baseline
 
 FINAL_SEEDS = (0, 1, 2, 3, 4)
 TEACHERS = 4
@@ -208,7 +208,10 @@ def _search(
     resolved, head = bench.resolved, bench.head
     base = {**resolved.to_recipe(), "search": {}, "sizes": None}
     asked = asked_dimensions(resolved, base, bench.registry)
-    asked += [declared_dimension(path, resolved, bench.registry) for path in vary]
+    asked += [
+        declared_dimension(path, resolved, bench.registry)
+        for path in dict.fromkeys([*vary, *estimator_sizes(resolved)])
+    ]
 
     reporter.stage("student alone", f"{resolved.student.id} on {len(bench.views)} held-out parts")
     truths = tune_baseline(bench, pool, base, budget)
@@ -378,8 +381,8 @@ def _final_seconds(bench: Bench, truths: Truths) -> float:
 
 def _confirm(bench: Bench, pool: Pool, study: Study, space: SearchSpace) -> tuple[dict[str, Any], dict[str, Any]]:
     """The best trials once more with other seeds, so that the winner is not the luckiest; and the student alone with
-    the same seeds. The best mean of both rounds is chosen; where sizes vary, the smallest model within one standard
-    error of it (Breiman, Friedman, Olshen and Stone 1984)."""
+    the same seeds. The best mean of both rounds is chosen; where sizes vary, the smallest model that is worse by no
+    more than one standard error of the paired difference (after Breiman, Friedman, Olshen and Stone 1984)."""
     sign = 1 if bench.head.higher_is_better else -1
     best = study.best(10 * CONFIRMED)
     if not best:
@@ -405,8 +408,8 @@ def _confirm(bench: Bench, pool: Pool, study: Study, space: SearchSpace) -> tupl
             f"the best trials failed with other seeds: {again[0].failed}", where=str(bench.folder), fix="search again"
         )
     top = max(values, key=lambda at: sign * values[at].mean())
-    least = sign * values[top].mean() - _standard_error(values[top])
-    within = [at for at in values if sign * values[at].mean() >= least]
+    worse = {at: sign * (values[top] - found) for at, found in values.items()}
+    within = [at for at, by in worse.items() if by.mean() <= _standard_error(by)]
     chosen = min(within, key=lambda at: (space.size_of(best[at].params), -sign * values[at].mean()))
     # The student alone as it was chosen: another size is another baseline.
     alone = [measure_all(pool, bench, "baseline", [recipes[chosen]], round_=round_)[0] for round_ in (0, 1)]
@@ -432,7 +435,7 @@ def _finish(
 ) -> TuneResult:
     """Write the recipe and run it with five seeds: the test rows are read here for the first time."""
     folder = bench.folder
-    chosen = {**chosen, "seeds": list(FINAL_SEEDS), "search": {}, "controls": bench.resolved.to_recipe()["controls"]}
+    chosen = {**chosen, "seeds": list(FINAL_SEEDS), "search": {}, "controls": _controls(bench.resolved, record, chosen)}
     chosen["metrics"] = bench.resolved.to_recipe()["metrics"]
     written = replace(resolve(chosen, bench.registry), base=bench.resolved.base)
     write_text(folder / "recipe.yaml", resolved_yaml(written))
@@ -446,6 +449,16 @@ def _finish(
     record = {**record, "final": None if final is None else _final(final), "seconds": round(budget.spent(), 1)}
     write_json(folder / RECORD, record)
     return TuneResult(folder, record, write_tune_report(folder, record))
+
+
+def _controls(resolved: ResolvedRecipe, record: Mapping[str, Any], chosen: Mapping[str, Any]) -> list[Any]:
+    """The recipe's own, and an estimator at the size that suits labels: the baseline has the size that suits the
+    teacher, and overfits more than it has to."""
+    recipe = resolved.to_recipe()
+    alone = changed(recipe, record["baseline"]["changes"])["student"]
+    if not is_estimator(resolved.student.component) or alone == chosen["student"]:
+        return list(recipe["controls"])
+    return [*(each for each in recipe["controls"] if each["use"] != alone["use"]), alone]
 
 
 def _final(summary: Mapping[str, Any]) -> dict[str, Any]:

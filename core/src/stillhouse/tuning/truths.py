@@ -129,7 +129,8 @@ def seed_of(view: int, round_: int) -> int:
 
 def tune_baseline(bench: Bench, pool: Pool, recipe: Mapping[str, Any], budget: Budget) -> Truths:
     """Give the student that learns from labels alone the training it needs, so that distillation is not measured
-    against a weak one: more epochs while the best one comes late, then a larger and a smaller rate.
+    against a weak one: more epochs while the best one comes late, then a larger and a smaller rate. An estimator, which
+    overfits by its size, gets the size that suits labels.
 
     Raises:
         StillhouseError: it cannot be trained with the recipe's settings.
@@ -145,6 +146,15 @@ def tune_baseline(bench: Bench, pool: Pool, recipe: Mapping[str, Any], budget: B
     found = Truths(scores)
     found.tried.append(_row("student alone", OWN, scores, {}))
     if is_estimator(bench.resolved.student.component):
+        sizes = [{path: value} for path, space in estimator_sizes(bench.resolved).items() for value in space.values]
+        for changes, tried in zip(
+            sizes, measure_all(pool, bench, "baseline", [changed(recipe, each) for each in sizes]), strict=True
+        ):
+            label = ", ".join(f"{path.rpartition('.')[2]}: {value}" for path, value in changes.items())
+            taken = better(tried, found.baseline, higher)
+            found.tried.append(_row("student alone", label, tried, changes, taken=taken))
+            if taken:
+                found.training, found.baseline = changes, tried
         return found
     train = dict(recipe["train"]["student"])
     for name, factor in (("epochs", 3), ("epochs", 3), ("lr", 3), ("lr", 1 / 3), ("epochs", 2)):
@@ -162,6 +172,16 @@ def tune_baseline(bench: Bench, pool: Pool, recipe: Mapping[str, Any], budget: B
         if taken:
             found.training, found.baseline, train[name] = changes, tried, value
     return found
+
+
+def estimator_sizes(resolved: ResolvedRecipe) -> dict[str, Choices]:
+    """The declared sizes of a student that is an estimator, by path: what a network's early stopping does, its size
+    does, so that a search varies it. Not those that the recipe's ``search`` has already; none of a network."""
+    if not is_estimator(resolved.student.component):
+        return {}
+    found = {f"student.{name}": space for name, space in declared(resolved.student.component).items() if space.size}
+    asked = resolved.recipe.search
+    return {path: space for path, space in found.items() if isinstance(space, Choices) and path not in asked}
 
 
 def _late(results: Iterable[Result]) -> bool:

@@ -42,7 +42,7 @@ def make_views(splits: Splits, kind: OutputKind, *, folds: int | Literal["auto"]
     Few rows (`FEW_ROWS`) are pooled, training and validation, and held out fold by fold, whole groups together; a part
     of the others chooses the epoch. Where there are many, where rows follow each other in time, or where training
     rows are augmented at random, the validation rows are halved instead: one half chooses the epoch, the other judges,
-    then the other way round.
+    then the other way round. A single validation group is halved by rows.
 
     Args:
         splits: the dataset.
@@ -56,7 +56,8 @@ def make_views(splits: Splits, kind: OutputKind, *, folds: int | Literal["auto"]
     if folds == "auto":
         few = len(splits.train) + len(splits.val) <= FEW_ROWS
         together = splits.train.times is None and not splits.train.stochastic and not splits.val.stochastic
-        folds = FOLDS if few and together else 1
+        groups = FOLDS if splits.train.groups is None else len({*splits.train.groups, *(splits.val.groups or ())})
+        folds = FOLDS if few and together and groups >= FOLDS else 1  # a fold holds out groups, and so does its inside
     if folds > 1:
         pool = ConcatSplit([splits.train, splits.val])
         draws = 2 if len(pool) <= VERY_FEW_ROWS else 1
@@ -130,8 +131,13 @@ def _inner(split: Split, kind: OutputKind, seed: int) -> tuple[Split, Split]:
 
 
 def _halves(split: Split, kind: OutputKind, seed: int) -> tuple[Split, Split]:
+    """Two halves: by time, by whole groups, or, where the validation rows are all of one group, of its rows: the group
+    is still one that training rows are not from."""
     if split.times is not None:
         order = np.argsort(np.asarray(split.times), kind="stable")
+        first, second = (part.tolist() for part in np.array_split(order, 2))
+    elif split.groups is not None and len(set(split.groups)) == 1 and len(split) > 1:
+        order = np.random.default_rng(seed).permutation(len(split))
         first, second = (part.tolist() for part in np.array_split(order, 2))
     else:
         first, second = _folds(split, 2, kind, seed)[0]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from torch import Tensor, nn
 
 from stillhouse.errors import OptionError
-from stillhouse.kinds import OutputKind
 from stillhouse.ranges import Choices
 from stillhouse.types import Estimator, Task
 from stillhouse.units import output_layer
@@ -82,20 +81,22 @@ def logistic(task: Task, *, penalty: float = 1.0, class_weight: Literal["balance
 
 
 def decision_tree(
-    task: Task, *, max_depth: Annotated[int, Choices(2, 3, 4, 6, 8, size=True)] = 5, min_samples_leaf: int = 20
+    task: Task, *, max_depth: Annotated[int, Choices(2, 3, 4, 6, 8, 10, 12, size=True)] = 5, min_samples_leaf: int = 20
 ) -> Estimator:
-    """One decision tree (scikit-learn) that a person can read; its rules are kept as ``rules.txt`` beside it.
+    """One decision tree (scikit-learn), which a person can read while it is small; its rules are kept as ``rules.txt``
+    beside it.
 
-    For two classes it is a regression tree on the probability, whose splits are those of the Gini index: from labels it
-    learns frequencies, from a teacher the teacher's probabilities.
+    It is a regression tree also where it classifies, on the probabilities of the classes: its splits are those of the
+    Gini index, and it learns frequencies from labels and a teacher's probabilities from a teacher.
 
     Args:
         task: gives the kind of the prediction and the seed.
         max_depth: greatest depth.
         min_samples_leaf: fewest training rows in a leaf.
     """
-    from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+    from sklearn.tree import DecisionTreeRegressor
 
-    make: Any = DecisionTreeClassifier if task.kind is OutputKind.MULTICLASS else DecisionTreeRegressor
-    tree: Estimator = make(max_depth=max_depth, min_samples_leaf=min_samples_leaf, random_state=task.seed)
+    tree: Estimator = DecisionTreeRegressor(
+        max_depth=max_depth, min_samples_leaf=min_samples_leaf, random_state=task.seed
+    )
     return tree
