@@ -94,6 +94,17 @@ def test_rules_of_a_tree_are_in_the_run_folder_and_in_the_report(make, tmp_path,
     assert len(told["row"]) == 400
 
 
+@pytest.mark.parametrize(("kind", "target"), [("regression", "age"), ("multiclass", "branch")])
+def test_the_recipe_of_an_own_table_suits_every_kind(kind, target, make, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make.loans().drop(columns="opened").to_csv(tmp_path / "loans.csv", index=False)
+    own = ["dataset.path=loans.csv", f"dataset.target={target}", "dataset.ignore=[id]", f"dataset.kind={kind}"]
+    small = ["teacher.members.0.max_iter=5", "teacher.members.1.n_estimators=5", "teacher.out_of_fold=2"]
+    changes = [*own, f"head=core/{kind}", *small, "extra_rows.per_row=1", *QUICK]
+    found = stillhouse.run("finance/tabular", out=tmp_path / "run", overrides=changes).summary
+    assert set(found["controls"]) == {"finance/decision-tree", "core/pca-linear"}
+
+
 def test_the_recipe_of_an_own_table_says_what_to_set(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match="does not exist") as told:
