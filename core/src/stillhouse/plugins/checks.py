@@ -256,7 +256,7 @@ def _spec(component: Component) -> None:
 def _target(component: Component) -> None:
     try:
         component.load()
-        for field in ("reader", "features", "rules"):
+        for field in ("reader", "sample", "features", "rules"):
             if other := getattr(component.spec, field, ""):
                 load_target(other, who=f"{component.kind} '{component.id}', {field}")
     except MissingDependencyError as error:

@@ -13,6 +13,7 @@ from stillhouse.pipeline.data import check_splits
 from stillhouse.plugins.checks import Planned, label
 from stillhouse.plugins.registry import Component
 from stillhouse.plugins.specs import DatasetSpec, load_target
+from stillhouse.testing.contents import plan_contents
 from stillhouse.testing.rows import unpadded
 from stillhouse.testing.workbench import Workbench
 from stillhouse.types import DataInfo, Split, Splits
@@ -22,7 +23,7 @@ LOOKED_AT = 4
 
 
 def plan_dataset(bench: Workbench, component: Component) -> Iterator[Planned]:
-    """``data``, ``disjoint``, ``same-seed`` and, where there is one, ``reader``."""
+    """``data``, ``disjoint``, ``same-seed``, where there is one ``reader``, and those of `stillhouse.testing.contents`."""
     where = label(component)
     spec = component.spec
     assert isinstance(spec, DatasetSpec)
@@ -31,6 +32,7 @@ def plan_dataset(bench: Workbench, component: Component) -> Iterator[Planned]:
     yield Planned(id=f"same-seed[{where}]", verify=lambda: _same_seed(bench, component))
     if spec.reader:
         yield Planned(id=f"reader[{where}]", verify=lambda: _reader(bench, component, spec))
+    yield from plan_contents(bench, component)
 
 
 def _data(bench: Workbench, component: Component, spec: DatasetSpec) -> str:

@@ -76,7 +76,7 @@ def _modules(components: Sequence[Component]) -> list[str]:
     for component in components:
         if KINDS[component.kind].given is None:  # the target is a file
             continue
-        for field in ("target", "reader", "features", "rules"):
+        for field in ("target", "reader", "sample", "features", "rules"):
             if target := getattr(component.spec, field, ""):
                 try:
                     load_target(target, who=component.id)

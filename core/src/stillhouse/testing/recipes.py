@@ -13,7 +13,7 @@ from stillhouse.recipe.check import resolve
 from stillhouse.testing.tiny import run_tiny
 from stillhouse.testing.workbench import Workbench
 
-NEEDED = ("target", "shape", "options", "data", "disjoint", "forward", "state", "loss", "metrics")
+NEEDED = ("target", "shape", "options", "data", "disjoint", "copies", "forward", "state", "loss", "metrics")
 """Checks of a recipe's components without which a run of it is pointless."""
 
 

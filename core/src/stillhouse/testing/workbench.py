@@ -117,12 +117,15 @@ class Workbench:
         return self._splits[key]
 
     def _make(self, component: Component, options: Options, seed: int) -> Splits:
+        with offline():
+            made: Splits = component.load()(self.context(component, seed=seed), **options)
+        return made
+
+    def context(self, component: Component, *, seed: int = 0) -> DataContext:
+        """What a dataset is given here."""
         plugin, _, name = component.id.partition("/")
         root = (data_root() / plugin / name).resolve()
-        context = DataContext(root=root, base=Path.cwd(), seed=seed, download=False)
-        with offline():
-            made: Splits = component.load()(context, **options)
-        return made
+        return DataContext(root=root, base=Path.cwd(), seed=seed, download=False)
 
     def usable(self, dataset: Component) -> dict[str, Any]:
         """Options with which a dataset can be made here.
