@@ -536,7 +536,7 @@ def test_targets_outside_the_declared_set_are_refused_with_the_row() -> None:
 
 
 def repeated(count: int, *, values: int = 0) -> Splits:
-    """Twenty validation rows of which ``count`` are training rows under new ids; with ``values``, inputs take so many."""
+    """Twenty validation rows, ``count`` of them training rows under new ids; with ``values``, inputs take so many."""
     random = torch.Generator().manual_seed(0)
     x = torch.randn(120, 2, generator=random)
     if values:

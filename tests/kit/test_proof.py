@@ -286,6 +286,48 @@ CASES = [
             ]
         },
     ),
+    *(
+        Bad("data[dataset:proof/example]", says, {DATASETS: [("    return 20 + 5 * x, target", code)]})
+        for says, code in (
+            (
+                "the targets are float32 [N], and multiclass takes classes [N] int64",
+                "    return 20 + 5 * x, target.float()",
+            ),
+            ("the targets are int64 [N, 1], and multiclass takes", "    return 20 + 5 * x, target[:, None]"),
+            ("the targets are int32 [N], and multiclass takes", "    return 20 + 5 * x, target.int()"),
+            ("the targets reach from 1 to 3, and DataInfo.classes has 3 names", "    return 20 + 5 * x, target + 1"),
+            (
+                "the target of row 3 is nan (1 such rows)",
+                "    return 20 + 5 * x, torch.where(torch.arange(rows) == 3, torch.nan, target.float())",
+            ),
+        )
+    ),
+    *(
+        Bad(
+            "loss[objective:proof/hellinger]",
+            says,
+            {OBJECTIVES: [("        both = [", f"        {code}\n        both = [")]},
+        )
+        for says, code in (
+            ("the objective changes what the teacher said in place", "teacher /= self.temperature"),
+            ("the objective changes what the student said in place", "student.sub_(student.mean())"),
+        )
+    ),
+    Bad(
+        "forward[student:proof/small]",
+        "declares the input 'x' in its spec, and its forward takes features",
+        {
+            STUDENTS: [
+                ("def forward(self, x: Tensor)", "def forward(self, features: Tensor)"),
+                ("self.hidden(x)", "self.hidden(features)"),
+            ]
+        },
+    ),
+    Bad(
+        "forward[student:proof/small]",
+        "ZeroDivisionError: division by zero (at student 'proof/small', ",
+        {STUDENTS: [("        return self.output(torch.relu(self.hidden(x)))", "        return 1 / 0")]},
+    ),
     Bad(
         "loss[head:proof/classes]",
         "no gradient flows from hard_loss",

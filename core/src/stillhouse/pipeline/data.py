@@ -159,6 +159,43 @@ def check_inputs(info: DataInfo, row: Mapping[str, Tensor], split_name: str, nam
             )
 
 
+WANTED = {
+    OutputKind.MULTICLASS: "classes [N] int64 (or shares of classes [N, C] float32)",
+    OutputKind.BINARY: "0 or 1 [N] float32",
+    OutputKind.MULTILABEL: "0 or 1 for each label [N, L] float32",
+    OutputKind.REGRESSION: "values [N] or [N, D] float32",
+    OutputKind.GAUSSIAN: "values [N] or [N, D] float32",
+    OutputKind.SEGMENTATION: "the class of each pixel [N, H, W] int64",
+    OutputKind.SEQUENCE: "tokens [N, T] int64",
+}
+"""What targets of a whole split are, by output kind; see `stillhouse.kinds`."""
+
+
+def target_problem(kind: OutputKind, target: Tensor, info: DataInfo) -> str:
+    """What is wrong with the targets of a whole split ``[N, ...]`` for an output kind, as a sentence; empty when
+    nothing is."""
+    dtype, ndim = target.dtype, target.ndim
+    fits = {
+        OutputKind.MULTICLASS: (dtype is torch.int64 and ndim == 1) or (dtype is torch.float32 and ndim == 2),
+        OutputKind.BINARY: dtype is torch.float32 and ndim == 1,
+        OutputKind.MULTILABEL: dtype is torch.float32 and ndim == 2,
+        OutputKind.REGRESSION: dtype is torch.float32 and ndim in (1, 2),
+        OutputKind.GAUSSIAN: dtype is torch.float32 and ndim in (1, 2),
+        OutputKind.SEGMENTATION: dtype is torch.int64 and ndim == 3,
+        OutputKind.SEQUENCE: dtype is torch.int64 and ndim == 2,
+    }[kind]
+    shown = f"{str(dtype).removeprefix('torch.')} {['N', *target.shape[1:]]}".replace("'", "")
+    if not fits:
+        return f"the targets are {shown}, and {kind} takes {WANTED[kind]}"
+    if kind is OutputKind.MULTICLASS and ndim == 1 and info.classes is not None and len(target):
+        low, high = int(target.min()), int(target.max())
+        if low < 0 or high >= len(info.classes):
+            return f"the targets reach from {low} to {high}, and DataInfo.classes has {len(info.classes)} names"
+    if kind in (OutputKind.BINARY, OutputKind.MULTILABEL) and bool(((target < 0) | (target > 1)).any()):
+        return f"the targets reach from {float(target.min()):g} to {float(target.max()):g}, and {kind} takes 0 and 1"
+    return ""
+
+
 def check_targets(splits: Splits, head: Head, *, name: str) -> None:
     """Targets are finite and inside the declared set.
 

@@ -111,7 +111,7 @@ def _answer(places: Tensor, target: Tensor, near: float) -> tuple[int, float] | 
     A number gives it away when one is a linear function of the other; for a class, when all rows of it share one value
     and those of others have another.
     """
-    chosen = torch.linspace(0, places.shape[1] - 1, min(PLACES, places.shape[1])).round().long().unique()
+    chosen = torch.arange(0, places.shape[1], max(places.shape[1] // PLACES, 1))
     x, y = places[:, chosen].double().numpy(), target.double().numpy()
     x = x - x.mean(axis=0)
     spread, several = (x**2).sum(axis=0), len(np.unique(y)) > 1
@@ -171,7 +171,8 @@ def _values(split: Split, name: str) -> np.ndarray:
         values = values.reshape(-1, values.shape[-1])
     elif values.ndim > 3:  # [N, C, ...]
         values = values.transpose(0, 1).reshape(values.shape[1], -1).T
-    return values.reshape(len(values), -1).numpy()[:, :PLACES]
+    columns: np.ndarray = values.reshape(len(values), -1).numpy()[:, :PLACES]
+    return columns
 
 
 def _standardised(train: np.ndarray, whole: np.ndarray) -> str:
@@ -217,7 +218,7 @@ def _make_again(bench: Workbench, component: Component, splits: Splits) -> bool:
             continue
         lines, of_row = matched
         test = {position for position, split in of_row.items() if split == "test"}
-        names = {name for name in getattr(splits.reader, "columns", ())}
+        names = set(getattr(splits.reader, "columns", ()))
         with path.open(newline="", encoding="utf-8-sig") as file:
             table = list(csv.reader(file))
         header, body = table[0], table[1:]
