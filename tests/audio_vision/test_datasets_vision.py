@@ -13,7 +13,7 @@ import torchvision
 from PIL import Image
 
 from stillhouse.errors import DataError, OptionError, StillhouseError
-from stillhouse.pipeline.data import check_splits, check_targets, duplicated_rows
+from stillhouse.pipeline.data import check_splits, check_targets, copied_rows
 from stillhouse_audio_vision.datasets.crossmodal import digits_crossmodal
 from stillhouse_audio_vision.datasets.images import cifar10, cifar100, digit_images, digits, image_folder
 from stillhouse_audio_vision.datasets.reader import ImageReader
@@ -39,7 +39,7 @@ def test_digits_are_real_disjoint_and_balanced(context):
     assert (float(images.min()), float(images.max())) == (0.0, 1.0)
     assert min(splits.info.class_counts) > 0.9 * max(splits.info.class_counts)
     assert splits.info.meta["image_mean"][0] == pytest.approx(float(images.mean()), abs=1e-6)
-    assert duplicated_rows(splits) == 0
+    assert copied_rows(splits) == []
     assert splits.test.fingerprint() != digits(context(seed=1)).test.fingerprint()
     for wrong in ({"val_fraction": 0.0}, {"val_fraction": 0.6}, {"test_fraction": 1.0}):
         with pytest.raises(StillhouseError, match=r"test: |split 'val' of 'digits' is empty"):

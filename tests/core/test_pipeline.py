@@ -31,7 +31,7 @@ from stillhouse.errors import (
     StillhouseError,
 )
 from stillhouse.kinds import OutputKind
-from stillhouse.pipeline.data import check_splits, check_targets, duplicated_rows
+from stillhouse.pipeline.data import check_splits, check_targets, copied_rows, refuse_copies
 from stillhouse.pipeline.stages import RECORD
 from stillhouse.plugins.manager import default_manager, using
 from stillhouse.plugins.specs import DatasetSpec, StudentSpec
@@ -40,7 +40,7 @@ from stillhouse.recipe import Recipe, SoftTerm, TeacherConfig, resolve
 from stillhouse.recipe.check import ResolvedRecipe
 from stillhouse.recipe.model import TeacherMember
 from stillhouse.trained import load
-from stillhouse.types import DataInfo, Splits, TensorSpec, TensorSplit
+from stillhouse.types import ConcatSplit, DataInfo, Splits, SubsetSplit, TensorSpec, TensorSplit
 
 
 def recipe(kind: str = "multiclass", **changes: Any) -> dict[str, Any]:
@@ -548,11 +548,78 @@ def test_targets_outside_the_declared_set_are_refused_with_the_row() -> None:
     assert "row 31" in caught.value.where
 
 
-def test_repeated_rows_are_counted() -> None:
-    train = part(0, 6)
-    x = torch.cat([train.columns()["x"][:2], torch.randn(3, 2)])
-    test = TensorSplit({"x": x, "target": torch.zeros(5, dtype=torch.int64), "index": torch.arange(20, 25)})
-    assert duplicated_rows(Splits(info=info(), train=train, val=part(10), test=test)) == 2
+def repeated(count: int, *, values: int = 0) -> Splits:
+    """Twenty validation rows, ``count`` of them training rows under new ids; with ``values``, inputs take so many."""
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(120, 2, generator=random)
+    if values:
+        x = torch.randint(0, values, (120, 1), generator=random).float().expand(120, 2)
+    x = x.clone()
+    x[60 : 60 + count] = x[:count]
+    parts = {"train": slice(0, 60), "val": slice(60, 80), "test": slice(80, 120)}
+    rows = torch.arange(120)
+    made = {
+        name: TensorSplit({"x": x[at], "target": torch.arange(120)[at] % 2, "index": rows[at]})
+        for name, at in parts.items()
+    }
+    return Splits(info=info(), **made)
+
+
+def test_copies_are_found_by_content_between_any_two_splits() -> None:
+    assert copied_rows(repeated(0)) == []
+    (found,) = copied_rows(repeated(4))
+    assert (found.split, found.among, found.count, found.rows) == ("val", "train", 4, 20)
+    assert found.are_too_many
+    assert not found.are_most
+    assert str(found) == ("4 of 20 validation rows have inputs that are in the training rows to the last bit")
+    refuse_copies([found], name="d")  # some are a warning
+
+
+def test_split_that_is_mostly_a_copy_is_refused_unless_inputs_take_few_values() -> None:
+    with pytest.raises(LeakageError, match="11 of 20 validation rows have inputs"):
+        refuse_copies(copied_rows(repeated(11)), name="d")
+    with_few_values = copied_rows(repeated(0, values=4))
+    assert {(each.split, each.among) for each in with_few_values} == {
+        ("test", "train"),
+        ("val", "train"),
+        ("test", "val"),
+    }
+    assert not any(each.are_too_many or each.are_most for each in with_few_values)
+    refuse_copies(with_few_values, name="d")
+
+
+def copying(context: Any, *, rows: int = 11) -> Splits:
+    return repeated(rows)
+
+
+def test_run_warns_of_some_copies_and_refuses_most(tmp_path: Path) -> None:
+    spec = DatasetSpec(name="copies", target=f"{__name__}:copying", summary="Rows under two ids")
+    module = types.SimpleNamespace(stillhouse_datasets=hookimpl(lambda: [spec]))
+    module.stillhouse_datasets.__name__ = "stillhouse_datasets"
+    log = Log()
+    with using(module, name="bad") as manager:
+        with pytest.raises(LeakageError, match="11 of 20 validation rows"):
+            stillhouse.run(recipe(dataset="bad/copies"), out=tmp_path / "most", stop_after="data", manager=manager)
+        some = recipe(dataset={"use": "bad/copies", "rows": 3})
+        stillhouse.run(some, out=tmp_path / "some", stop_after="data", manager=manager, reporter=log)
+    assert [each for each in log.warnings if "validation rows have inputs" in each]
+
+
+def test_rows_that_reach_into_a_later_split_are_refused() -> None:
+    def timed(first: int, reach: int) -> TensorSplit:
+        at = list(map(float, range(first, first + 4)))
+        return TensorSplit(part(first, 4).columns(), times=at, until=[each + reach for each in at])
+
+    def splits(reach: int) -> Splits:
+        return Splits(info=info(), train=timed(0, reach), val=timed(10, reach), test=timed(20, reach))
+
+    check_splits(splits(7), name="d")
+    with pytest.raises(LeakageError, match="a row of split 'train' of 'd' takes in values until 11, and split 'val'"):
+        check_splits(splits(8), name="d")
+    kept = SubsetSplit(timed(0, 2), [3, 1])
+    assert kept.until == [5.0, 3.0]
+    assert ConcatSplit([kept, kept]).until == [5.0, 3.0, 5.0, 3.0]
+    assert ConcatSplit([kept, part(0)]).until is None
 
 
 def leaky(context: Any) -> Splits:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from stillhouse.errors import DataError, IncompatibleError
 from stillhouse.forwarding import all_rows, predict_split
-from stillhouse.pipeline.data import duplicated_rows
+from stillhouse.pipeline.data import copied_rows
 from stillhouse.recipe.model import TrainConfig
 from stillhouse.teachers import CachedTeacher, StoredTeacher, write_cache
 from stillhouse.text import TextSplit, near_duplicates, normalised, read_texts
@@ -146,7 +146,12 @@ def test_rows_of_other_lengths_are_joined_behind_each_other() -> None:
 def test_copies_of_training_rows_are_counted_whatever_the_padding() -> None:
     info = DataInfo(inputs={"tokens": TensorSpec((-1,), "int64"), "mask": TensorSpec((-1,), "bool")})
     train, test = split_of([[1, 2], [3, 4, 5, 6]]), split_of([[1, 2], [3, 4]])
-    assert duplicated_rows(Splits(info=info, train=train, val=test, test=test)) == 1
+    found = copied_rows(Splits(info=info, train=train, val=test, test=test))
+    assert [(each.split, each.among, each.count) for each in found] == [
+        ("test", "train", 1),
+        ("val", "train", 1),
+        ("test", "val", 2),
+    ]
 
 
 def families(texts: list[str], least: float) -> set[frozenset[int]]:

@@ -29,6 +29,7 @@ def accepted_inputs(
     if isinstance(model, nn.Sequential) and not declared and len(available) == 1:
         return available
     parameters = inspect.signature(model.forward).parameters.values()
+    place = _place(model)
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     names = [
         parameter.name
@@ -41,15 +42,34 @@ def accepted_inputs(
         if parameter.default is parameter.empty
         and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     ]
+    unknown = [] if open_ended or isinstance(model, nn.Sequential) else [each for each in declared if each not in names]
+    if unknown:
+        raise IncompatibleError(
+            f"{who} declares the input '{unknown[0]}' in its spec, and its forward takes {', '.join(names) or 'none'}",
+            where=place,
+            fix=f"rename the parameter of forward to '{unknown[0]}', or correct 'inputs' of the spec; inputs are given "
+            "by name",
+        )
     missing = [name for name in needed if name not in available]
     taken = tuple(declared) or (available if open_ended else tuple(name for name in names if name in available))
     if missing or not taken:
         raise IncompatibleError(
             f"{who} takes the inputs {needed or names}, the dataset has {list(available)}",
-            where=f"forward of {type(model).__name__}",
-            fix="name forward's parameters after the dataset's inputs, or choose another model",
+            where=place,
+            fix="name forward's parameters (and 'inputs' of the spec) after the dataset's inputs, or choose another "
+            "model",
         )
     return taken
+
+
+def _place(model: nn.Module) -> str:
+    """Where the author wrote ``forward``: the class, file and line."""
+    where = f"forward of {type(model).__name__}"
+    try:
+        code = inspect.unwrap(type(model).forward).__code__
+    except AttributeError:
+        return where
+    return f"{where} ({code.co_filename}:{code.co_firstlineno})"
 
 
 def predict(model: nn.Module, batch: Batch, inputs: Sequence[str]) -> Tensor:

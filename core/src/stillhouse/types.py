@@ -94,6 +94,9 @@ class Split(Dataset[dict[str, Tensor]], ABC):
     Attributes:
         groups: patient, machine, card or speaker of each row, for leakage checks and folds; None when rows stand alone.
         times: a number that orders rows in time, when the protocol splits by time; None otherwise.
+        until: time of the last value that a row's inputs or target take in, on the scale of `times`: that of the
+            target for a forecast, of the window's end for a window named after its beginning. No row may reach beyond
+            the first row of a later split. None where that is the row's own time.
         lengths: length of each row where rows differ in length (texts): ``batch`` then pads to the longest row of the
             batch, and steps are made of rows of like lengths; None where all rows have one shape.
         stochastic: ``row`` draws random augmentation, so that cached teacher outputs would be stale.
@@ -101,6 +104,7 @@ class Split(Dataset[dict[str, Tensor]], ABC):
 
     groups: Sequence[str] | None = None
     times: Sequence[float] | None = None
+    until: Sequence[float] | None = None
     lengths: Sequence[int] | None = None
     stochastic: bool = False
 
@@ -141,6 +145,7 @@ class TensorSplit(Split):
         columns: tensors with rows first; ``index`` is added (0, 1, ...) when missing.
         groups: see `Split`.
         times: see `Split`.
+        until: see `Split`.
 
     Raises:
         ValueError: the columns differ in length.
@@ -152,17 +157,18 @@ class TensorSplit(Split):
         *,
         groups: Sequence[str] | None = None,
         times: Sequence[float] | None = None,
+        until: Sequence[float] | None = None,
     ) -> None:
         self._columns = dict(columns)
         length = len(next(iter(self._columns.values())))
         self._columns.setdefault("index", torch.arange(length))
         lengths = {name: len(column) for name, column in self._columns.items()}
-        for name, given in (("groups", groups), ("times", times)):
+        for name, given in (("groups", groups), ("times", times), ("until", until)):
             if given is not None:
                 lengths[name] = len(given)
         if len(set(lengths.values())) != 1:
             raise ValueError(f"columns differ in length: {lengths}")
-        self.groups, self.times = groups, times
+        self.groups, self.times, self.until = groups, times, until
 
     def __len__(self) -> int:
         return len(self._columns["index"])
@@ -375,6 +381,7 @@ class SubsetSplit(Split):
         self.stochastic = whole.stochastic
         self.groups = None if whole.groups is None else [whole.groups[position] for position in self._positions]
         self.times = None if whole.times is None else [whole.times[position] for position in self._positions]
+        self.until = None if whole.until is None else [whole.until[position] for position in self._positions]
         self.lengths = None if whole.lengths is None else [whole.lengths[position] for position in self._positions]
 
     def __len__(self) -> int:
@@ -408,7 +415,7 @@ class ConcatSplit(Split):
     """Rows of several splits, one behind the other, with the entries that all of them have.
 
     Args:
-        parts: splits with the same inputs; groups and times are kept where all have them.
+        parts: splits with the same inputs; groups, times and until are kept where all have them.
     """
 
     def __init__(self, parts: Sequence[Split]) -> None:
@@ -419,6 +426,8 @@ class ConcatSplit(Split):
         groups, times = [part.groups for part in parts], [part.times for part in parts]
         self.groups = [name for each in groups if each is not None for name in each] if None not in groups else None
         self.times = [time for each in times if each is not None for time in each] if None not in times else None
+        until = [part.until for part in parts]
+        self.until = [time for each in until if each is not None for time in each] if None not in until else None
         if any(part.lengths is not None for part in parts):
             self.lengths = [length for part in parts for length in part.lengths or ()]
 

@@ -84,12 +84,22 @@ def print_error(error: StillhouseError, *, as_json: bool) -> None:
 
 
 def print_defect(error: Exception, *, as_json: bool, args: Sequence[str]) -> None:
-    """An exception that is no `StillhouseError` is a defect of ours or a plugin's: say so."""
+    """An exception that is no `StillhouseError` is a defect: of a plugin, whose line is named, or of ours."""
+    from stillhouse.plugins.blame import origin
+
     what = f"{type(error).__name__}: {error}"
-    fix = f"see the traceback with: {shlex.join(['stillhouse', *args, '--debug'])}"
+    see = f"see the traceback with: {shlex.join(['stillhouse', *args, '--debug'])}"
+    found = origin(error)
+    fix = see if found is None else f"{found.fix}; {see}"
     if as_json:
-        described = {"class": "Defect", "what": what, "where": "", "fix": fix}
+        described = {"class": "Defect", "what": what, "where": found.where if found else "", "fix": fix}
         print(json.dumps({"schema": SCHEMA, "error": described}, ensure_ascii=False), file=sys.stderr)
+        return
+    if found is not None:
+        block = Text.assemble((f"An exception came out of {found.who}. ", "bold red"), (what, "bold"))
+        for label, value in (("where", found.where), ("fix", fix)):
+            block.append(f"\n  {label + ':':<7}", "cyan").append(value)
+        print_lines(block, stderr=True)
         return
     block = Text.assemble(("This is a defect, not a mistake of yours. ", "bold red"), (what, "bold"))
     block.append("\n  fix:   ", "cyan").append(fix).append(", and report it")

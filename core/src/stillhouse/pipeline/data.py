@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
@@ -106,6 +108,18 @@ def check_splits(splits: Splits, *, name: str) -> None:
             where="times",
             fix="split by time: train, then validation, then test",
         )
+    for before, after in (("train", "val"), ("train", "test"), ("val", "test")):
+        until, earlier, later = named[before].until, named[before].times, named[after].times
+        if until is None or later is None or (earlier is not None and max(earlier) >= min(later)):
+            continue  # not declared, or not split by time
+        if max(until) > min(later):
+            raise LeakageError(
+                f"a row of split '{before}' of '{name}' takes in values until {max(until):g}, and split '{after}' "
+                f"begins at {min(later):g}",
+                where="until",
+                fix=f"leave out the last rows of '{before}', whose window or horizon reaches into '{after}' (a purge "
+                "gap)",
+            )
 
 
 def _check_first_row(splits: Splits, split_name: str, split: Split, name: str) -> None:
@@ -145,6 +159,43 @@ def check_inputs(info: DataInfo, row: Mapping[str, Tensor], split_name: str, nam
             )
 
 
+WANTED = {
+    OutputKind.MULTICLASS: "classes [N] int64 (or shares of classes [N, C] float32)",
+    OutputKind.BINARY: "0 or 1 [N] float32",
+    OutputKind.MULTILABEL: "0 or 1 for each label [N, L] float32",
+    OutputKind.REGRESSION: "values [N] or [N, D] float32",
+    OutputKind.GAUSSIAN: "values [N] or [N, D] float32",
+    OutputKind.SEGMENTATION: "the class of each pixel [N, H, W] int64",
+    OutputKind.SEQUENCE: "tokens [N, T] int64",
+}
+"""What targets of a whole split are, by output kind; see `stillhouse.kinds`."""
+
+
+def target_problem(kind: OutputKind, target: Tensor, info: DataInfo) -> str:
+    """What is wrong with the targets of a whole split ``[N, ...]`` for an output kind, as a sentence; empty when
+    nothing is."""
+    dtype, ndim = target.dtype, target.ndim
+    fits = {
+        OutputKind.MULTICLASS: (dtype is torch.int64 and ndim == 1) or (dtype is torch.float32 and ndim == 2),
+        OutputKind.BINARY: dtype is torch.float32 and ndim == 1,
+        OutputKind.MULTILABEL: dtype is torch.float32 and ndim == 2,
+        OutputKind.REGRESSION: dtype is torch.float32 and ndim in (1, 2),
+        OutputKind.GAUSSIAN: dtype is torch.float32 and ndim in (1, 2),
+        OutputKind.SEGMENTATION: dtype is torch.int64 and ndim == 3,
+        OutputKind.SEQUENCE: dtype is torch.int64 and ndim == 2,
+    }[kind]
+    shown = f"{str(dtype).removeprefix('torch.')} {['N', *target.shape[1:]]}".replace("'", "")
+    if not fits:
+        return f"the targets are {shown}, and {kind} takes {WANTED[kind]}"
+    if kind is OutputKind.MULTICLASS and ndim == 1 and info.classes is not None and len(target):
+        low, high = int(target.min()), int(target.max())
+        if low < 0 or high >= len(info.classes):
+            return f"the targets reach from {low} to {high}, and DataInfo.classes has {len(info.classes)} names"
+    if kind in (OutputKind.BINARY, OutputKind.MULTILABEL) and bool(((target < 0) | (target > 1)).any()):
+        return f"the targets reach from {float(target.min()):g} to {float(target.max()):g}, and {kind} takes 0 and 1"
+    return ""
+
+
 def check_targets(splits: Splits, head: Head, *, name: str) -> None:
     """Targets are finite and inside the declared set.
 
@@ -180,24 +231,84 @@ def fingerprint(splits: Splits) -> str:
     return digest({"info": splits.info.to_json(), **{name: split.fingerprint() for name, split in everything.items()}})
 
 
-def duplicated_rows(splits: Splits, limit_bytes: int = 400_000_000) -> int:
-    """Number of test rows whose inputs are in the training rows to the last bit; 0 when the rows are too large to
-    look."""
-    seen: set[int] = set()
+@dataclass(frozen=True)
+class Copies:
+    """Rows of one split whose inputs are those of rows of another, to the last bit.
+
+    Attributes:
+        split: the split whose rows are looked for, ``"test"`` or ``"val"``.
+        among: the split that they are looked for in, ``"train"`` or ``"val"``.
+        count: how many of them are there.
+        rows: rows of ``split``.
+        twins: share of the training rows that have a twin among the other training rows: what is to be expected of
+            fresh rows too, where inputs take few values.
+    """
+
+    split: str
+    among: str
+    count: int
+    rows: int
+    twins: float
+
+    @property
+    def are_most(self) -> bool:
+        """Most rows are copies, and far more than inputs that take few values explain."""
+        return 2 * self.count > self.rows and self.count / self.rows > 2 * self.twins
+
+    @property
+    def are_too_many(self) -> bool:
+        """More than fresh rows would show by chance: four standard deviations above what `twins` lets expect."""
+        expected = self.rows * self.twins
+        return self.count > expected + 4 * (expected * (1 - self.twins)) ** 0.5
+
+    def __str__(self) -> str:
+        names = {"train": "training", "val": "validation"}
+        return (
+            f"{self.count} of {self.rows} {names.get(self.split, self.split)} rows have inputs that are in the "
+            f"{names[self.among]} rows to the last bit"
+        )
+
+
+def copied_rows(splits: Splits, limit_bytes: int = 400_000_000) -> list[Copies]:
+    """Rows that are in two splits by content, whatever their ids: test and validation rows among the training rows,
+    test rows among the validation rows. Empty where there are none, and where the rows are too large to look."""
     names = list(splits.info.inputs)
     first = splits.train.row(0)
     per_row = sum(first[name].numel() * first[name].element_size() for name in names)
-    if per_row * (len(splits.train) + len(splits.test)) > limit_bytes:
-        return 0
-    counts = 0
-    for split, is_test in ((splits.train, False), (splits.test, True)):
-        # Rows of different lengths are compared as they are: padding depends on the split that they are in.
-        columns = split.columns(names) if split.lengths is None else None
-        for position in range(len(split)):
-            row = split.row(position) if columns is None else {name: columns[name][position] for name in names}
-            key = hash(b"".join(row[name].numpy().tobytes() for name in names))
-            if not is_test:
-                seen.add(key)
-            elif key in seen:
-                counts += 1
-    return counts
+    if per_row * sum(map(len, splits.named().values())) > limit_bytes:
+        return []
+    keys = {name: _keys(split, names) for name, split in splits.named().items()}
+    times = Counter(keys["train"])
+    # One more than was counted, so that a small split without twins does not promise that there are none.
+    twins = (sum(count for count in times.values() if count > 1) + 1) / (len(keys["train"]) + 2)
+    found = []
+    for split, among in (("test", "train"), ("val", "train"), ("test", "val")):
+        known = set(keys[among])
+        if count := sum(key in known for key in keys[split]):
+            found.append(Copies(split, among, count, len(keys[split]), twins))
+    return found
+
+
+def _keys(split: Split, names: Sequence[str]) -> list[int]:
+    """A hash of the inputs of each row."""
+    # Rows of different lengths are compared as they are: padding depends on the split that they are in.
+    columns = split.columns(names) if split.lengths is None else None
+    rows = (
+        split.row(at) if columns is None else {name: columns[name][at] for name in names} for at in range(len(split))
+    )
+    return [hash(b"".join(row[name].numpy().tobytes() for name in names)) for row in rows]
+
+
+def refuse_copies(copies: Sequence[Copies], *, name: str) -> None:
+    """A dataset whose test or validation is mostly a copy of rows that are learned from measures nothing.
+
+    Raises:
+        LeakageError: see above.
+    """
+    for each in copies:
+        if each.are_most:
+            raise LeakageError(
+                f"{each}, though training rows seldom repeat each other",
+                where=f"dataset '{name}'",
+                fix="split before rows are repeated, oversampled or cut into windows, and drop repeated rows first",
+            )

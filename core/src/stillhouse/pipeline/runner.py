@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from stillhouse.errors import IncompatibleError, RunFolderError, StillhouseError
 from stillhouse.pipeline.context import RunContext
-from stillhouse.pipeline.data import check_splits, check_targets, duplicated_rows, fingerprint, make_splits
+from stillhouse.pipeline.data import check_splits, check_targets, copied_rows, fingerprint, make_splits, refuse_copies
 from stillhouse.pipeline.extra_rows import make_extra_rows, with_extra_rows
 from stillhouse.pipeline.folder import claim, remove_stale, resolved_yaml
 from stillhouse.pipeline.stages import STAGES, finish, why_stale
@@ -190,6 +190,8 @@ def _write_data(context: RunContext) -> None:
         inputs["extra_rows"] = context.extra.fingerprint
     if why_stale(folder, inputs) is None:
         return
+    copies = copied_rows(splits)
+    refuse_copies(copies, name=context.resolved.dataset.id)
     write_json(folder / "info.json", splits.info.to_json())
     everything = {
         **splits.named(),
@@ -198,11 +200,8 @@ def _write_data(context: RunContext) -> None:
     write_tensors(folder / "rows.safetensors", {name: split.index() for name, split in everything.items()})
     if splits.reader is not None:
         write_json(folder / "reader.json", splits.reader.state())
-    repeated = duplicated_rows(splits)
-    if repeated:
-        context.warn(
-            f"{repeated} of {len(splits.test)} test rows have inputs that are in the training rows to the last bit"
-        )
+    for each in copies:
+        context.warn(str(each))
     finish(folder, inputs)
 
 

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from packaging.specifiers import SpecifierSet
 
 from stillhouse.errors import MissingDependencyError, PluginError, StillhouseError, UnknownComponentError
+from stillhouse.plugins.blame import origin
 from stillhouse.plugins.loading import Rejected, specs_of
 from stillhouse.plugins.manager import CORE, Manager
 from stillhouse.plugins.metadata import bounded_requirement
@@ -37,16 +38,25 @@ class Skipped(Exception):
         self.why, self.fix = why, fix
 
 
+class Pointless(Skipped):
+    """A check would only repeat what another one found: the other fails, and is named."""
+
+    def __init__(self, check_id: str) -> None:
+        super().__init__(f"pointless while {check_id} fails")
+        self.cause = check_id
+
+
 @dataclass(frozen=True, kw_only=True)
 class Check:
     """One check that ran: its id (stable, e.g. ``options[student:law/cnn]``), its outcome, what is wrong and how to
-    fix it, and what else it found (a number, say)."""
+    fix it, and what else it found (a number, say); when it was skipped since another check fails, the id of that."""
 
     id: str
     outcome: Outcome
     problem: str = ""
     fix: str = ""
     note: str = ""
+    cause: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,14 +76,20 @@ class Planned:
         try:
             return Check(id=self.id, outcome="passed", note=self.verify() or "")
         except Skipped as skipped:
-            return Check(id=self.id, outcome="skipped", problem=skipped.why, fix=skipped.fix)
+            cause = skipped.cause if isinstance(skipped, Pointless) else ""
+            return Check(id=self.id, outcome="skipped", problem=skipped.why, fix=skipped.fix, cause=cause)
         except StillhouseError as error:
             place = f" (where: {error.where})" if error.where else ""
             return Check(id=self.id, outcome="failed", problem=f"{error.what}{place}", fix=error.fix)
         except Exception as error:
-            frame = traceback.extract_tb(error.__traceback__)[-1]
-            problem = f"{type(error).__name__}: {error} (at {Path(frame.filename).name}:{frame.lineno})"
-            return Check(id=self.id, outcome="failed", problem=problem, fix="correct the code that raises it")
+            problem, found = f"{type(error).__name__}: {error}", origin(error)
+            if found is None:
+                frame = traceback.extract_tb(error.__traceback__)[-1]
+                problem += f" (at {frame.filename}:{frame.lineno}, which is not the plugin's code)"
+                fix = "look at what the plugin gives to that code; where it is right, report a defect of Stillhouse"
+            else:
+                problem, fix = f"{problem} (at {found.where})", found.fix
+            return Check(id=self.id, outcome="failed", problem=problem, fix=fix)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,7 +272,7 @@ def _spec(component: Component) -> None:
 def _target(component: Component) -> None:
     try:
         component.load()
-        for field in ("reader", "features", "rules"):
+        for field in ("reader", "sample", "features", "rules"):
             if other := getattr(component.spec, field, ""):
                 load_target(other, who=f"{component.kind} '{component.id}', {field}")
     except MissingDependencyError as error:

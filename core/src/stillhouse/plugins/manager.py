@@ -15,6 +15,7 @@ import os
 import re
 import sys
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
@@ -45,6 +46,14 @@ CORE = "core"
 ALLOW = "STILLHOUSE_PLUGINS"
 STRICT = "STILLHOUSE_STRICT_PLUGINS"
 NAMED_ONLY = "it has no hooks; a recipe names what is in it, as in 'use: {module}:Attribute'"
+
+
+_LIVE: weakref.WeakSet[Manager] = weakref.WeakSet()
+
+
+def live_managers() -> list[Manager]:
+    """The managers of this process that are still in use; to find out whose code raised something."""
+    return list(_LIVE)
 
 
 class Manager:
@@ -81,6 +90,7 @@ class Manager:
             "path": None if path is None else list(path),
             "installed": installed,
         }
+        _LIVE.add(self)
         self._allow, self._disable = allow, frozenset(disable)
         self._pluggy = pluggy.PluginManager(hookspecs.PROJECT)
         self._pluggy.add_hookspecs(hookspecs)

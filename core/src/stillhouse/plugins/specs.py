@@ -153,6 +153,9 @@ class DatasetSpec(Spec):
         kinds: output kinds that the targets suit.
         reader: ``"package.module:Class"`` of the `Reader` that turns new files into rows for
             ``stillhouse predict``.
+        sample: ``"package.module:function"`` from a `DataContext` and a folder to a file that it writes there and the
+            ids (``index``) of the rows in it: some rows of the dataset with its default options, as a user's file
+            has them. The contract lets the reader read it, and compares.
     """
 
     kind: ClassVar[str] = "dataset"
@@ -162,15 +165,24 @@ class DatasetSpec(Spec):
     simulated: bool = False
     kinds: tuple[OutputKind, ...] = ()
     reader: str = ""
+    sample: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_kinds(self, self.kinds)
-        if self.reader and not (isinstance(self.reader, str) and TARGET.fullmatch(self.reader)):
+        for name in ("reader", "sample"):
+            value = getattr(self, name)
+            if value and not (isinstance(value, str) and TARGET.fullmatch(value)):
+                raise SpecError(
+                    f"{name} {value!r} is malformed",
+                    where=f"DatasetSpec(name={self.name!r})",
+                    fix=self._target_example(),
+                )
+        if self.sample and not self.reader:
             raise SpecError(
-                f"reader {self.reader!r} is malformed",
+                "a sample is given, and no reader to read it",
                 where=f"DatasetSpec(name={self.name!r})",
-                fix=self._target_example(),
+                fix="name the reader, or leave out the sample",
             )
 
 

@@ -9,10 +9,12 @@ from collections.abc import Iterator
 import torch
 
 from stillhouse.errors import DataError, LeakageError, PluginError
-from stillhouse.pipeline.data import check_splits
+from stillhouse.kinds import OutputKind
+from stillhouse.pipeline.data import check_splits, target_problem
 from stillhouse.plugins.checks import Planned, label
 from stillhouse.plugins.registry import Component
 from stillhouse.plugins.specs import DatasetSpec, load_target
+from stillhouse.testing.contents import plan_contents
 from stillhouse.testing.rows import unpadded
 from stillhouse.testing.workbench import Workbench
 from stillhouse.types import DataInfo, Split, Splits
@@ -22,7 +24,7 @@ LOOKED_AT = 4
 
 
 def plan_dataset(bench: Workbench, component: Component) -> Iterator[Planned]:
-    """``data``, ``disjoint``, ``same-seed`` and, where there is one, ``reader``."""
+    """``data``, ``disjoint``, ``same-seed``, ``reader`` where there is one; then those of `plan_contents`."""
     where = label(component)
     spec = component.spec
     assert isinstance(spec, DatasetSpec)
@@ -31,6 +33,7 @@ def plan_dataset(bench: Workbench, component: Component) -> Iterator[Planned]:
     yield Planned(id=f"same-seed[{where}]", verify=lambda: _same_seed(bench, component))
     if spec.reader:
         yield Planned(id=f"reader[{where}]", verify=lambda: _reader(bench, component, spec))
+    yield from plan_contents(bench, component)
 
 
 def _data(bench: Workbench, component: Component, spec: DatasetSpec) -> str:
@@ -55,15 +58,48 @@ def _data(bench: Workbench, component: Component, spec: DatasetSpec) -> str:
             where=spec.target,
             fix=f"DatasetSpec(reader='{type(splits.reader).__module__}:{type(splits.reader).__name__}')",
         )
+    for name, split in splits.named().items():
+        _targets(splits.info, split, spec, f"split '{name}' of '{component.id}'")
     if DataInfo.from_json(json.loads(json.dumps(splits.info.to_json()))) != splits.info:
         raise DataError(
-            "DataInfo is another one after a trip through JSON, as it is kept in run folders",
+            "DataInfo is another one after a trip through JSON, as it is kept in run folders: " + _changed(splits.info),
             where=spec.target,
-            fix="put plain values in meta: strings, numbers, booleans, lists, and dicts with string keys",
+            fix="put plain finite values in it: strings, numbers, booleans, lists, and dicts with string keys",
         )
     for name, split in splits.named().items():
         _rows(splits, split, f"split '{name}' of '{component.id}'")
     return ", ".join(f"{len(split)} {name}" for name, split in splits.named().items())
+
+
+def _changed(info: DataInfo) -> str:
+    again = DataInfo.from_json(json.loads(json.dumps(info.to_json())))
+    return ", ".join(name for name, value in vars(info).items() if getattr(again, name) != value)
+
+
+def _targets(info: DataInfo, split: Split, spec: DatasetSpec, where: str) -> None:
+    """Targets are what one of the dataset's output kinds takes, and finite."""
+    columns = split.columns(["target", "index"])
+    target = columns["target"]
+    if len(target) != len(split):
+        raise DataError(
+            f"{len(split)} rows have {len(target)} targets", where=where, fix="give one target for each row"
+        )
+    if target.is_floating_point():
+        bad = ~torch.isfinite(target).reshape(len(target), -1).all(dim=1)
+        if bool(bad.any()):
+            at = int(torch.nonzero(bad)[0])
+            raise DataError(
+                f"the target of row {int(columns['index'][at])} is {target[at].tolist()} ({int(bad.sum())} such rows)",
+                where=where,
+                fix="drop rows without a label, or give them as Splits(unlabelled=...)",
+            )
+    problems = [target_problem(OutputKind(kind), target, info) for kind in spec.kinds]
+    if problems and all(problems):
+        raise DataError(
+            problems[0],
+            where=where,
+            fix="give targets as the table of stillhouse.kinds says, or correct DatasetSpec.kinds",
+        )
 
 
 def _rows(splits: Splits, split: Split, where: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -113,6 +114,7 @@ class _Heads:
             batch = {name: entry[:count] for name, entry in whole.items()}
             shape = expected_shape(head.kind, head.outputs, batch["target"])
             prediction = torch.randn(shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
+            refuse_broadcasting(head.hard_loss, prediction.detach(), batch, "hard_loss", spec.target)
             loss = head.hard_loss(prediction, batch)
             check_scalar(loss, f"hard_loss of {count} rows", spec.target)
             if not loss.requires_grad:
@@ -126,6 +128,15 @@ class _Heads:
     def metrics(self) -> str:
         self._bench.require(self._component, "loss")
         head, rows = self._rows()
+        some = {name: entry[:24] for name, entry in rows.items()}
+        guess = wrong(head.kind, head.outputs, some["target"])
+        refuse_broadcasting(
+            lambda prediction, these: self._evaluate(head, prediction, these)[head.primary],
+            guess,
+            some,
+            f"evaluate(), in '{head.primary}',",
+            self._spec.target,
+        )
         best, worst = (
             self._evaluate(head, make(head.kind, head.outputs, rows["target"]), rows) for make in (perfect, wrong)
         )
@@ -177,6 +188,34 @@ class _Heads:
                 fix="use .tolist(): strings, numbers, booleans or lists of them",
             )
         return ", ".join(columns)
+
+
+def refuse_broadcasting(
+    measure: Callable[[Tensor, Batch], Any], prediction: Tensor, rows: Batch, who: str, where: str
+) -> None:
+    """A prediction ``[N, 1]`` and a target ``[N]`` make ``[N, N]`` when one is subtracted from the other: it is all
+    pairs that are compared then, and no error. Told by the value, which is another one for a prediction ``[N]``.
+
+    Raises:
+        PluginError: it is.
+    """
+    target = rows["target"]
+    if target.ndim != 1 or prediction.shape != (len(target), 1) or len(target) < 2:
+        return
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's own of other sizes
+            plain = float(measure(prediction.clone(), dict(rows)))
+            alike = float(measure(prediction[:, 0].clone(), dict(rows)))
+    except Exception:
+        return  # it takes predictions of two dimensions only, so that it has not mixed them up
+    if not math.isclose(plain, alike, rel_tol=1e-4, abs_tol=1e-6):
+        raise PluginError(
+            f"{who} broadcasts: it compares the prediction [N, 1] with the target [N], which makes [N, N], all rows "
+            f"with all others ({plain:.4g}; row by row {alike:.4g})",
+            where=where,
+            fix="flatten first: prediction = prediction.squeeze(1)",
+        )
 
 
 def check_scalar(loss: Tensor, what: str, where: str) -> None:

@@ -14,7 +14,7 @@ from stillhouse.kinds import SEQUENCE_IGNORE, OutputKind
 from stillhouse.plugins.checks import Planned, label
 from stillhouse.plugins.registry import Component
 from stillhouse.plugins.specs import MetricSpec, ObjectiveSpec
-from stillhouse.testing.judges import check_scalar, edge_cases, perfect, wrong
+from stillhouse.testing.judges import check_scalar, edge_cases, perfect, refuse_broadcasting, wrong
 from stillhouse.testing.models import expected_shape
 from stillhouse.testing.workbench import Workbench
 from stillhouse.types import Batch
@@ -61,6 +61,7 @@ def plan_metric(bench: Workbench, component: Component) -> Iterator[Planned]:
         measure, measured = metric(), []
         for kind in map(OutputKind, spec.kinds):
             outputs, rows = example(kind)
+            refuse_broadcasting(measure, perfect(kind, outputs, rows["target"]), rows, "the metric", spec.target)
             good, bad = (float(measure(make(kind, outputs, rows["target"]), dict(rows))) for make in (perfect, wrong))
             if not (math.isfinite(good) and math.isfinite(bad)):
                 raise PluginError(
@@ -131,11 +132,20 @@ def _feature_loss(objective: Any, spec: ObjectiveSpec) -> str:
 
 def _objective(objective: Any, shape: tuple[int, ...], extras: Batch, spec: ObjectiveSpec, what: str) -> None:
     generator = torch.Generator().manual_seed(1)
-    student = torch.randn(shape, generator=generator).requires_grad_()
-    teacher = torch.randn(shape, generator=generator).requires_grad_()
+    leaf = torch.randn(shape, generator=generator).requires_grad_()
+    student, teacher = leaf.clone(), torch.randn(shape, generator=generator)
+    before = {"student": leaf.detach().clone(), "teacher": teacher.clone()}
     loss = objective(student, teacher, **extras)
+    for name, now in (("student", student.detach()), ("teacher", teacher)):
+        if not torch.equal(now, before[name]):
+            raise PluginError(
+                f"{what} the objective changes what the {name} said in place",
+                where=spec.target,
+                fix=f"write {name} = {name} * 2 and not {name} *= 2, and use no method that ends in an underscore: "
+                "other losses and metrics read the same tensor",
+            )
     check_scalar(loss, f"the loss {what}", spec.target)
-    (gradient,) = torch.autograd.grad(loss, student, allow_unused=True) if loss.requires_grad else (None,)
+    (gradient,) = torch.autograd.grad(loss, leaf, allow_unused=True) if loss.requires_grad else (None,)
     if gradient is None or not bool(torch.isfinite(gradient).all()) or not bool(gradient.any()):
         raise PluginError(
             f"{what} no finite gradient reaches the student",

@@ -70,15 +70,17 @@ class Plan:
         return Report(record=self.record, components=self.components, checks=tuple(self.run(each) for each in self.ids))
 
     def _running(self, bench: Workbench) -> Iterator[Planned]:
-        from stillhouse.testing.process import plan_process
+        from stillhouse.testing.process import ProcessChecks
 
         own = self._manager.components_of(self.record)
-        yield from plan_process(self.record, self._manager.implementations(self.record), own)
+        process = ProcessChecks(self.record, self._manager.implementations(self.record), own)
+        yield from process.early()
         for kind in KINDS.values():
             if kind.checks:
                 plan = load_target(f"stillhouse.testing.{kind.checks}", who=f"kind '{kind.name}'")
                 for component in bench.components(kind.name):
                     yield from plan(bench, component)
+        yield from process.late()
 
 
 def check_all(manager: Manager, name: str | None = None, *, quick: bool = False) -> list[Report]:

@@ -2,7 +2,8 @@
 
 ``import``: the time that importing the plugin and calling its hooks takes, the heavy packages that come with it, and
 what is different in the process after the plugin was removed. ``modules``: which of the modules that targets name
-cannot be imported before all others. ``reference``: digests of a small run of the core.
+cannot be imported before all others. ``reference``: digests of a small run of the core. ``both``: the last two, and the
+run without the plugin, where processes can be forked; torch and what comes with it is then imported once for all three.
 """
 
 from __future__ import annotations
@@ -159,11 +160,11 @@ def probe_modules(request: dict[str, Any]) -> dict[str, str]:
     """
     if request["file"]:
         sys.path.append(str(Path(request["file"]).parent))
-    own = {"stillhouse", *(name.partition(".")[0] for name in request["modules"])}
+    # Ours stays as well: that its modules can be imported in any order is a check of the core itself.
+    own = {name.partition(".")[0] for name in request["modules"]}
     failed = {}
     for name in request["modules"]:
-        for loaded in [each for each in sys.modules if each.partition(".")[0] in own]:
-            del sys.modules[loaded]
+        _forget(own)
         try:
             importlib.import_module(name)
         except Exception as error:
@@ -171,10 +172,43 @@ def probe_modules(request: dict[str, Any]) -> dict[str, str]:
     return failed
 
 
+def _forget(packages: set[str]) -> None:
+    for loaded in [each for each in sys.modules if each.partition(".")[0] in packages]:
+        del sys.modules[loaded]
+
+
+def probe_both(request: dict[str, Any]) -> dict[str, Any]:
+    """``plain``: the reference run without the plugin; ``given``: with it, as a process that has imported nothing of
+    ours; ``modules``; each has what was found, or ``{"error": ...}``."""
+    folder = Path(request["folder"])
+    plain = probe_reference({**request, "name": "", "file": "", "folder": str(folder / "plain")})
+    found = {"plain": plain}
+    for name, probe in (("modules", probe_modules), ("given", probe_reference)):
+        answer = folder / f"{name}.json"
+        child = os.fork()
+        if not child:  # what it does to the process stays in it
+            status = 1
+            try:
+                _forget({"stillhouse"} - ({"stillhouse"} if name == "modules" else set()))
+                asked = {**request, "folder": str(folder / name)}
+                found_here = getattr(importlib.import_module(__spec__.name), probe.__name__)(asked)
+                answer.write_text(json.dumps(found_here), encoding="utf-8")
+                status = 0
+            except BaseException as error:
+                answer.write_text(json.dumps({"error": f"{type(error).__name__}: {error}"}), encoding="utf-8")
+            finally:
+                os._exit(status)
+        os.waitpid(child, 0)
+        ended = {"error": "the process ended before it had an answer"}
+        found[name] = json.loads(answer.read_text(encoding="utf-8")) if answer.exists() else ended
+    return found
+
+
 PROBES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "import": probe_import,
     "modules": probe_modules,
     "reference": probe_reference,
+    "both": probe_both,
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stillhouse.errors import MissingDependencyError, RecipeError
-from stillhouse.plugins.checks import Planned, Skipped, label
+from stillhouse.plugins.checks import Planned, Pointless, Skipped, label
 from stillhouse.plugins.manager import CORE
 from stillhouse.plugins.registry import Component
 from stillhouse.plugins.specs import DatasetSpec, RecipeSpec
@@ -13,7 +13,7 @@ from stillhouse.recipe.check import resolve
 from stillhouse.testing.tiny import run_tiny
 from stillhouse.testing.workbench import Workbench
 
-NEEDED = ("target", "shape", "options", "data", "disjoint", "forward", "state", "loss", "metrics")
+NEEDED = ("target", "shape", "options", "data", "disjoint", "copies", "forward", "state", "loss", "metrics")
 """Checks of a recipe's components without which a run of it is pointless."""
 
 
@@ -64,7 +64,7 @@ def _trains(bench: Workbench, component: Component, spec: RecipeSpec) -> str:
                 bench.require(each, *NEEDED)
             except Skipped as skipped:
                 # A model that is skipped for want of a setting still runs where the recipe puts it.
-                if "pointless" in skipped.why:
+                if isinstance(skipped, Pointless):
                     raise
     try:
         summary = run_tiny(component.id, manager=bench.manager, **changed)

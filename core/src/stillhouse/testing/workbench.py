@@ -10,7 +10,7 @@ from typing import Any
 from stillhouse.errors import StillhouseError
 from stillhouse.kinds import OutputKind
 from stillhouse.pipeline.data import data_root
-from stillhouse.plugins.checks import Check, Planned, Skipped, label
+from stillhouse.plugins.checks import Check, Planned, Pointless, Skipped, label
 from stillhouse.plugins.manager import Manager
 from stillhouse.plugins.options import options_of, validate_options
 from stillhouse.plugins.records import PluginRecord
@@ -75,7 +75,9 @@ class Workbench:
                 continue
             found = self.run(check_id)
             if found.outcome == "failed":
-                raise Skipped(f"pointless while {check_id} fails")
+                raise Pointless(check_id)
+            if found.outcome == "skipped" and found.cause:
+                raise Pointless(found.cause)
             if found.outcome == "skipped":
                 raise Skipped(found.problem, found.fix)
 
@@ -117,12 +119,15 @@ class Workbench:
         return self._splits[key]
 
     def _make(self, component: Component, options: Options, seed: int) -> Splits:
+        with offline():
+            made: Splits = component.load()(self.context(component, seed=seed), **options)
+        return made
+
+    def context(self, component: Component, *, seed: int = 0) -> DataContext:
+        """What a dataset is given here."""
         plugin, _, name = component.id.partition("/")
         root = (data_root() / plugin / name).resolve()
-        context = DataContext(root=root, base=Path.cwd(), seed=seed, download=False)
-        with offline():
-            made: Splits = component.load()(context, **options)
-        return made
+        return DataContext(root=root, base=Path.cwd(), seed=seed, download=False)
 
     def usable(self, dataset: Component) -> dict[str, Any]:
         """Options with which a dataset can be made here.
@@ -157,7 +162,11 @@ class Workbench:
 
     def settings(self, component: Component) -> Iterator[Setting]:
         """Settings for a model or a head: those of the plugin's recipes first, then its own datasets and heads, then
-        the core's, all that fit by their specs and can be made here."""
+        the core's, all that fit by their specs and can be made here.
+
+        Raises:
+            Pointless: the rows that it is meant for are not right, and on others it would fail for no fault of its own.
+        """
         for recipe in self.resolved():
             for bound in (*recipe.teachers, recipe.student, *recipe.controls, recipe.head):
                 if (bound.component.kind, bound.id) == (component.kind, component.id) and self._is_usable(
@@ -174,6 +183,10 @@ class Workbench:
         options = self.component_options(component)
         registry = self.manager.registry
         own = [each for each in self.components("dataset") if each.id != SYNTHETIC]
+        if not any(self._is_usable(each) for each in own):
+            for dataset in own:
+                if bad := self._first_failed(dataset):
+                    raise Pointless(bad)
         for dataset in (*own, registry.get("dataset", SYNTHETIC)):
             if not self._is_usable(dataset):
                 continue
@@ -203,6 +216,14 @@ class Workbench:
         kinds = spec.kinds or tuple(OutputKind)
         unique = {each.id: each for each in heads}
         return [each for each in unique.values() if each.spec.output in kinds]  # type: ignore[attr-defined]
+
+    def _first_failed(self, dataset: Component) -> str:
+        """The check of a dataset that fails, and without which its rows cannot be used; empty when none does."""
+        for name in ("target", "shape", "options", "data", "disjoint"):
+            check_id = f"{name}[{label(dataset)}]"
+            if check_id in self.planned and self.run(check_id).outcome == "failed":
+                return check_id
+        return ""
 
     def _is_usable(self, dataset: Component) -> bool:
         try:

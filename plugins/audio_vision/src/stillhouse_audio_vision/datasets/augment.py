@@ -37,7 +37,7 @@ class Augmented(Split):
 
     def __init__(self, rows: Split, transform: Transform, settings: Mapping[str, Any]) -> None:
         self._rows, self._transform, self._settings = rows, transform, dict(settings)
-        self.groups, self.times = rows.groups, rows.times
+        self.groups, self.times, self.until = rows.groups, rows.times, rows.until
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -173,6 +173,7 @@ def volatility(
             },
             groups=[f"{name} {each}" for each in year[at]],
             times=day[at].astype(np.int64).astype(float).tolist(),
+            until=ahead[at].astype(np.int64).astype(float).tolist(),
         )
 
     info = DataInfo(

@@ -116,4 +116,4 @@ def seen_through(split: Split, fitted: Representation) -> TensorSplit:
     """The rows with ``signal`` as ``fitted`` shows it."""
     columns = split.columns()
     signal = torch.from_numpy(fitted(columns["signal"].numpy()))
-    return TensorSplit({**columns, "signal": signal}, groups=split.groups, times=split.times)
+    return TensorSplit({**columns, "signal": signal}, groups=split.groups, times=split.times, until=split.until)
