@@ -530,6 +530,56 @@ def stillhouse_methods() -> Iterable[MethodSpec]:
         taps=False,
         tags=("difficulty", "annealing", "search"),
     )
+    yield MethodSpec(
+        name="noisy-teachers",
+        target="stillhouse.methods.noisy:NoisyTeachers",
+        summary="Teachers on overlapping parts of noisy rows; the student learns from those that have not seen a row",
+        uses_teacher=False,
+        taps=False,
+        students=("teacher",),
+        tags=("noise",),
+    )
+    yield MethodSpec(
+        name="confident-teachers",
+        target="stillhouse.methods.confident:ConfidentTeachers",
+        summary="Several teachers, weighted row by row by their loss or their entropy",
+        several_teachers=True,
+        taps=False,
+        tags=("ensemble",),
+    )
+    yield MethodSpec(
+        name="spot-adaptive",
+        target="stillhouse.methods.spots:SpotAdaptive",
+        summary="A policy network decides row by row at which tapped modules the student is distilled",
+        tags=("feature",),
+    )
+    yield MethodSpec(
+        name="condensed",
+        target="stillhouse.methods.condensed:Condensed",
+        summary="Stages on fewer and fewer rows: those on which the student still differs from the teacher",
+        taps=False,
+        tags=("compute",),
+    )
+    yield MethodSpec(
+        name="denoised",
+        target="stillhouse.methods.denoised:Denoised",
+        summary="A small diffusion model of the teacher's features denoises the student's before they are compared",
+        tags=("feature",),
+    )
+    yield MethodSpec(
+        name="self-supervised",
+        target="stillhouse.methods.self_supervised:SelfSupervised",
+        summary="Which rows look alike after a change, as the teacher sees it, is distilled beside its answers (SSKD)",
+        changes_inputs=True,
+        tags=("augmentation",),
+    )
+    yield MethodSpec(
+        name="missing-modality",
+        target="stillhouse.methods.missing:MissingModality",
+        summary="The student lacks inputs that the teacher sees, and learns how near each row is to each class",
+        kinds=(MULTICLASS, BINARY),
+        tags=("modality",),
+    )
 
 
 @hookimpl
