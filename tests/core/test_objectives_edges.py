@@ -21,15 +21,21 @@ from stillhouse.kinds import SEGMENTATION_IGNORE
 from stillhouse.objectives import (
     DIST,
     DKD,
+    NST,
+    PKT,
+    VID,
     AttentionTransfer,
     BernoulliKL,
     ChannelKL,
+    CorrelationAware,
     GaussianKL,
     Hints,
+    NormalisedKD,
     PixelKL,
     Relational,
     SimilarityPreserving,
     SoftTargets,
+    StandardisedLogits,
     SupervisedContrastive,
     TeacherBounded,
     TeacherMSE,
@@ -57,6 +63,9 @@ MASKED: dict[str, tuple[nn.Module, tuple[int, ...], dict[str, Tensor]]] = {
     "dkd": (DKD(), ROWS, {"target": CLASSES}),
     "dist": (DIST(), ROWS, {}),
     "hints": (Hints(), MAPS, {}),
+    "standardised": (StandardisedLogits(), ROWS, {}),
+    "normalised": (NormalisedKD(), ROWS, {"target": CLASSES}),
+    "vid": (VID(), MAPS, {}),
 }
 ALL = MASKED | {
     "attention": (AttentionTransfer(), MAPS, {}),
@@ -64,6 +73,10 @@ ALL = MASKED | {
     "similarity": (SimilarityPreserving(), ROWS, {}),
     "relational": (Relational(), ROWS, {}),
     "contrastive": (SupervisedContrastive(), ROWS, {"target": CLASSES}),
+    "hard": (SupervisedContrastive(hard=0.5), ROWS, {"target": CLASSES}),
+    "pkt": (PKT(), ROWS, {}),
+    "nst": (NST(layout="channels"), MAPS, {}),
+    "correlation": (CorrelationAware(), (4, 2), {}),
 }
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from stillhouse.objectives import AttentionTransfer, Hints, Relational, SimilarityPreserving
+from stillhouse.objectives import NST, PKT, AttentionTransfer, Hints, Relational, SimilarityPreserving
 
 
 def attention(s: np.ndarray, t: np.ndarray, power: float = 2.0) -> float:
@@ -63,6 +63,29 @@ def relational(s: np.ndarray, t: np.ndarray, distance_weight: float = 25.0, angl
     return distance_weight * far + angle_weight * angles / size**3
 
 
+def neighbours(s: np.ndarray, t: np.ndarray) -> float:
+    found = []
+    for x in (s, t):
+        rows = [row / math.sqrt(float(np.dot(row, row))) for row in x.reshape(len(x), -1)]
+        near = [[(1 + float(np.dot(a, b))) / 2 + 1e-6 for b in rows] for a in rows]
+        found.append([[v / (sum(row) - row[i]) for v in row] for i, row in enumerate(near)])
+    q, p = found
+    size = len(s)
+    return sum(p[i][j] * math.log(p[i][j] / q[i][j]) for i in range(size) for j in range(size) if i != j) / size
+
+
+def selectivity(s: np.ndarray, t: np.ndarray) -> float:
+    total = 0.0
+    for a, b in zip(s, t, strict=True):
+        one, two = ([m.ravel() / math.sqrt(float((m * m).sum())) for m in x] for x in (a, b))
+        kernel = [
+            sum(float(np.dot(u, v)) ** 2 for u in x for v in y) / (len(x) * len(y))
+            for x, y in ((one, one), (one, two), (two, two))
+        ]
+        total += kernel[0] - 2 * kernel[1] + kernel[2]
+    return total / len(s)
+
+
 CASES = {
     "hints": (Hints(), (5, 3, 4), (5, 3, 4), lambda s, t: float(np.mean((s - t) ** 2))),
     "attention-map": (AttentionTransfer(), (5, 3, 2, 4), (5, 7, 2, 4), attention),
@@ -87,6 +110,14 @@ CASES = {
         (5, 6),
         (5, 8),
         lambda s, t: relational(s, t, distance_weight=0.0),
+    ),
+    "rela-pkt": (PKT(), (5, 3, 2), (5, 8), neighbours),
+    "selectivity-map": (NST(), (5, 3, 2, 4), (5, 7, 2, 4), selectivity),
+    "selectivity-tokens": (
+        NST(),
+        (5, 6, 3),
+        (5, 6, 3),
+        lambda s, t: selectivity(s.transpose(0, 2, 1), t.transpose(0, 2, 1)),
     ),
 }
 ALL = pytest.mark.parametrize("name", CASES)
@@ -219,7 +250,7 @@ def test_a_batch_of_one_has_no_relations(name: str) -> None:
     assert torch.count_nonzero(student.grad) == 0
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name[:4] in ("hint", "atte")])
+@pytest.mark.parametrize("name", [name for name in CASES if name[:4] in ("hint", "atte", "sele")])
 def test_a_batch_of_one_equals_the_formula(name: str) -> None:
     student, teacher = pair(name, rows=1)
     expected = CASES[name][3](student.detach().numpy(), teacher.numpy())
@@ -248,8 +279,10 @@ B = torch.tensor([[0.5, 1.0], [1.0, -1.0], [2.0, 0.0]])
         (AttentionTransfer(), A.view(1, 3, 3), B.view(1, 3, 2), 0.0311903092),
         (SimilarityPreserving(), A, B, 0.0803012994),
         (Relational(), A, B, 0.670087023),
+        (PKT(), A, B, 0.0276899096),
+        (NST(), A.view(1, 3, 3), B.view(1, 3, 2), 0.0506048203),
     ],
-    ids=["hints", "attention", "similarity", "relational"],
+    ids=["hints", "attention", "similarity", "relational", "pkt", "nst"],
 )
 def test_frozen_values(objective: nn.Module, student: torch.Tensor, teacher: torch.Tensor, value: float) -> None:
     assert objective(student, teacher).item() == pytest.approx(value, rel=1e-5)
@@ -290,6 +323,35 @@ def test_hints_leave_padded_tokens_out() -> None:
     assert Hints()(student, teacher, mask=mask).item() == pytest.approx(expected.item())
 
 
+def test_rows_without_direction_are_no_neighbours_and_opposite_ones_do_no_harm() -> None:
+    student, teacher = torch.randn(6, 4), torch.randn(6, 3)
+    student[2] = 0.0
+    student.requires_grad_()
+    value = PKT()(student, teacher)
+    value.backward()
+    rows = torch.tensor([0, 1, 3, 4, 5])
+    assert value.item() == pytest.approx(PKT()(student[rows], teacher[rows]).item() * 5 / 6, rel=1e-5)
+    assert torch.count_nonzero(student.grad[2]) == 0
+    line = torch.tensor([[1.0], [-1.0], [2.0], [-3.0]], requires_grad=True)  # every cosine is 1 or -1
+    value = PKT()(line, torch.tensor([[1.0], [1.0], [-1.0], [-1.0]]))
+    value.backward()
+    assert torch.isfinite(value)
+    assert torch.isfinite(line.grad).all()
+
+
+def test_a_dead_channel_is_like_no_other() -> None:
+    student, teacher = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4)
+    student[:, 1] = 0.0
+    student.requires_grad_()
+    value = NST()(student, teacher)
+    value.backward()
+    assert torch.count_nonzero(student.grad[:, 1]) == 0
+    maps = [x.flatten(2) / x.flatten(2).norm(dim=2, keepdim=True).clamp(min=1e-9) for x in (student, teacher)]
+    pairs = ((0, 0, 1), (0, 1, -2), (1, 1, 1))
+    expected = sum(sign * (maps[i] @ maps[j].transpose(1, 2)).square().mean() for i, j, sign in pairs)
+    assert value.item() == pytest.approx(expected.item(), rel=1e-4)
+
+
 def test_relations_of_equal_rows_are_finite() -> None:
     student = torch.ones(4, 3, requires_grad=True)
     value = Relational()(student, torch.rand(4, 3))
@@ -319,6 +381,8 @@ def test_one_layer_serves_two_losses() -> None:
         (AttentionTransfer(), (4, 3, 2), (1, 3, 2)),
         (SimilarityPreserving(), (4, 3), (5, 3)),
         (Relational(), (4,), (4, 3)),
+        (PKT(), (4,), (4, 3)),
+        (NST(), (4, 3), (4, 3)),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(
@@ -337,6 +401,7 @@ def test_shapes_that_do_not_fit_are_refused(
         lambda: AttentionTransfer(layout="rows"),  # type: ignore[arg-type]
         lambda: Relational(distance_weight=-1.0),
         lambda: Relational(angle_weight=math.inf),
+        lambda: NST(layout="rows"),  # type: ignore[arg-type]
     ],
 )
 def test_options_out_of_range_are_refused_when_made(make: object) -> None:

@@ -22,6 +22,7 @@ from stillhouse.objectives import (
     GaussianKL,
     PixelKL,
     SoftTargets,
+    StandardisedLogits,
     TeacherBounded,
     TeacherMSE,
     TokenKL,
@@ -104,6 +105,11 @@ def dist(s: np.ndarray, t: np.ndarray, beta: float, gamma: float, temperature: f
     return float(temperature**2 * (beta * inter + gamma * intra))
 
 
+def standardised(s: np.ndarray, t: np.ndarray, temperature: float) -> float:
+    z = [[(row - row.mean()) / math.sqrt(((row - row.mean()) ** 2).mean()) for row in x] for x in (s, t)]
+    return soft_targets(np.array(z[0]), np.array(z[1]), temperature)
+
+
 LABELS = torch.tensor([1, 3, 0, 2, 1, 0])
 ROWS = (6, 4)
 IMAGES = (6, 3, 2, 4)
@@ -132,6 +138,7 @@ CASES = {
         {},
         lambda s, t: dist(s, t, 1.5, 0.5, 2.0),
     ),
+    "standardised": (StandardisedLogits(temperature=1.5), ROWS, {}, lambda s, t: standardised(s, t, 1.5)),
 }
 ALL = pytest.mark.parametrize("name", CASES)
 
@@ -241,7 +248,7 @@ def test_never_negative_and_the_order_of_rows_is_free(name: str, seed: int, scal
     assert objective(student[order], teacher[order], **shuffled).item() == pytest.approx(value.item(), rel=1e-9)
 
 
-@pytest.mark.parametrize("name", ["soft-targets", "pixel", "token-forward", "token-jsd", "dkd", "dist"])
+@pytest.mark.parametrize("name", ["soft-targets", "pixel", "token-forward", "token-jsd", "dkd", "dist", "standardised"])
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000), offset=st.floats(-100.0, 100.0))
 def test_a_constant_added_to_all_logits_changes_nothing(name: str, seed: int, offset: float) -> None:
@@ -324,6 +331,7 @@ CLASSES = torch.tensor([1, 2])
         (DKD(alpha=1.0, beta=8.0, temperature=4.0), (2, 3), {"target": CLASSES}, 3.320494080),
         (DIST(), (2, 3), {}, 0.549590889),
         (TeacherMSE(), (2, 3), {}, 5.75 / 6),
+        (StandardisedLogits(), (2, 3), {}, 0.474392354),
     ],
     ids=lambda each: type(each).__name__ if isinstance(each, torch.nn.Module) else "",
 )

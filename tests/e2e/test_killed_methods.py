@@ -44,6 +44,7 @@ COMMON = [
     "seeds=[0]",
 ]
 HINTS = "objectives.soft=[{use: core/hints, student: backbone.0, teacher: backbone.0}, soft]"
+SEVERAL = "teacher={members: [{use: core/mlp, hidden: [16]}, {use: core/random-forest, n_estimators: 5}]}"
 
 METHODS: dict[str, tuple[list[str], list[str]]] = {
     "offline": ([], [""]),
@@ -59,6 +60,13 @@ METHODS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "adversarial": (["method={use: core/adversarial, epsilon: 0.2, steps: 2}"], [""]),
     "difficulty": (["method=core/adaptive"], [""]),
+    "noisy-teachers": (["method=core/noisy-teachers"], ["teacher-1", "teacher-2", "teacher-3", "student"]),
+    "confident-teachers": (["method=core/confident-teachers", SEVERAL], [""]),
+    "spot-adaptive": (["method=core/spot-adaptive", HINTS], [""]),
+    "condensed": (["method={use: core/condensed, stages: 3}"], ["stage-1", "stage-2", "stage-3"]),
+    "denoised": (["method=core/denoised", HINTS], [""]),
+    "self-supervised": (["method=core/self-supervised"], ["pretext", "student"]),
+    "missing-modality": (["method={use: core/missing-modality, student: backbone.0, teacher: backbone.0}"], [""]),
     "annealing": (["method={use: core/adaptive, mode: annealing}"], ["annealing", "labels"]),
 }
 """By name: the changes that choose the method, and its phases, in each of which it is killed once."""

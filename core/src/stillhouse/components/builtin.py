@@ -155,6 +155,35 @@ def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
         extras=("mask",),
         tags=("prediction", "search"),
     )
+    yield ObjectiveSpec(
+        name="standardised-logits",
+        target=f"{module}:StandardisedLogits",
+        summary="Soft targets of logits that are standardised row by row: order and proportions, not the range",
+        kinds=(MULTICLASS,),
+        incompatible=NOT_CLASSES | {BINARY: "two standardised logits are always the same: use bernoulli-kl"},
+        extras=("mask",),
+        tags=("prediction", "search"),
+    )
+    yield ObjectiveSpec(
+        name="normalised-kd",
+        target=f"{module}:NormalisedKD",
+        summary="The true class by the teacher's confidence, the others as their own distribution; or labels made anew",
+        kinds=(MULTICLASS,),
+        incompatible=NOT_CLASSES | TWO_CLASSES,
+        extras=("target", "mask"),
+        tags=("prediction", "search"),
+    )
+    yield ObjectiveSpec(
+        name="correlation-aware",
+        target=f"{module}:CorrelationAware",
+        summary="Difference between distances and overlaps among the Gaussians that a batch is given",
+        kinds=(GAUSSIAN,),
+        incompatible=dict.fromkeys(
+            (MULTICLASS, BINARY, MULTILABEL, REGRESSION, SEGMENTATION, SEQUENCE),
+            "it compares predicted Gaussians, and needs a gaussian head",
+        ),
+        tags=("prediction",),
+    )
     yield from _feature_objectives()
 
 
@@ -164,6 +193,15 @@ def _feature_objectives() -> Iterable[ObjectiveSpec]:
         name="hints",
         target=f"{module}:Hints",
         summary="Mean squared difference between features, after an adapter",
+        level="feature",
+        extras=("mask",),
+        adapts=True,
+        tags=("feature",),
+    )
+    yield ObjectiveSpec(
+        name="vid",
+        target=f"{module}:VID",
+        summary="Likelihood of the teacher's feature, with a learned variance for each channel (VID)",
         level="feature",
         extras=("mask",),
         adapts=True,
@@ -184,6 +222,16 @@ def _feature_objectives() -> Iterable[ObjectiveSpec]:
             "relational",
             "Relational",
             "Difference between distances and angles among the rows of a batch",
+        ),
+        (
+            "pkt",
+            "PKT",
+            "Divergence between probabilities that rows of a batch are neighbours (probabilistic transfer)",
+        ),
+        (
+            "nst",
+            "NST",
+            "Discrepancy between the sets of channel maps (neuron selectivity transfer)",
         ),
     ):
         yield ObjectiveSpec(
@@ -214,10 +262,22 @@ def _feature_objectives() -> Iterable[ObjectiveSpec]:
         kinds=(MULTICLASS,),
         incompatible=NOT_CLASSES
         | dict.fromkeys((BINARY, MULTILABEL, SEGMENTATION, SEQUENCE), "its target must be one class a row"),
-        extras=("target",),
+        extras=("target", "index"),
         adapts=True,
         tags=("prediction", "feature"),
     )
+    for name, attribute, summary in (
+        ("crd", "CRD", "A row told from remembered rows by its student and teacher feature (contrastive, memory bank)"),
+        ("crckd", "CRCKD", "Class-guided contrast with a memory bank, and relations to the centres of the classes"),
+    ):
+        yield ObjectiveSpec(
+            name=name,
+            target=f"stillhouse.objectives.remembered:{attribute}",
+            summary=summary,
+            level="feature",
+            extras=("target", "index"),
+            tags=("feature", "memory"),
+        )
 
 
 @hookimpl
@@ -469,6 +529,56 @@ def stillhouse_methods() -> Iterable[MethodSpec]:
         summary="The teacher's share follows the difficulty of each row (AdaKD), or falls in two phases (Annealing KD)",
         taps=False,
         tags=("difficulty", "annealing", "search"),
+    )
+    yield MethodSpec(
+        name="noisy-teachers",
+        target="stillhouse.methods.noisy:NoisyTeachers",
+        summary="Teachers on overlapping parts of noisy rows; the student learns from those that have not seen a row",
+        uses_teacher=False,
+        taps=False,
+        students=("teacher",),
+        tags=("noise",),
+    )
+    yield MethodSpec(
+        name="confident-teachers",
+        target="stillhouse.methods.confident:ConfidentTeachers",
+        summary="Several teachers, weighted row by row by their loss or their entropy",
+        several_teachers=True,
+        taps=False,
+        tags=("ensemble",),
+    )
+    yield MethodSpec(
+        name="spot-adaptive",
+        target="stillhouse.methods.spots:SpotAdaptive",
+        summary="A policy network decides row by row at which tapped modules the student is distilled",
+        tags=("feature",),
+    )
+    yield MethodSpec(
+        name="condensed",
+        target="stillhouse.methods.condensed:Condensed",
+        summary="Stages on fewer and fewer rows: those on which the student still differs from the teacher",
+        taps=False,
+        tags=("compute",),
+    )
+    yield MethodSpec(
+        name="denoised",
+        target="stillhouse.methods.denoised:Denoised",
+        summary="A small diffusion model of the teacher's features denoises the student's before they are compared",
+        tags=("feature",),
+    )
+    yield MethodSpec(
+        name="self-supervised",
+        target="stillhouse.methods.self_supervised:SelfSupervised",
+        summary="Which rows look alike after a change, as the teacher sees it, is distilled beside its answers (SSKD)",
+        changes_inputs=True,
+        tags=("augmentation",),
+    )
+    yield MethodSpec(
+        name="missing-modality",
+        target="stillhouse.methods.missing:MissingModality",
+        summary="The student lacks inputs that the teacher sees, and learns how near each row is to each class",
+        kinds=(MULTICLASS, BINARY),
+        tags=("modality",),
     )
 
 

@@ -9,47 +9,22 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.func import vmap
 
 from stillhouse.errors import IncompatibleError
 from stillhouse.forwarding import in_order, predict, to_device
 from stillhouse.kinds import DEFAULT_SOFT_LOSS, OutputKind
 from stillhouse.methods.base import Method
+from stillhouse.methods.by_row import row_losses, soft_losses
 from stillhouse.methods.context import MethodContext
 from stillhouse.objectives.schedule import parse_schedule
 from stillhouse.teachers import TeacherSource
 from stillhouse.trained import Trained
 from stillhouse.training.learner import Distillation, Learner
-from stillhouse.training.loss import HardLoss, TermValues
+from stillhouse.training.loss import TermValues
 from stillhouse.types import Batch
 
 LOGITS_AND_VALUES = (OutputKind.MULTICLASS, OutputKind.BINARY, OutputKind.MULTILABEL, OutputKind.REGRESSION)
 """Output kinds whose predictions can be annealed: a squared error between them means something."""
-
-
-def row_losses(hard_loss: HardLoss, prediction: Tensor, batch: Batch) -> Tensor:
-    """The loss of every row: that of a batch of this row alone.
-
-    What a head divides a batch's loss by (class weights, valid tokens, ``weight``) cancels in it.
-
-    Args:
-        hard_loss: a head's ``hard_loss``.
-        prediction: ``[B, ...]``.
-        batch: the rows.
-
-    Returns:
-        ``[B]``.
-    """
-
-    def of_row(one: Tensor, row: Batch) -> Tensor:
-        return hard_loss(one[None], {name: entry[None] for name, entry in row.items()})
-
-    try:
-        found: Tensor = vmap(of_row)(prediction, dict(batch))
-        return found
-    except RuntimeError:  # a head that looks at values, as to check them, cannot be vectorised
-        rows = [{name: entry[row] for name, entry in batch.items()} for row in range(len(prediction))]
-        return torch.stack([of_row(one, row) for one, row in zip(prediction, rows, strict=True)])
 
 
 class ByDifficulty(Distillation):
@@ -79,20 +54,8 @@ class ByDifficulty(Distillation):
         share = torch.ones(len(student.prediction), device=soft_share.device)
         share[:labelled] = soft_share
         ((term, factor),) = zip(loss.terms, loss.weights, strict=True)
-        entries = {name: batch[name] for name in term.extras if name in batch}
-        with_extras = labelled if entries else len(share)
-
-        def soft_of_row(student_row: Tensor, teacher_row: Tensor, extras: Batch) -> Tensor:
-            given = {name: entry[None] for name, entry in extras.items()}
-            value: Tensor = term.objective(student_row[None], teacher_row[None], **given)
-            return value
-
-        each = vmap(soft_of_row)(
-            student.prediction[:with_extras],
-            teacher.prediction[:with_extras],
-            {name: entry[:with_extras] for name, entry in entries.items()},
-        )
-        soft = factor * (share[:with_extras] * each).mean()
+        each = soft_losses(term, student.prediction, teacher.prediction, batch)
+        soft = factor * (share[: len(each)] * each).mean()
         values[term.name] = {"raw": each.mean().detach(), "weighted": soft.detach()}
         return total + soft, values
 

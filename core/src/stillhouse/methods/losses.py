@@ -47,7 +47,14 @@ def make_terms(
         objective: nn.Module = each.bound.component.load()(**each.bound.options)
         prepare: Any = getattr(objective, "prepare", None)
         if prepare is not None:
-            prepare(splits.info, splits.train)
+            try:
+                prepare(splits.info, splits.train)
+            except ValueError as error:
+                raise IncompatibleError(
+                    str(error),
+                    where=f"objectives.soft.{position}",
+                    fix="change its options, or choose another objective",
+                ) from error
         adapter = None
         positions = student.task.kind is OutputKind.SEQUENCE
         if each.student is not None and each.teacher is not None:

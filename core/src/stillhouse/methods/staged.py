@@ -111,7 +111,7 @@ class Staged(Method):
                     where=f"{where}.frozen",
                     fix=nearest(absent[0], [path for path in modules if path]),
                 )
-            with _resting([modules[path] for path in stage.get("frozen", [])]):
+            with resting([modules[path] for path in stage.get("frozen", [])]):
                 if not any(parameter.requires_grad for parameter in student.parameters()):
                     raise OptionError(
                         "nothing of the student learns", where=f"{where}.frozen", fix="freeze fewer modules"
@@ -136,7 +136,7 @@ class Staged(Method):
             if stage.get("labelled_only"):
                 settings["unlabelled"] = None
             modules = [student.model.get_submodule(path) for path in stage.get("frozen", [])]
-            with _resting(modules, learner):
+            with resting(modules, learner):
                 context.fit(learner, phase=f"stage-{number}", **settings)
             carried |= terms
             ends[f"stage-{number}"] = context.validate(student)[context.head.primary]
@@ -169,7 +169,7 @@ def _learned(term: Term) -> list[nn.Module]:
 
 
 @contextmanager
-def _resting(modules: Sequence[nn.Module], learner: Learner | None = None) -> Iterator[None]:
+def resting(modules: Sequence[nn.Module], learner: Learner | None = None) -> Iterator[None]:
     """Modules without gradients and in eval mode; afterwards as they were."""
     learned = [each for module in modules for each in module.parameters() if each.requires_grad]
     for parameter in learned:

@@ -2,9 +2,9 @@
 
 Each is a module with ``forward(student, teacher, **extras) -> scalar``. All compute in float32 whatever the
 precision of the run (float64 stays float64), pass no gradient to the teacher, refuse shapes that differ, and have
-an exactly zero gradient where student and teacher agree (`TeacherBounded`, which compares with the label, only
-without a margin). Options that a recipe may schedule are plain attributes of the same name. ``mask`` (bool, or
-weights) has the shape of the first dimensions of what is averaged; what it leaves out does not count in the mean
+an exactly zero gradient where student and teacher agree (but for two that look at the label: `TeacherBounded` with a
+margin, and `NormalisedKD`). Options that a recipe may schedule are plain attributes of the same name. ``mask`` (bool,
+or weights) has the shape of the first dimensions of what is averaged; what it leaves out does not count in the mean
 either, whatever it holds, and a mask of zeros or a batch without rows gives 0. Else what is not finite makes the
 loss NaN.
 """
@@ -28,9 +28,12 @@ from stillhouse.objectives.functional import (
     kept,
     kl_elements,
     masked_mean,
+    no_relations,
     require_same_shape,
     reverse_kl_elements,
     softened_kl,
+    standardised,
+    weighted_mean,
     weights_of,
 )
 from stillhouse.ranges import Range
@@ -396,29 +399,11 @@ class DKD(Objective):
     @full_precision
     def forward(self, student: Tensor, teacher: Tensor, *, target: Tensor, mask: Tensor | None = None) -> Tensor:
         """Loss of logits ``[B, C]`` with the true class ``target`` ``[B]``."""
-        require_same_shape(student, teacher, "[B, C]", 2)
-        if student.shape[1] < 2 or target.shape != student.shape[:1] or target.is_floating_point():
-            raise ValueError(
-                f"logits {tuple(student.shape)} and target {tuple(target.shape)} ({target.dtype}) "
-                "must be [B, C] with C at least 2, and class ids [B]"
-            )
-        ids = target.long()
-        if mask is not None:
-            ids = torch.where(weights_of(mask, ids.shape, student.dtype) != 0, ids, 0)
-        student, teacher = kept(mask, student, teacher, outcomes=1)
+        ids, student, teacher = _classes_and_logits(student, teacher, target, mask)
         student, teacher = certain(student / self.temperature, teacher / self.temperature, 1)
         true = _one_hot(ids, student)
-        others_student, others_teacher = (each.masked_fill(true, -torch.inf) for each in (student, teacher))
-        # Without others a row has no distribution among them: any finite logits do, the same for both.
-        none = (others_student.detach().amax(1, keepdim=True) == -torch.inf) | (
-            others_teacher.amax(1, keepdim=True) == -torch.inf
-        )
-        other_classes = kl_elements(
-            F.log_softmax(others_student.masked_fill(none, 0.0), dim=1),
-            F.log_softmax(others_teacher.masked_fill(none, 0.0), dim=1),
-        )
         target_classes = kl_elements(_true_and_rest(student, true), _true_and_rest(teacher, true))
-        per_row = self.alpha * target_classes.sum(1) + self.beta * other_classes.sum(1)
+        per_row = self.alpha * target_classes.sum(1) + self.beta * _other_classes(student, teacher, true)
         return self.temperature**2 * masked_mean(per_row, mask)
 
 
@@ -438,6 +423,15 @@ def _one_hot(ids: Tensor, logits: Tensor) -> Tensor:
             f"target must hold class ids in [0, {logits.shape[1]}) for logits {tuple(logits.shape)}, "
             f"not {int(ids.min())} to {int(ids.max())}"
         ) from error
+
+
+def _other_classes(student: Tensor, teacher: Tensor, true: Tensor) -> Tensor:
+    """KL divergence of the distributions among the classes that are not ``true``, ``[B]``."""
+    student, teacher = (each.masked_fill(true, -torch.inf) for each in (student, teacher))
+    # Without others a row has no distribution among them: any finite logits do, the same for both.
+    none = (student.detach().amax(1, keepdim=True) == -torch.inf) | (teacher.amax(1, keepdim=True) == -torch.inf)
+    logs = (F.log_softmax(each.masked_fill(none, 0.0), dim=1) for each in (student, teacher))
+    return kl_elements(*logs).sum(1)
 
 
 def _true_and_rest(logits: Tensor, true: Tensor) -> Tensor:
@@ -493,3 +487,211 @@ class DIST(Objective):
         columns = class_columns(student, weights), class_columns(teacher, weights)
         intra = correlation_distance(*columns, weights).mean()
         return self.temperature**2 * (self.beta * inter + self.gamma * intra)
+
+
+class StandardisedLogits(Objective):
+    """Soft targets of standardised logits: ``T^2 * KL(softmax(Z(teacher) / T) || softmax(Z(student) / T))``, ``Z`` the
+    logits of a row less their mean, over their standard deviation.
+
+    The student has to reach the order and the proportions of the teacher's logits, not their level and range, which a
+    small network may not have room for. A row of which student or teacher is constant has no ``Z`` and adds 0.
+
+    Shapes: logits ``[B, C]``; ``mask`` ``[B]``. Reduction: sum over classes, mean over rows.
+
+    Source: Sun, Ren, Li, Wang, Cao, "Logit Standardization in Knowledge Distillation" (2024), algorithm 1, and the
+    standard deviation of its equation for Z: over the classes, divided by C. The authors' code divides by C - 1, adds
+    1e-7 to it, and multiplies the loss by a weight of 9.
+
+    Args:
+        temperature: T, which softens both distributions.
+    """
+
+    positive: ClassVar[tuple[str, ...]] = ("temperature",)
+
+    def __init__(self, *, temperature: Annotated[float, Range(1.0, 6.0, log=True)] = 2.0) -> None:
+        super().__init__()
+        self.temperature = temperature
+        self.check_options()
+
+    @full_precision
+    def forward(self, student: Tensor, teacher: Tensor, *, mask: Tensor | None = None) -> Tensor:
+        """Loss of logits ``[B, C]``."""
+        require_same_shape(student, teacher, "[B, C]", 2)
+        student, teacher = kept(mask, student, teacher, outcomes=1)
+        (student, student_varies), (teacher, teacher_varies) = (standardised(each, None) for each in (student, teacher))
+        scale = student.shape[1] ** 0.5 / self.temperature  # rows are at norm 1, and Z has the norm sqrt(C)
+        per_row = kl_elements(F.log_softmax(student * scale, dim=1), F.log_softmax(teacher * scale, dim=1)).sum(1)
+        return self.temperature**2 * masked_mean(torch.where(student_varies & teacher_varies, per_row, 0.0), mask)
+
+
+class NormalisedKD(Objective):
+    """Normalised distillation: the true class by the confidence in it, the other classes as a distribution of their
+    own: ``-P_true * log S_true + gamma * T^2 * KL(N(P) || N(S))``.
+
+    ``S`` is the student's softmax, at T = 1 in the first part; ``N`` the softmax at T of the logits of all classes but
+    the true one. ``P`` is the teacher's, or (``soft_labels="customised"``) made of the student itself, which needs no
+    teacher::
+
+        P_true of row i = S_true(i)^2 + 1 - mean over rows of S_true^2
+        N(P)_k = (1 / r_k) / sum over j of (1 / r_j),    r_k = 1, 2, ... the rank of class k among the others by S
+
+    Neither has a gradient. The first part has one at a match, too: as a label's loss, it is least at certainty.
+
+    Shapes: logits ``[B, C]`` with C at least 2 (with 2, the others are one class, and add 0); ``target`` ``[B]``, int64
+    class ids; ``mask`` ``[B]``. Reduction: sum over classes, mean over rows.
+
+    Source: Yang, Zeng, Li, Zhang, Yuan, Li, "From Knowledge Distillation to Self-Knowledge Distillation: A Unified
+    Approach with Normalized Loss and Customized Soft Labels" (2023): its normalised loss (NKD) and its customised
+    labels (USKD). The paper has the cross-entropy of the others, which differs by a constant from the divergence here,
+    and adds the loss of the label, which is the hard loss here; it ranks classes by the mean of the student's and an
+    auxiliary classifier's answers, where this ranks them by the student's.
+
+    Args:
+        gamma: weight of the other classes.
+        temperature: T, which softens the distributions of the other classes.
+        soft_labels: ``"teacher"``, or ``"customised"`` from the student itself.
+    """
+
+    positive: ClassVar[tuple[str, ...]] = ("temperature",)
+    not_negative: ClassVar[tuple[str, ...]] = ("gamma",)
+
+    def __init__(
+        self,
+        *,
+        gamma: Annotated[float, Range(0.3, 5.0, log=True)] = 1.5,
+        temperature: Annotated[float, Range(1.0, 6.0, log=True)] = 1.0,
+        soft_labels: Literal["teacher", "customised"] = "teacher",
+    ) -> None:
+        super().__init__()
+        if soft_labels not in ("teacher", "customised"):
+            raise ValueError(f"soft_labels must be 'teacher' or 'customised', not {soft_labels!r}")
+        self.gamma, self.temperature, self.soft_labels = gamma, temperature, soft_labels
+        self.check_options()
+
+    @full_precision
+    def forward(self, student: Tensor, teacher: Tensor, *, target: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Loss of logits ``[B, C]`` with the true class ``target`` ``[B]``."""
+        ids, student, teacher = _classes_and_logits(student, teacher, target, mask)
+        true = _one_hot(ids, student)
+        student, teacher = certain(student, teacher, 1)
+        log_true = F.log_softmax(student, dim=1).gather(1, ids.unsqueeze(1)).squeeze(1)
+        if self.soft_labels == "teacher":
+            confidence = F.softmax(teacher, dim=1).gather(1, ids.unsqueeze(1)).squeeze(1)
+            others = teacher / self.temperature
+        else:
+            square = log_true.detach().exp().square()
+            weights = None if mask is None else weights_of(mask, square.shape, square.dtype)
+            confidence = square + 1 - weighted_mean(square.unsqueeze(0), weights).squeeze(0)
+            ordered = student.detach().masked_fill(true, -torch.inf).argsort(dim=1, descending=True, stable=True)
+            others = -(ordered.argsort(dim=1) + 1).to(student.dtype).log()
+        other = self.gamma * self.temperature**2 * _other_classes(student / self.temperature, others, true)
+        return masked_mean(other - confidence * log_true, mask)
+
+
+class CorrelationAware(Objective):
+    """How the predicted Gaussians of a batch relate to each other: their distances, and how much they overlap.
+
+    ``distance_weight * smooth_l1(distances) + overlap_weight * smooth_l1(overlaps)`` over all pairs of rows, smooth L1
+    with its bend at 1::
+
+        distance(i, j) = (KL(N_i || N_j) + KL(N_j || N_i)) / 2, over the mean of the positive ones
+        overlap(i, j)  = sqrt(2 s_i s_j / (s_i^2 + s_j^2)) * exp(-(m_i - m_j)^2 / (2 (s_i^2 + s_j^2)))
+
+    ``N_i`` has mean ``m_i`` and standard deviation ``s_i``; the overlap is the cosine of two densities. It stands
+    beside ``gaussian-kl``, which compares row with row.
+
+    Shapes: ``[B, 2 * D]``, D means and then D log-variances. Reduction: mean over the B * B pairs and the D values; 0
+    for a batch of one, and no distances where all Gaussians are the same. Log-variances are clamped to the two bounds
+    before use; outside of them they receive no gradient.
+
+    Source: Li, Zhang, Bao, Harimoto, Sun, "Distributional Correlation-Aware Knowledge Distillation for Stock Trading
+    Volume Prediction" (2022), its two correlational objectives. The authors' code has one value a row and adds 1e-9
+    under the root of the overlap; their distance may also be a symmetric divergence of another form.
+
+    Args:
+        distance_weight: weight of the distances.
+        overlap_weight: weight of the overlaps.
+        min_log_variance: smallest log-variance that is told apart, in log of squared target units.
+        max_log_variance: largest log-variance that is told apart.
+    """
+
+    not_negative: ClassVar[tuple[str, ...]] = ("distance_weight", "overlap_weight")
+
+    def __init__(
+        self,
+        *,
+        distance_weight: Annotated[float, Range(0.1, 10.0, log=True)] = 1.0,
+        overlap_weight: Annotated[float, Range(0.1, 10.0, log=True)] = 1.0,
+        min_log_variance: float = -20.0,
+        max_log_variance: float = 40.0,
+    ) -> None:
+        super().__init__()
+        self.distance_weight, self.overlap_weight = distance_weight, overlap_weight
+        self.min_log_variance, self.max_log_variance = min_log_variance, max_log_variance
+        self.check_options()
+
+    def check_options(self) -> None:
+        """As of any objective; and the two bounds have an order."""
+        super().check_options()
+        if not self.min_log_variance < self.max_log_variance:
+            raise ValueError(
+                f"min_log_variance {self.min_log_variance} must lie below max_log_variance {self.max_log_variance}"
+            )
+
+    @full_precision
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Loss of means and log-variances ``[B, 2 * D]``."""
+        require_same_shape(student, teacher, "[B, 2 * D]", 2)
+        if student.shape[1] % 2:
+            raise ValueError(f"{tuple(student.shape)} does not split into means and as many log-variances")
+        loss = no_relations(student)
+        if len(student) < 2:
+            return loss
+        (student_far, student_near), (teacher_far, teacher_near) = (self._pairs(each) for each in (student, teacher))
+        distances = F.smooth_l1_loss(_over_mean(student_far), _over_mean(teacher_far), reduction="none")
+        overlaps = F.smooth_l1_loss(student_near, teacher_near, reduction="none")
+        # All of one value: there is no mean distance to measure by.
+        defined = (student_far > 0).any(-1).any(-1) & (teacher_far > 0).any(-1).any(-1)
+        distances = torch.where(defined[:, None, None], distances, distances.detach() * 0.0)
+        return loss + self.distance_weight * distances.mean() + self.overlap_weight * overlaps.mean()
+
+    def _pairs(self, gaussians: Tensor) -> tuple[Tensor, Tensor]:
+        """Distances and overlaps of all pairs, both ``[D, B, B]``."""
+        mean, log = gaussians.T.chunk(2)
+        log = log.clamp(self.min_log_variance, self.max_log_variance)
+        gap = log.unsqueeze(2) - log.unsqueeze(1)
+        square = (mean.unsqueeze(2) - mean.unsqueeze(1)).square()
+        inverse = torch.exp(-log).unsqueeze(2) + torch.exp(-log).unsqueeze(1)
+        both = torch.exp(log).unsqueeze(2) + torch.exp(log).unsqueeze(1)
+        distance = torch.sinh(0.5 * gap).square() + 0.25 * square * inverse
+        overlap = torch.cosh(0.5 * gap).rsqrt() * torch.exp(-0.5 * square / both)
+        return distance, overlap
+
+
+def _over_mean(distances: Tensor) -> Tensor:
+    """``[D, B, B]`` over the mean of what is positive in each of D; 0 where nothing is."""
+    positive = distances > 0
+    number = positive.sum((1, 2), keepdim=True)
+    mean = distances.sum((1, 2), keepdim=True) / number.clamp(min=1)
+    return distances / torch.where(mean > 0, mean, torch.ones_like(mean))
+
+
+def _classes_and_logits(
+    student: Tensor, teacher: Tensor, target: Tensor, mask: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Class ids ``[B]`` and the two logits ``[B, C]``, harmless where ``mask`` is 0.
+
+    Raises:
+        ValueError: shapes that do not fit, or a target that holds no classes.
+    """
+    require_same_shape(student, teacher, "[B, C]", 2)
+    if student.shape[1] < 2 or target.shape != student.shape[:1] or target.is_floating_point():
+        raise ValueError(
+            f"logits {tuple(student.shape)} and target {tuple(target.shape)} ({target.dtype}) "
+            "must be [B, C] with C at least 2, and class ids [B]"
+        )
+    ids = target.long()
+    if mask is not None:
+        ids = torch.where(weights_of(mask, ids.shape, student.dtype) != 0, ids, 0)
+    student, teacher = kept(mask, student, teacher, outcomes=1)
+    return ids, student, teacher

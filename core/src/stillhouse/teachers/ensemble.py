@@ -38,16 +38,21 @@ class EnsembleTeacher:
         return Outputs(combine(predictions, self._weights, self._kind), members=torch.stack(predictions))
 
 
-def combine(predictions: Sequence[Tensor], weights: Sequence[float], kind: OutputKind) -> Tensor:
+def combine(predictions: Sequence[Tensor], weights: Sequence[float] | Tensor, kind: OutputKind) -> Tensor:
     """The weighted mean of predictions, in the prediction's own form (logits again, for classification).
 
     A mixture of Gaussians is summarised by its own mean and variance.
+
+    Args:
+        predictions: of each member, ``[B, ...]``.
+        weights: of each member, or of each member for each row ``[M, B]``; they sum to 1 over the members.
+        kind: the head's output kind.
     """
     if len(predictions) == 1:
         return predictions[0]
-    share = torch.tensor(weights, dtype=torch.float64, device=predictions[0].device)
+    share = torch.as_tensor(weights, dtype=torch.float64, device=predictions[0].device)
     stacked = torch.stack([prediction.double() for prediction in predictions])
-    share = share.reshape(-1, *[1] * (stacked.dim() - 1))
+    share = share.reshape(*share.shape, *[1] * (stacked.dim() - share.dim()))
     if kind is OutputKind.REGRESSION:
         return (share * stacked).sum(0).float()
     if kind is OutputKind.GAUSSIAN:

@@ -17,7 +17,7 @@ from stillhouse.plugins.specs import MetricSpec, ObjectiveSpec
 from stillhouse.testing.judges import check_scalar, edge_cases, perfect, refuse_broadcasting, wrong
 from stillhouse.testing.models import expected_shape
 from stillhouse.testing.workbench import Workbench
-from stillhouse.types import Batch
+from stillhouse.types import Batch, DataInfo, TensorSplit
 
 CLASSES = 3
 
@@ -102,6 +102,8 @@ def plan_objective(bench: Workbench, component: Component) -> Iterator[Planned]:
     def loss() -> str:
         bench.require(component, "target", "shape", "options")
         objective = component.load()(**bench.component_options(component))
+        if hasattr(objective, "prepare"):
+            _prepare(objective)
         if spec.level == "feature":
             return _feature_loss(objective, spec)
         for kind in map(OutputKind, spec.kinds):
@@ -112,6 +114,12 @@ def plan_objective(bench: Workbench, component: Component) -> Iterator[Planned]:
         return ", ".join(map(str, spec.kinds))
 
     yield Planned(id=f"loss[{where}]", verify=loss)
+
+
+def _prepare(objective: Any) -> None:
+    """What the framework gives to an objective before the first step: the rows of `example`."""
+    _, rows = example(OutputKind.MULTICLASS, rows=FEATURES[0][0])
+    objective.prepare(DataInfo(inputs={}, classes=("a", "b", "c")), TensorSplit(rows))
 
 
 def _feature_loss(objective: Any, spec: ObjectiveSpec) -> str:
