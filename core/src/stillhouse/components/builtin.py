@@ -539,6 +539,23 @@ def stillhouse_methods() -> Iterable[MethodSpec]:
         taps=False,
         tags=("difficulty", "annealing", "search"),
     )
+    yield MethodSpec(
+        name="sequence",
+        target="stillhouse.methods.sequence:SequenceLevel",
+        summary="The teacher writes a text for each training row once, and the student learns to write it",
+        kinds=(SEQUENCE,),
+        changes_inputs=True,
+        tags=("text", "writes"),
+    )
+    yield MethodSpec(
+        name="on-policy",
+        target="stillhouse.methods.on_policy:OnPolicy",
+        summary="The student writes, and the teacher judges each token of it (GKD)",
+        kinds=(SEQUENCE,),
+        changes_inputs=True,
+        taps=False,
+        tags=("text", "writes"),
+    )
 
 
 @hookimpl
