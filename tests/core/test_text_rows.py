@@ -19,6 +19,7 @@ from stillhouse.pipeline.data import copied_rows
 from stillhouse.recipe.model import TrainConfig
 from stillhouse.teachers import CachedTeacher, StoredTeacher, write_cache
 from stillhouse.text import TextSplit, near_duplicates, normalised, read_texts
+from stillhouse.text.ragged import Ragged
 from stillhouse.training.rows import step_positions
 from stillhouse.types import Batch, ConcatSplit, DataInfo, Outputs, Split, Splits, SubsetSplit, TensorSpec, joined
 
@@ -59,7 +60,7 @@ def test_a_batch_is_padded_to_its_own_longest_row(rows: list[list[int]], pad: in
 def test_columns_that_are_no_inputs_are_not_padded(monkeypatch: pytest.MonkeyPatch) -> None:
     split = split_of([[1], [2, 3], [4] * 500])
     part = SubsetSplit(split, [2, 0])
-    monkeypatch.setattr(TextSplit, "_padded", lambda *_: pytest.fail("tokens were touched"))
+    monkeypatch.setattr(Ragged, "batch", lambda *_: pytest.fail("tokens were touched"))
     assert split.columns(["target", "index"])["index"].tolist() == [100, 101, 102]
     assert part.columns(["target"])["target"].tolist() == [2, 0]
     assert part.lengths == [500, 1]

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from stillhouse.errors import IncompatibleError
-from stillhouse.types import Batch, DataInfo, Split
+from stillhouse.kinds import OutputKind
+from stillhouse.types import Batch, DataInfo, Head, Split
 
 
 def accepted_inputs(
@@ -93,6 +94,12 @@ def predict(model: nn.Module, batch: Batch, inputs: Sequence[str]) -> Tensor:
     return output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
 
 
+def answered(model: nn.Module, batch: Batch, inputs: Sequence[str], head: Head | None) -> Tensor:
+    """The model's prediction for a batch, or with a head what it keeps of it."""
+    prediction = predict(model, batch, inputs)
+    return prediction if head is None else head.answer(prediction, batch, model)
+
+
 def call(model: nn.Module, inputs: Batch) -> Any:
     """Call ``model`` with inputs by keyword; an ``nn.Sequential``, which has no names, with its only one."""
     bare = model.module if isinstance(model, DistributedDataParallel) else model
@@ -114,17 +121,24 @@ def in_order(split: Split, batch_size: int = 512) -> Iterator[Batch]:
 
 TOKENS = 8_192
 """Rows times the longest row of a batch of `all_rows`, where rows differ in length."""
+VALUES = 2**25
+"""Values of a prediction ``[B, T, V]`` of one batch, where every position has one: 128 MB."""
 
 
-def all_rows(split: Split, batch_size: int = 512) -> Iterator[tuple[Tensor, Batch]]:
+def most_tokens(kind: OutputKind, outputs: int) -> int:
+    """Rows times the longest row of a batch, so that a prediction of each position stays small."""
+    return min(TOKENS, max(1, VALUES // outputs)) if kind is OutputKind.SEQUENCE else TOKENS
+
+
+def all_rows(split: Split, batch_size: int = 512, tokens: int = TOKENS) -> Iterator[tuple[Tensor, Batch]]:
     """All rows in batches, each with its positions ``[B]``: in order, or, where rows differ in length, from the
-    shortest to the longest, so that little is padded and no batch is larger than `TOKENS`."""
+    shortest to the longest, so that little is padded and no batch has more than ``tokens`` (unless a row has)."""
     lengths = torch.zeros(len(split), dtype=torch.int64) if split.lengths is None else torch.as_tensor(split.lengths)
     order = torch.sort(lengths, stable=True).indices
     start = 0
     while start < len(order):
         fits = batch_size
-        while fits > 1 and fits * int(lengths[order[min(start + fits, len(order)) - 1]]) > TOKENS:
+        while fits > 1 and fits * int(lengths[order[min(start + fits, len(order)) - 1]]) > tokens:
             fits //= 2
         positions = order[start : start + fits]
         ordered = split.lengths is None
@@ -134,15 +148,22 @@ def all_rows(split: Split, batch_size: int = 512) -> Iterator[tuple[Tensor, Batc
 
 @torch.no_grad()
 def predict_split(
-    model: nn.Module, split: Split, inputs: Sequence[str], device: torch.device, batch_size: int = 512
+    model: nn.Module,
+    split: Split,
+    inputs: Sequence[str],
+    device: torch.device,
+    batch_size: int = 512,
+    head: Head | None = None,
 ) -> Tensor:
-    """Predictions for all rows in order, float32 on the CPU; the model's training mode is restored."""
+    """Predictions for all rows in order, float32 on the CPU; the model's training mode is restored. With a head, what
+    it keeps of them (`Head.answer`)."""
     training = model.training
+    tokens = TOKENS if head is None else most_tokens(head.kind, head.outputs)
     model.eval()
     try:
         found = [
-            (positions, predict(model, to_device(batch, device), inputs).float().cpu())
-            for positions, batch in all_rows(split, batch_size)
+            (positions, answered(model, to_device(batch, device), inputs, head).float().cpu())
+            for positions, batch in all_rows(split, batch_size, tokens)
         ]
     finally:
         model.train(training)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from stillhouse.errors import IncompatibleError, OptionError, RunFolderError
-from stillhouse.forwarding import accepted_inputs, in_order, predict, predict_split, to_device
+from stillhouse.forwarding import accepted_inputs, answered, in_order, predict_split, to_device
 from stillhouse.kinds import OutputKind
 from stillhouse.plugins.options import options_of
 from stillhouse.plugins.registry import Component, Registry
@@ -21,7 +21,7 @@ from stillhouse.plugins.specs import ModelSpec, TeacherSpec, load_target
 from stillhouse.storage import RULES, read_json, read_weights, replacing, write_json, write_text, write_weights
 from stillhouse.teachers import AskedTeacher, EstimatorTeacher, LiveTeacher, TeacherSource
 from stillhouse.teachers.estimator import estimator_prediction
-from stillhouse.types import Batch, DataInfo, Estimator, Split, Task
+from stillhouse.types import Batch, DataInfo, Estimator, Head, Split, Task
 
 TRUSTED = ("sklearn.", "numpy.", "scipy.", "builtins.", "collections.")
 """Packages whose types an estimator file may hold, beside the component's own."""
@@ -66,20 +66,21 @@ class Trained:
             return asked
         return EstimatorTeacher(self.model, features=self.features, kind=self.task.kind, outputs=self.task.outputs)
 
-    def predict(self, split: Split, device: torch.device) -> Tensor:
-        """Predictions for all rows in order, float32 on the CPU."""
+    def predict(self, split: Split, device: torch.device, head: Head | None = None) -> Tensor:
+        """Predictions for all rows in order, float32 on the CPU; with a head, what it keeps of them."""
         if self.is_network:
-            return predict_split(self.model, split, self.inputs, device)
+            return predict_split(self.model, split, self.inputs, device, head=head)
         if self.is_asked:
             answers = [self.model(to_device(batch, device)).prediction for batch in in_order(split)]
             return torch.cat([answer.float().cpu() for answer in answers])
         return torch.cat([self.call(batch) for batch in in_order(split)])
 
-    def call(self, batch: Batch) -> Tensor:
-        """One prediction as deployment would make it: what latency is measured on."""
+    def call(self, batch: Batch, head: Head | None = None) -> Tensor:
+        """One prediction as deployment would make it: what latency is measured on; with a head, what it keeps of it, so
+        that a model which writes is timed while it writes."""
         if self.is_network:
             with torch.inference_mode():
-                return predict(self.model, batch, self.inputs)
+                return answered(self.model, batch, self.inputs, head)
         if self.is_asked:
             answer: Tensor = self.model(batch).prediction
             return answer

@@ -331,6 +331,23 @@ class Head(ABC):
     def decode(self, prediction: Tensor) -> dict[str, list[Any]]:
         """The prediction in the user's words or units: columns of equal length, e.g. ``{"rul": [...]}``."""
 
+    def answer(self, prediction: Tensor, batch: Batch, model: nn.Module) -> Tensor:
+        """What is kept of a batch's prediction to be judged and decoded: the prediction itself by default. A head whose
+        predictions are too large to keep for a whole split, or that asks the model for more (a text that it writes),
+        gives a smaller tensor of one width for all batches, which `evaluate` and `decode` then take.
+
+        Args:
+            prediction: of the batch.
+            batch: the rows; without ``target`` where a user's new rows are predicted.
+            model: the network that made it, in eval mode.
+        """
+        return prediction
+
+    @property
+    def keeps_answers(self) -> bool:
+        """`answer` gives something else than the prediction, so that there is no mean of several models."""
+        return type(self).answer is not Head.answer
+
     def output_layer(self, width: int) -> nn.Module:
         """The layer that turns a backbone's ``width`` features into the prediction."""
         return nn.Linear(width, self.outputs)

@@ -23,8 +23,15 @@ REGRESSION, GAUSSIAN = OutputKind.REGRESSION, OutputKind.GAUSSIAN
 SEGMENTATION, SEQUENCE = OutputKind.SEGMENTATION, OutputKind.SEQUENCE
 OF_TEXT = (MULTICLASS, BINARY, MULTILABEL, REGRESSION, GAUSSIAN, SEQUENCE)
 TEXT_INPUTS = ("tokens", "mask")
+PAIR_INPUTS = ("source", "source_mask", "given")
 TEXT_PACKAGES = ("transformers", "tokenizers")
 """What the extra ``text`` brings."""
+
+WRITERS = {
+    "hf-seq2seq": ("hf_seq2seq", "Sequence-to-sequence model of Hugging Face, pretrained or from a configuration"),
+    "hf-causal": ("hf_causal", "Causal language model of Hugging Face, pretrained or from a configuration"),
+}
+"""Models that write, by name: function and summary."""
 
 NOT_CLASSES: dict[str, str] = {
     REGRESSION: "a softmax over values has no meaning: use teacher-mse or teacher-bounded",
@@ -301,6 +308,22 @@ def stillhouse_heads() -> Iterable[HeadSpec]:
             higher_is_better=higher,
         )
 
+    for name, attribute, primary, summary in (
+        ("generation", "Generation", "rouge_l", "A text that is written after one that is read, judged by ROUGE"),
+        ("translation", "Translation", "bleu", "A text that is written after one that is read, judged by BLEU"),
+    ):
+        yield HeadSpec(
+            name=name,
+            target=f"stillhouse.text.heads:{attribute}",
+            summary=summary,
+            output=SEQUENCE,
+            primary=primary,
+            higher_is_better=True,
+            requires=("tokenizers", "rouge_score", "sacrebleu"),
+            extra="text",
+            tags=("text", "writes"),
+        )
+
 
 @hookimpl
 def stillhouse_teachers() -> Iterable[TeacherSpec]:
@@ -332,6 +355,17 @@ def stillhouse_teachers() -> Iterable[TeacherSpec]:
         extra="text",
         tags=("text",),
     )
+    for name, (target, summary) in WRITERS.items():
+        yield TeacherSpec(
+            name=name,
+            target=f"stillhouse.text.generators:{target}",
+            summary=summary,
+            inputs=PAIR_INPUTS,
+            kinds=(SEQUENCE,),
+            requires=TEXT_PACKAGES,
+            extra="text",
+            tags=("text", "writes"),
+        )
     yield TeacherSpec(
         name="chat",
         target="stillhouse.chat.teacher:ChatTeacher",
@@ -383,6 +417,17 @@ def _text_students() -> Iterable[StudentSpec]:
             requires=TEXT_PACKAGES,
             extra="text",
             tags=("text",),
+        )
+    for name, (target, summary) in WRITERS.items():
+        yield StudentSpec(
+            name=name,
+            target=f"stillhouse.text.generators:{target}",
+            summary=summary,
+            inputs=PAIR_INPUTS,
+            kinds=(SEQUENCE,),
+            requires=TEXT_PACKAGES,
+            extra="text",
+            tags=("text", "writes"),
         )
     yield StudentSpec(
         name="text-encoder",
@@ -439,6 +484,30 @@ def stillhouse_datasets() -> Iterable[DatasetSpec]:
         licence="yours",
         kinds=(MULTICLASS,),
         reader="stillhouse.text:TextReader",
+        requires=TEXT_PACKAGES,
+        extra="text",
+        tags=("text", "own-data"),
+    )
+    yield DatasetSpec(
+        name="synthetic-pairs",
+        target="stillhouse.text.datasets:synthetic_pairs",
+        summary="Simulated short reports and the orders that follow, for first steps and tests with models that write",
+        licence="simulated, no rights reserved",
+        offline=True,
+        simulated=True,
+        kinds=(SEQUENCE,),
+        reader="stillhouse.text:PairReader",
+        requires=TEXT_PACKAGES,
+        extra="text",
+        tags=("text",),
+    )
+    yield DatasetSpec(
+        name="text-pairs",
+        target="stillhouse.text.datasets:text_pairs",
+        summary="Your own pairs of texts from CSV, Parquet or JSON Lines: one column is read, one is to be written",
+        licence="yours",
+        kinds=(SEQUENCE,),
+        reader="stillhouse.text:PairReader",
         requires=TEXT_PACKAGES,
         extra="text",
         tags=("text", "own-data"),
@@ -579,6 +648,23 @@ def stillhouse_methods() -> Iterable[MethodSpec]:
         summary="The student lacks inputs that the teacher sees, and learns how near each row is to each class",
         kinds=(MULTICLASS, BINARY),
         tags=("modality",),
+    )
+    yield MethodSpec(
+        name="sequence",
+        target="stillhouse.methods.sequence:SequenceLevel",
+        summary="The teacher writes a text for each training row once, and the student learns to write it",
+        kinds=(SEQUENCE,),
+        changes_inputs=True,
+        tags=("text", "writes"),
+    )
+    yield MethodSpec(
+        name="on-policy",
+        target="stillhouse.methods.on_policy:OnPolicy",
+        summary="The student writes, and the teacher judges each token of it (GKD)",
+        kinds=(SEQUENCE,),
+        changes_inputs=True,
+        taps=False,
+        tags=("text", "writes"),
     )
 
 

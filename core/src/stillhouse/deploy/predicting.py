@@ -137,7 +137,7 @@ def predict(
             where=str(path),
             fix="see the warnings of the reader",
         )
-    prediction = trained.predict(rows, torch.device("cpu"))
+    prediction = trained.predict(rows, torch.device("cpu"), head)
     bad = ~prediction.flatten(1).isfinite().all(dim=1)
     if bad.any():
         at = int(bad.nonzero()[0])

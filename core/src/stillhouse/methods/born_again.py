@@ -54,10 +54,10 @@ class BornAgain(Method):
             models[name] = context.build(seed=context.derived_seed(name))
             context.fit(context.distillation(models[name], teacher), phase=name)
         values = context.compare(models, "val")
-        together = values.pop("ensemble")
+        together = values.pop("ensemble", None)
         chosen = context.best(values) if self.keep == "best" else f"generation-{self.generations}"
         if self.ensemble:
-            values["ensemble"] = together
+            values |= {"ensemble": together} if together is not None else {}
             for name, model in models.items():
                 context.keep(name, model)
         context.note(deployed=chosen, **{f"val_{context.head.primary}": values})

@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from stillhouse.errors import PluginError, RecipeError
+from stillhouse.kinds import OutputKind
 from stillhouse.methods.losses import idle_term, make_terms, try_loss
 from stillhouse.progress import Reporter
 from stillhouse.recipe.check import Bound, BoundTerm
@@ -135,7 +136,7 @@ class MethodContext:
         """Finished models as a teacher (their mean, when there are several); frozen from here on.
 
         Its predictions of the training rows are computed once, unless rows are augmented at random or features are
-        tapped.
+        tapped, or predictions differ in length from row to row.
         """
         for model in models:
             if model.is_network:
@@ -147,7 +148,8 @@ class MethodContext:
             else EnsembleTeacher(sources, weights=[1.0] * len(sources), kind=self.head.kind)
         )
         parts = [self.splits.train] + ([self.splits.unlabelled] if self.splits.unlabelled is not None else [])
-        if taps or any(part.stochastic for part in parts):
+        ragged = self.head.kind is OutputKind.SEQUENCE and any(part.lengths is not None for part in parts)
+        if taps or ragged or any(part.stochastic for part in parts):
             return live
         return StoredTeacher.of(live, parts, self.device)
 
@@ -270,7 +272,7 @@ class MethodContext:
 
     def validate(self, model: Trained) -> dict[str, float]:
         """The head's metrics of the validation rows."""
-        return self.judge("val", model.predict(self.splits.val, self.device))
+        return self.judge("val", model.predict(self.splits.val, self.device, self.head))
 
     def judge(self, split: str, prediction: Tensor) -> dict[str, float]:
         """The head's metrics of predictions of a split, ``"val"`` or ``"test"`` (in `Method.evaluate` only)."""
@@ -297,15 +299,18 @@ class MethodContext:
 
     def compare(self, models: Mapping[str, Trained], split: str) -> dict[str, float]:
         """The head's primary metric of several models, by name, and of their ``"ensemble"``: the mean of what they
-        predict, each with the same weight.
+        predict, each with the same weight. A head that keeps answers instead of predictions has no mean of them, and
+        no ``"ensemble"``.
 
         Args:
             models: by name.
             split: ``"val"``, or ``"test"`` (in `Method.evaluate` only).
         """
         rows = self.splits.named()[split]
-        predictions = {name: model.predict(rows, self.device) for name, model in models.items()}
-        predictions["ensemble"] = combine(list(predictions.values()), [1 / len(models)] * len(models), self.head.kind)
+        predictions = {name: model.predict(rows, self.device, self.head) for name, model in models.items()}
+        if not self.head.keeps_answers:
+            shares = [1 / len(models)] * len(models)
+            predictions["ensemble"] = combine(list(predictions.values()), shares, self.head.kind)
         return {name: self.judge(split, each)[self.head.primary] for name, each in predictions.items()}
 
     def best(self, values: Mapping[str, float]) -> str:

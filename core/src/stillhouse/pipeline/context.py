@@ -133,7 +133,7 @@ class RunContext:
         """Predictions of validation and test rows, beside what is needed to judge them."""
         for name in ("val", "test"):
             split = self.splits.named()[name]
-            self.write_prediction(folder, name, trained.predict(split, self.device))
+            self.write_prediction(folder, name, trained.predict(split, self.device, self.head))
 
     def write_prediction(self, folder: Path, name: str, prediction: Tensor) -> None:
         """One split's predictions."""

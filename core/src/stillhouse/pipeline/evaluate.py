@@ -99,7 +99,10 @@ def _measure(context: RunContext, teacher: Teacher, student: Trained) -> dict[st
         many = to_device(split.batch(rows), context.device)
         # A teacher that is asked (a service, say) costs what others charge for it.
         asked = any(member.is_asked for member in teacher.members)
-        timed = {"student": student.call} if asked else {"teacher": teacher.call, "student": student.call}
+        head = context.head
+        timed: dict[str, Any] = {"student": lambda rows: student.call(rows, head)}
+        if not asked:
+            timed = {"teacher": lambda rows: teacher.call(rows, head), **timed}
         raw = latency(timed, one, many, samples=config.latency_samples)
         raw["flops"] = {
             "teacher": _flops(teacher.members, one),

@@ -32,7 +32,7 @@ from stillhouse.teachers import (
 from stillhouse.teachers.cached import cache_key
 from stillhouse.teachers.ensemble import combine
 from stillhouse.trained import Trained, build, is_asked, load
-from stillhouse.types import Batch, Split, SubsetSplit
+from stillhouse.types import Batch, Head, Split, SubsetSplit
 
 OVERFIT = 3.0
 """Validation loss over training loss from which a teacher is called overfit."""
@@ -53,15 +53,15 @@ class Teacher:
         sources = [member.source(taps=taps) for member in self.members]
         return sources[0] if len(sources) == 1 else EnsembleTeacher(sources, weights=self.weights, kind=self.kind)
 
-    def predict(self, split: Split, device: torch.device) -> Tensor:
-        """Predictions for all rows in order."""
+    def predict(self, split: Split, device: torch.device, head: Head | None = None) -> Tensor:
+        """Predictions for all rows in order; with a head, what it keeps of them."""
         shares = [weight / sum(self.weights) for weight in self.weights]
-        return combine([member.predict(split, device) for member in self.members], shares, self.kind)
+        return combine([member.predict(split, device, head) for member in self.members], shares, self.kind)
 
-    def call(self, batch: Batch) -> Tensor:
-        """One prediction as deployment would make it."""
+    def call(self, batch: Batch, head: Head | None = None) -> Tensor:
+        """One prediction as deployment would make it; with a head, what it keeps of it."""
         shares = [weight / sum(self.weights) for weight in self.weights]
-        return combine([member.call(batch) for member in self.members], shares, self.kind)
+        return combine([member.call(batch, head) for member in self.members], shares, self.kind)
 
     def asked_facts(self) -> dict[str, Any] | None:
         """What asking the members cost, added up; None where none of them tells."""
@@ -83,6 +83,13 @@ class Teacher:
 def teacher_stage(context: RunContext) -> Teacher:
     """Train or load all members, and their out-of-fold copies when the recipe asks for them; write predictions."""
     recipe, folder = context.resolved.recipe, context.folder / "teacher"
+    if context.head.keeps_answers and (len(context.resolved.teachers) > 1 or recipe.teacher.out_of_fold):
+        raise IncompatibleError(
+            f"head '{context.resolved.head.id}' judges what one model says of a row, of which there is neither a mean "
+            "of several nor an out-of-fold copy",
+            where="teacher",
+            fix="use one teacher, without out_of_fold",
+        )
     members: list[Trained] = []
     keys: list[Any] = []
     for position in range(len(context.resolved.teachers)):
@@ -104,7 +111,9 @@ def teacher_stage(context: RunContext) -> Teacher:
         teacher.out_of_fold = _out_of_fold(context, recipe.teacher.out_of_fold)
     if context.is_main and why_stale(folder, {"key": key}) is not None:
         for name in ("val", "test"):
-            context.write_prediction(folder, name, teacher.predict(context.splits.named()[name], context.device))
+            context.write_prediction(
+                folder, name, teacher.predict(context.splits.named()[name], context.device, context.head)
+            )
         finish(folder, {"key": key})
     context.wait()
     warn_of_chance(context, "teacher", [folder / f"member-{position}" for position in range(len(members))])

@@ -31,7 +31,9 @@ class Spec:
         summary: one line, shown by ``stillhouse components``.
         requires: import names of packages beyond the distribution's own dependencies.
         extra: pip extra of the distribution that brings ``requires``.
-        tags: free terms for searching.
+        tags: free terms for searching. Two of them say more: "estimator" (a model that is fitted, not trained by
+            gradient steps) and "writes" (a model with ``generate``, a head that judges what it writes, a method that
+            has it write).
         deprecated: what to write instead; empty while the component is current.
 
     Raises:

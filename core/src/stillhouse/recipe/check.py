@@ -331,6 +331,12 @@ class _Checker:
                 where=self.at(*path),
                 fix="choose another model (`stillhouse components --kind student`)",
             )
+        if "writes" in head.tags and "writes" not in spec.tags:
+            raise IncompatibleError(
+                f"the head '{head.name}' judges texts that a model writes, and '{model.id}' writes none",
+                where=self.at(*path),
+                fix="choose a model with the tag 'writes', such as core/hf-seq2seq or core/hf-causal",
+            )
 
     def check_schedule(self, value: Any, path: Path_, **bounds: float) -> None:
         try:
@@ -398,6 +404,12 @@ class _Checker:
                 f"serves {', '.join(spec.kinds)} heads, not {head.output} heads such as '{recipe.head.use}'",
                 ("method",),
                 "choose another method (`stillhouse components --kind method`)",
+            ),
+            (
+                "writes" in spec.tags and "writes" not in head.tags,
+                f"has models write texts, and the head '{recipe.head.use}' judges none",
+                ("method",),
+                "choose a head with the tag 'writes', such as core/generation, or another method",
             ),
             (
                 not spec.estimators and "estimator" in student.component.spec.tags,

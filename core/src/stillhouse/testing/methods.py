@@ -31,6 +31,11 @@ INTERRUPTIONS = 8
 MODEL = "model.safetensors"
 NETWORK: dict[str, Any] = {"use": "core/mlp", "hidden": [8]}
 """The teacher, and other networks that a method wants beside the student."""
+WRITER: dict[str, Any] = {
+    "use": "core/hf-seq2seq",
+    "config": {"model_type": "t5", "d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2},
+}
+"""Teacher and student of a method that has models write."""
 TAPPED = {"use": "core/hints", "student": "backbone", "teacher": "backbone"}
 """A soft loss between features of two such networks."""
 
@@ -208,19 +213,31 @@ class _Methods:
                 "the core has no small dataset with times, which the method needs",
                 "test it with stillhouse.testing.run_tiny and a recipe of your own",
             )
+        if "writes" in self._spec.tags:
+            return self._run_of(
+                head={"use": "core/generation", "max_tokens": 8},
+                dataset={"use": "core/synthetic-pairs", "rows": 80},
+                teacher=WRITER,
+                student=WRITER,
+            )
         several = [{**NETWORK, "seed": 0}, {**NETWORK, "seed": 1}]
-        return {
-            "name": "method",
-            "head": f"core/{kind}",
-            "dataset": {
+        return self._run_of(
+            head=f"core/{kind}",
+            dataset={
                 "use": SYNTHETIC,
                 "kind": str(kind),
                 "rows": 160,
                 "unlabelled": 48,
                 "groups": 20 if "groups" in self._spec.needs else 0,
             },
-            "teacher": {"members": several} if self._spec.several_teachers else NETWORK,
-            "student": {"use": "core/mlp", "hidden": [4]},
+            teacher={"members": several} if self._spec.several_teachers else NETWORK,
+            student={"use": "core/mlp", "hidden": [4]},
+        )
+
+    def _run_of(self, **parts: Any) -> dict[str, Any]:
+        return {
+            "name": "method",
+            **parts,
             "method": {"use": self._component.id, **self._options()},
             "objectives": {"soft": self._soft},
             "train": {

@@ -1,11 +1,12 @@
-"""Texts: tokenizers, rows of token ids, splits without near-duplicates, and readers of new files. Public: plugins'
-datasets of texts are made here.
+"""Texts: tokenizers, rows of token ids, splits without near-duplicates, pairs of texts for models that write, and
+readers of new files. Public: plugins' datasets of texts are made here.
 
 Nothing else of the core imports this room; what needs transformers or tokenizers (``pip install 'stillhouse[text]'``)
 imports them when it is called.
 """
 
 from stillhouse.text.duplicates import near_duplicates, normalised
+from stillhouse.text.pairs import PairReader, pair_splits
 from stillhouse.text.pretrained import locate_pretrained, pretrained
 from stillhouse.text.reader import TextReader, read_texts
 from stillhouse.text.rows import TextSplit
@@ -13,12 +14,14 @@ from stillhouse.text.splits import text_splits
 from stillhouse.text.tokenizer import Tokenizer
 
 __all__ = [
+    "PairReader",
     "TextReader",
     "TextSplit",
     "Tokenizer",
     "locate_pretrained",
     "near_duplicates",
     "normalised",
+    "pair_splits",
     "pretrained",
     "read_texts",
     "text_splits",

@@ -260,5 +260,5 @@ def validate(
     model: nn.Module, head: Head, split: Split, inputs: tuple[str, ...], device: torch.device
 ) -> dict[str, float]:
     """The head's metrics of a split."""
-    prediction = predict_split(model, split, inputs, device)
+    prediction = predict_split(model, split, inputs, device, head=head)
     return head.evaluate(prediction, split.columns(["target", "index", *head.row_entries()]))
