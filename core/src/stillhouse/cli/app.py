@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from stillhouse.cli import components_cmd, plugins_cmd, run_cmd, tune_cmd
+from stillhouse.cli import check_cmd, components_cmd, plugins_cmd, run_cmd, tune_cmd
 from stillhouse.cli.output import print_defect, print_error
 from stillhouse.cli.shared import Settings, hoisted
 from stillhouse.errors import StillhouseError
@@ -37,6 +37,7 @@ app = typer.Typer(
 app.add_typer(plugins_cmd.app, name="plugins")
 components_cmd.register(app)
 run_cmd.register(app)
+check_cmd.register(app)
 tune_cmd.register(app)
 
 

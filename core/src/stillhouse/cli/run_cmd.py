@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from stillhouse.cli.numbers import in_bytes, in_count
 from stillhouse.cli.output import console, print_json, print_lines, print_prose
 from stillhouse.cli.shared import JsonOption, get_manager
 from stillhouse.errors import RecipeError, RunFolderError
@@ -17,6 +19,15 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option(
         "--set", metavar="PATH=VALUE", help="Change a field of the recipe, e.g. student.width=16; repeatable."
+    ),
+]
+SeedsOption = Annotated[str | None, typer.Option("--seeds", metavar="0-4|0,1,2", help="Seeds of baseline and student.")]
+SizesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--sizes",
+        metavar="PATH=A,B,...",
+        help="Other sizes of the student, e.g. student.width=4,8,16: what distillation is worth in size.",
     ),
 ]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Which student; by default the best on validation.")]
@@ -35,17 +46,8 @@ def run(
     ctx: typer.Context,
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe of `stillhouse recipes`, or a YAML file.")],
     changes: SetOption = None,
-    seeds: Annotated[
-        str | None, typer.Option("--seeds", metavar="0,1,2", help="Seeds of baseline and student.")
-    ] = None,
-    sizes: Annotated[
-        str | None,
-        typer.Option(
-            "--sizes",
-            metavar="PATH=A,B,...",
-            help="Other sizes of the student, e.g. student.width=4,8,16: what distillation is worth in size.",
-        ),
-    ] = None,
+    seeds: SeedsOption = None,
+    sizes: SizesOption = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Run folder; runs/NAME by default.")] = None,
     stop_after: Annotated[
         str,
@@ -66,7 +68,7 @@ def run(
     from stillhouse.pipeline import run as run_recipe
     from stillhouse.progress import Silent
 
-    chosen, other_sizes = _seeds(seeds), _sizes(sizes)
+    chosen, other_sizes = parse_seeds(seeds), parse_sizes(sizes)
     with show_progress(quiet) as reporter:
         result = run_recipe(
             recipe,
@@ -109,20 +111,38 @@ def show_progress(quiet: bool) -> Any:
     return Bars() if sys.stderr.isatty() else Lines()
 
 
-def _seeds(given: str | None) -> list[int] | None:
+MOST_SEEDS = 10_000
+"""Seeds that a range may have: more are a slip of the pen."""
+
+
+def parse_seeds(given: str | None) -> list[int] | None:
+    """``0,1,2``, ``0-4``, or both as in ``0-4,7``; ends belong to a range.
+
+    Raises:
+        RecipeError: it is neither.
+    """
     if given is None:
         return None
-    try:
-        return [int(part) for part in given.split(",")]
-    except ValueError as error:
-        raise RecipeError(
-            f"'{given}' is not a list of seeds",
-            where="--seeds",
-            fix="numbers with commas between them, e.g. --seeds 0,1,2",
-        ) from error
+    found: list[int] = []
+    for part in given.split(","):
+        match = re.fullmatch(r"\s*(\d{1,18})\s*(?:-\s*(\d{1,18})\s*)?", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if first > last or last - first >= MOST_SEEDS:
+            raise RecipeError(
+                f"'{given}' is not a list of seeds",
+                where="--seeds",
+                fix="numbers with commas between them, or a range, e.g. --seeds 0,1,2 or --seeds 0-4",
+            )
+        found += range(first, last + 1)
+    return found
 
 
-def _sizes(given: str | None) -> dict[str, Any] | None:
+def parse_sizes(given: str | None) -> dict[str, Any] | None:
+    """``student.width=4,8,16`` as the recipe's ``sizes``.
+
+    Raises:
+        RecipeError: it is not of that form.
+    """
     if given is None:
         return None
     from stillhouse.recipe.text import parse_value
@@ -156,9 +176,9 @@ def _print_result(summary: dict[str, Any], report: Path | None) -> None:
         table.add_row(
             role,
             quality,
-            _count(model["parameters"]),
+            in_count(model["parameters"]),
             f"{model['latency_ms']['p50']:.3g} ms" if model["latency_ms"] is not None else "?",
-            _bytes(model["bytes"]),
+            in_bytes(model["bytes"]),
             note,
         )
     for name, metrics in summary["references"].items():
@@ -188,21 +208,6 @@ def _gain(verdict: dict[str, Any]) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.2f}"
-
-
-def _count(value: int | None) -> str:
-    if value is None:
-        return "?"
-    for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= limit:
-            return f"{value / limit:.3g}{suffix}"
-    return str(value)
-
-
-def _bytes(value: int | None) -> str:
-    if value is None:
-        return "?"
-    return f"{value / 1e6:.3g} MB" if value >= 1e6 else f"{value / 1e3:.3g} kB"
 
 
 def init(
