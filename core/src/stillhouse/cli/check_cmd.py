@@ -9,7 +9,7 @@ import typer
 from stillhouse.cli.numbers import in_bytes, in_count, in_time
 from stillhouse.cli.output import print_error, print_fields, print_json, print_lines, print_prose, print_table
 from stillhouse.cli.run_cmd import SeedsOption, SetOption, SizesOption, parse_seeds, parse_sizes, show_progress
-from stillhouse.cli.shared import JsonOption, get_manager
+from stillhouse.cli.shared import JsonOption, complete_recipe, get_manager
 
 if TYPE_CHECKING:
     from stillhouse.pipeline.checking import Checked, Planned
@@ -22,7 +22,12 @@ def register(app: typer.Typer) -> None:
 
 def check(
     ctx: typer.Context,
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe of `stillhouse recipes`, or a YAML file.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE", help="A recipe of `stillhouse recipes`, or a YAML file.", autocompletion=complete_recipe
+        ),
+    ],
     changes: SetOption = None,
     seeds: SeedsOption = None,
     sizes: SizesOption = None,
@@ -35,9 +40,8 @@ def check(
     """
     manager = get_manager(ctx)
     from stillhouse.pipeline.checking import check as check_recipe
-    from stillhouse.progress import Silent
 
-    with show_progress(json) as reporter:
+    with show_progress(json, warnings=False) as reporter:
         found = check_recipe(
             recipe,
             overrides=changes or (),
@@ -45,7 +49,7 @@ def check(
             sizes=parse_sizes(sizes),
             download=download,
             manager=manager,
-            reporter=reporter or Silent(),
+            reporter=reporter,
         )
     if json:
         print_json(**found.describe())

@@ -41,3 +41,8 @@ def significant(value: float, digits: int = 3) -> str:
         return "0"
     text = f"{float(f'{value:.{digits}g}'):,.10f}" if abs(value) < 10**digits else f"{value:,.0f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def metric_value(value: float) -> str:
+    """A metric: three decimals below 10, two from there on."""
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:,.2f}"
