@@ -10,14 +10,12 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
-
-import platformdirs
-import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from stillhouse.errors import RunFolderError
+
+if TYPE_CHECKING:  # commands that only look at files need no torch
+    from torch import Tensor, nn
 
 TEMPORARY = "partial-"
 """How names of unfinished files and folders begin, after the dot."""
@@ -29,6 +27,8 @@ RULES = "rules.txt"
 
 def cache_folder() -> Path:
     """What runs share is kept there: ``$STILLHOUSE_CACHE``, else the platform's user cache folder."""
+    import platformdirs
+
     given = os.environ.get("STILLHOUSE_CACHE")
     return Path(given).expanduser() if given else Path(platformdirs.user_cache_dir("stillhouse"))
 
@@ -105,6 +105,8 @@ def read_json(path: Path) -> Any:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors as safetensors, atomically."""
+    from safetensors.torch import save_file
+
     with replacing(path) as temporary:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, str(temporary))
 
@@ -115,6 +117,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         RunFolderError: the file is missing or corrupt.
     """
+    from safetensors.torch import load_file
+
     try:
         return load_file(str(path))
     except Exception as error:  # safetensors raises its own error type and OSError alike
@@ -147,6 +151,8 @@ def read_weights(path: Path, model: nn.Module) -> None:
 
 def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     """Write optimiser and model state (tensors and plain values only), atomically."""
+    import torch
+
     with replacing(path) as temporary:
         torch.save(dict(state), temporary)
 
@@ -157,6 +163,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         RunFolderError: corrupt.
     """
+    import torch
+
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises pickle, zip and runtime errors
@@ -176,6 +184,8 @@ def digest(value: Any) -> str:
 
 def state_digest(model: nn.Module) -> str:
     """Hash of all parameters and buffers, to prove that a frozen model was not changed."""
+    import torch
+
     sha = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         sha.update(name.encode())

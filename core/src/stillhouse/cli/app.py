@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from stillhouse.cli import components_cmd, plugins_cmd, run_cmd, tune_cmd
+from stillhouse.cli import check_cmd, components_cmd, plugins_cmd, run_cmd, runs_cmd, tune_cmd, upkeep_cmd
 from stillhouse.cli.output import print_defect, print_error
 from stillhouse.cli.shared import Settings, hoisted
 from stillhouse.errors import StillhouseError
@@ -29,7 +29,6 @@ app = typer.Typer(
     cls=_Group,
     help="Knowledge distillation for vertical domains: run recipes, see what the plugins bring.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -37,7 +36,10 @@ app = typer.Typer(
 app.add_typer(plugins_cmd.app, name="plugins")
 components_cmd.register(app)
 run_cmd.register(app)
+check_cmd.register(app)
+runs_cmd.register(app)
 tune_cmd.register(app)
+upkeep_cmd.register(app)
 
 
 def _print_version(wanted: bool) -> None:
@@ -66,7 +68,7 @@ def _global_options(
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+        bool, typer.Option("--version", "-V", is_eager=True, callback=_print_version, help="Print the version.")
     ] = False,
 ) -> None:
     ctx.obj = Settings(no_plugins=no_plugins, disable=disable or [], files=files or [], debug=debug)

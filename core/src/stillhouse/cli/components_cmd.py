@@ -9,11 +9,12 @@ import typer
 from rich.text import Text
 
 from stillhouse.cli.output import print_fields, print_json, print_lines, print_table, print_warning
-from stillhouse.cli.shared import JsonOption, get_manager
+from stillhouse.cli.shared import JsonOption, complete_component, get_manager
 from stillhouse.errors import StillhouseError
 from stillhouse.plugins.specs import KINDS
 
 if TYPE_CHECKING:
+    from stillhouse.plugins.manager import Manager
     from stillhouse.plugins.registry import Component
 
 
@@ -29,15 +30,30 @@ def register(app: typer.Typer) -> None:
     app.command("recipes")(recipes)
 
 
+WordArgument = Annotated[
+    str, typer.Argument(metavar="[WORD]", help="Only those with this word in their id, tags or summary.")
+]
+FromOption = Annotated[str | None, typer.Option("--from", metavar="PLUGIN", help="Only those of this plugin.")]
+
+
 def components(
     ctx: typer.Context,
+    word: WordArgument = "",
     kind: KindOption = None,
+    plugin: FromOption = None,
     tag: Annotated[str | None, typer.Option("--tag", help="Only components with this tag.")] = None,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", metavar="KIND", help="Only those that serve this output kind, e.g. regression."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """List the components of all active plugins."""
-    found = get_manager(ctx).registry.components(str(kind) if kind else None)
+    manager = get_manager(ctx)
+    found = _chosen(manager, str(kind) if kind else None, word, plugin)
     found = [each for each in found if tag is None or tag in each.spec.tags]
+    if output is not None:
+        found = [each for each in found if output in _outputs(each)]
     if json:
         print_json(components=[each.describe() for each in found])
     elif found:
@@ -47,26 +63,67 @@ def components(
         print_lines("No component fits.")
 
 
-def recipes(ctx: typer.Context, json: JsonOption = False) -> None:
+def _chosen(manager: Manager, kind: str | None, word: str, plugin: str | None) -> list[Component]:
+    """Components by kind, plugin and a word.
+
+    Raises:
+        UnknownComponentError: there is no such plugin.
+    """
+    names = {record.name for record in manager.plugin(plugin)} if plugin else set()
+    wanted = word.lower()
+    return [
+        each
+        for each in manager.registry.components(kind)
+        if (plugin is None or each.plugin.name in names)
+        and (not wanted or any(wanted in text.lower() for text in (each.id, each.spec.summary, *each.spec.tags)))
+    ]
+
+
+def _outputs(component: Component) -> list[str]:
+    """Output kinds that a component serves; all of them where its spec leaves them open."""
+    from stillhouse.kinds import OutputKind
+
+    described = component.spec.describe()
+    return [described["output"]] if "output" in described else list(described.get("kinds") or OutputKind)
+
+
+def recipes(
+    ctx: typer.Context,
+    word: WordArgument = "",
+    plugin: FromOption = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Only those that need no files.")] = False,
+    minutes: Annotated[
+        float | None, typer.Option("--minutes", metavar="M", help="Only those that take at most so long.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
     """List the recipes that can be run by name."""
-    found = get_manager(ctx).registry.components("recipe")
+    found = _chosen(get_manager(ctx), "recipe", word, plugin)
+    found = [each for each in found if not offline or each.spec.describe()["offline"]]
+    if minutes is not None:
+        found = [each for each in found if 0 < each.spec.describe()["minutes"] <= minutes]
     if json:
         print_json(recipes=[each.describe() for each in found])
     elif found:
         rows = []
         for each in found:
             described = each.spec.describe()
-            minutes = f"{described['minutes']:g}" if described["minutes"] else "?"
-            rows.append((each.id, "no" if described["offline"] else "yes", minutes, _summary(each)))
+            about = f"{described['minutes']:g}" if described["minutes"] else "?"
+            rows.append((each.id, "no" if described["offline"] else "yes", about, _summary(each)))
         print_table(("Recipe", "Needs data", "Minutes", "Summary"), rows, wrap=("Summary",))
         print_lines("Run one with: stillhouse run RECIPE")
     else:
-        print_lines("No active plugin brings a recipe.")
+        print_lines("No recipe fits.")
 
 
 def show(
     ctx: typer.Context,
-    id: Annotated[str, typer.Argument(metavar="ID", help="plugin/name, or a name that only one plugin has.")],
+    id: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID", help="plugin/name, or a name that only one plugin has.", autocompletion=complete_component
+        ),
+    ],
     kind: KindOption = None,
     json: JsonOption = False,
 ) -> None:

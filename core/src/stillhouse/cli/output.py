@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from stillhouse.errors import StillhouseError
+from stillhouse.errors import RunFolderError, StillhouseError
 
 SCHEMA = 1
 """Version of every JSON document that a command prints."""
@@ -28,6 +29,18 @@ def console(*, stderr: bool = False) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     piped = not stream.isatty() and "COLUMNS" not in os.environ
     return Console(stderr=stderr, width=2000 if piped else None, highlight=False, markup=False, emoji=False)
+
+
+def refuse_existing(path: Path, *, overwrite: bool, option: str = "--out") -> None:
+    """Nothing is overwritten unasked.
+
+    Raises:
+        RunFolderError: the file exists, and ``overwrite`` is not set.
+    """
+    if path.exists() and not overwrite:
+        raise RunFolderError(
+            f"'{path}' exists", where=f"{option} {path}", fix="choose another file, or give --overwrite"
+        )
 
 
 def print_json(**values: Any) -> None:

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.text import Text
 
 from stillhouse.cli.output import console, print_lines, print_warning
+from stillhouse.progress import Silent
 
 
 class Bars:
@@ -63,6 +64,14 @@ class Bars:
     def warn(self, message: str) -> None:
         """See `stillhouse.progress.Reporter`."""
         self._progress.console.print(Text.assemble(("warning: ", "yellow"), message))
+
+
+class Warnings(Silent):
+    """Nothing but warnings."""
+
+    def warn(self, message: str) -> None:
+        """See `stillhouse.progress.Reporter`."""
+        print_warning(message)
 
 
 class Lines:

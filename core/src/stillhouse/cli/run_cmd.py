@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from stillhouse.cli.output import console, print_json, print_lines, print_prose
-from stillhouse.cli.shared import JsonOption, get_manager
-from stillhouse.errors import RecipeError, RunFolderError
+from stillhouse.cli.numbers import in_bytes, in_count
+from stillhouse.cli.output import console, print_error, print_json, print_lines, print_prose, refuse_existing
+from stillhouse.cli.shared import JsonOption, complete_recipe, complete_run, get_manager
+from stillhouse.errors import RecipeError, RunFolderError, StillhouseError
 
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
         "--set", metavar="PATH=VALUE", help="Change a field of the recipe, e.g. student.width=16; repeatable."
+    ),
+]
+SeedsOption = Annotated[str | None, typer.Option("--seeds", metavar="0-4|0,1,2", help="Seeds of baseline and student.")]
+SizesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--sizes",
+        metavar="PATH=A,B,...",
+        help="Other sizes of the student, e.g. student.width=4,8,16: what distillation is worth in size.",
     ),
 ]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Which student; by default the best on validation.")]
@@ -33,20 +44,23 @@ def register(app: typer.Typer) -> None:
 
 def run(
     ctx: typer.Context,
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe of `stillhouse recipes`, or a YAML file.")],
+    recipes: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RECIPE...",
+            help="Recipes of `stillhouse recipes`, or YAML files; several run one after the other.",
+            autocompletion=complete_recipe,
+        ),
+    ],
     changes: SetOption = None,
-    seeds: Annotated[
-        str | None, typer.Option("--seeds", metavar="0,1,2", help="Seeds of baseline and student.")
-    ] = None,
-    sizes: Annotated[
-        str | None,
+    seeds: SeedsOption = None,
+    sizes: SizesOption = None,
+    out: Annotated[
+        Path | None,
         typer.Option(
-            "--sizes",
-            metavar="PATH=A,B,...",
-            help="Other sizes of the student, e.g. student.width=4,8,16: what distillation is worth in size.",
+            "--out", metavar="DIR", help="Run folder, runs/NAME by default; of several recipes, what holds them."
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Run folder; runs/NAME by default.")] = None,
     stop_after: Annotated[
         str,
         typer.Option("--stop-after", metavar="STAGE", help="data, teacher, baseline, student, evaluate or report."),
@@ -54,44 +68,73 @@ def run(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Make a finished run in the folder again with another recipe.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; the result only.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; the result and warnings only.")] = False,
     no_download: Annotated[bool, typer.Option("--no-download", help="Never download a dataset.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Run a recipe: teacher, baseline and distilled student, with results and a report.
+    """Run recipes: teacher, baseline and distilled student, with results and a report.
 
     A run that was stopped goes on with the same command; --seeds and --sizes may add to a finished one.
     """
     manager = get_manager(ctx)
     from stillhouse.pipeline import run as run_recipe
-    from stillhouse.progress import Silent
+    from stillhouse.recipe.check import resolve
 
-    chosen, other_sizes = _seeds(seeds), _sizes(sizes)
-    with show_progress(quiet) as reporter:
-        result = run_recipe(
-            recipe,
-            out=out,
-            overrides=changes or (),
-            seeds=chosen,
-            sizes=other_sizes,
-            stop_after=stop_after,
-            overwrite=overwrite,
-            download=not no_download,
-            manager=manager,
-            reporter=reporter or Silent(),
+    chosen, other_sizes = parse_seeds(seeds), parse_sizes(sizes)
+    folders: list[Path | None] = [out]
+    if len(recipes) > 1:
+        # What cannot be read is told before the first of them has run.
+        names = [resolve(each, manager.registry, overrides=changes or ()).recipe.name for each in recipes]
+        bare = [name.rpartition("/")[2] for name in names]
+        if twice := [name for name in bare if bare.count(name) > 1]:
+            raise RecipeError(
+                f"two of the recipes have the run folder '{twice[0]}'", where="RECIPE...", fix="run them one by one"
+            )
+        folders = [None if out is None else out / name for name in bare]
+    documents, failed = [], False
+    for recipe, folder in zip(recipes, folders, strict=True):
+        if len(recipes) > 1 and not json:
+            print_lines(f"{recipe}:")
+        try:
+            with show_progress(quiet, warnings=not json or not quiet) as reporter:
+                result = run_recipe(
+                    recipe,
+                    out=folder,
+                    overrides=changes or (),
+                    seeds=chosen,
+                    sizes=other_sizes,
+                    stop_after=stop_after,
+                    overwrite=overwrite,
+                    download=not no_download,
+                    manager=manager,
+                    reporter=reporter,
+                )
+        except StillhouseError as error:
+            if len(recipes) == 1:
+                raise
+            failed = True  # the others do not depend on it
+            print_error(error, as_json=json)
+            continue
+        documents.append(
+            {
+                "folder": str(result.folder),
+                "report": str(result.report) if result.report else None,
+                "summary": result.summary,
+            }
         )
-    if not _is_main_process():
-        return
-    if json:
-        print_json(
-            folder=str(result.folder),
-            report=str(result.report) if result.report else None,
-            summary=result.summary,
-        )
-    elif result.summary:
-        _print_result(result.summary, result.report)
-    else:
-        print_lines(f"stopped after {stop_after}: {result.folder}")
+        if json or not _is_main_process():
+            continue
+        if result.summary:
+            _print_result(result.summary, result.report)
+        else:
+            print_lines(f"stopped after {stop_after}: {result.folder}")
+    if json and _is_main_process():
+        if len(recipes) > 1:
+            print_json(runs=documents)
+        else:
+            print_json(**documents[0])
+    if failed:
+        raise typer.Exit(2)
 
 
 def _is_main_process() -> bool:
@@ -100,29 +143,56 @@ def _is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def show_progress(quiet: bool) -> Any:
-    """A context with what shows progress: bars on a terminal, lines elsewhere; None where nothing is to be shown."""
-    if quiet or not _is_main_process():
-        return contextlib.nullcontext(None)
-    from stillhouse.cli.progress import Bars, Lines
+def show_progress(quiet: bool, *, warnings: bool = True) -> Any:
+    """A context with what shows progress: bars on a terminal, lines elsewhere; warnings alone when it shall be quiet.
 
+    Args:
+        quiet: show no progress.
+        warnings: show warnings all the same; False where they are part of a document.
+    """
+    from stillhouse.progress import Silent
+
+    if not _is_main_process() or (quiet and not warnings):
+        return contextlib.nullcontext(Silent())
+    from stillhouse.cli.progress import Bars, Lines, Warnings
+
+    if quiet:
+        return contextlib.nullcontext(Warnings())
     return Bars() if sys.stderr.isatty() else Lines()
 
 
-def _seeds(given: str | None) -> list[int] | None:
+MOST_SEEDS = 10_000
+"""Seeds that a range may have: more are a slip of the pen."""
+
+
+def parse_seeds(given: str | None) -> list[int] | None:
+    """``0,1,2``, ``0-4``, or both as in ``0-4,7``; ends belong to a range.
+
+    Raises:
+        RecipeError: it is neither.
+    """
     if given is None:
         return None
-    try:
-        return [int(part) for part in given.split(",")]
-    except ValueError as error:
-        raise RecipeError(
-            f"'{given}' is not a list of seeds",
-            where="--seeds",
-            fix="numbers with commas between them, e.g. --seeds 0,1,2",
-        ) from error
+    found: list[int] = []
+    for part in given.split(","):
+        match = re.fullmatch(r"\s*(\d{1,18})\s*(?:-\s*(\d{1,18})\s*)?", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if first > last or last - first >= MOST_SEEDS:
+            raise RecipeError(
+                f"'{given}' is not a list of seeds",
+                where="--seeds",
+                fix="numbers with commas between them, or a range, e.g. --seeds 0,1,2 or --seeds 0-4",
+            )
+        found += range(first, last + 1)
+    return found
 
 
-def _sizes(given: str | None) -> dict[str, Any] | None:
+def parse_sizes(given: str | None) -> dict[str, Any] | None:
+    """``student.width=4,8,16`` as the recipe's ``sizes``.
+
+    Raises:
+        RecipeError: it is not of that form.
+    """
     if given is None:
         return None
     from stillhouse.recipe.text import parse_value
@@ -156,9 +226,9 @@ def _print_result(summary: dict[str, Any], report: Path | None) -> None:
         table.add_row(
             role,
             quality,
-            _count(model["parameters"]),
+            in_count(model["parameters"]),
             f"{model['latency_ms']['p50']:.3g} ms" if model["latency_ms"] is not None else "?",
-            _bytes(model["bytes"]),
+            in_bytes(model["bytes"]),
             note,
         )
     for name, metrics in summary["references"].items():
@@ -190,24 +260,12 @@ def _number(value: float) -> str:
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.2f}"
 
 
-def _count(value: int | None) -> str:
-    if value is None:
-        return "?"
-    for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= limit:
-            return f"{value / limit:.3g}{suffix}"
-    return str(value)
-
-
-def _bytes(value: int | None) -> str:
-    if value is None:
-        return "?"
-    return f"{value / 1e6:.3g} MB" if value >= 1e6 else f"{value / 1e3:.3g} kB"
-
-
 def init(
     ctx: typer.Context,
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe of `stillhouse recipes`.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(metavar="RECIPE", help="A recipe of `stillhouse recipes`.", autocompletion=complete_recipe),
+    ],
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="File to write; NAME.yaml here by default.")
     ] = None,
@@ -236,20 +294,39 @@ def schema(ctx: typer.Context) -> None:
 
 def predict(
     ctx: typer.Context,
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, e.g. runs/rul-fd001.")],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="File in the form that the run's dataset reads.")],
-    out: Annotated[Path | None, typer.Option("--out", metavar="CSV", help="File to write; printed otherwise.")] = None,
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Run folder, e.g. runs/rul-fd001.", autocompletion=complete_run)
+    ],
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE", help="File in the form that the run's dataset reads; - for CSV or JSON Lines on stdin."
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="File to write, .csv or .jsonl; printed as CSV otherwise."),
+    ] = None,
     seed: SeedOption = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --out when it exists.")] = False,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="One JSON object a row, instead of CSV.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Predict new data with a run's student."""
+    if out is not None:
+        refuse_existing(out, overwrite=overwrite)
     manager = get_manager(ctx)
     from stillhouse.deploy.predicting import predict as predict_file
-    from stillhouse.deploy.predicting import write_csv
+    from stillhouse.deploy.predicting import read_stdin, write_columns
     from stillhouse.progress import collect_warnings
+    from stillhouse.storage import replacing
 
-    with collect_warnings() as messages:
-        columns = predict_file(run, file, out=out, seed=seed, manager=manager)
+    lines = jsonl or (out is not None and out.suffix.lower() == ".jsonl")
+    with collect_warnings() as messages, read_stdin() if file == "-" else contextlib.nullcontext(Path(file)) as path:
+        columns = predict_file(run, path, seed=seed, manager=manager)
+    if out is not None:
+        with replacing(out) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+            write_columns(stream, columns, lines=lines)
     for message in messages:
         print(f"warning: {message}", file=sys.stderr)
     if json:
@@ -257,19 +334,24 @@ def predict(
     elif out is not None:
         print_lines(f"wrote {len(next(iter(columns.values())))} rows to {out}")
     else:
-        write_csv(sys.stdout, columns)
+        write_columns(sys.stdout, columns, lines=lines)
 
 
 def export(
     ctx: typer.Context,
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, e.g. runs/rul-fd001.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Run folder, e.g. runs/rul-fd001.", autocompletion=complete_run)
+    ],
     format: Annotated[str, typer.Option("--format", help="onnx or torch.")] = "onnx",
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="File to write; RUN/export/ by default.")
     ] = None,
     seed: SeedOption = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --out when it exists.")] = False,
 ) -> None:
     """Export a run's student and check that the file says what the model says."""
+    if out is not None:
+        refuse_existing(out, overwrite=overwrite)
     manager = get_manager(ctx)
     from stillhouse.deploy.exporting import export as export_student
 

@@ -68,6 +68,31 @@ def get_manager(ctx: typer.Context, *, lenient: bool = False) -> Manager:
     return manager
 
 
+def complete_recipe(incomplete: str) -> list[str]:
+    """Recipes that begin so, by id or by bare name, for the shell."""
+    return _ids(incomplete, "recipe")
+
+
+def complete_component(incomplete: str) -> list[str]:
+    """Components that begin so, by id or by bare name, for the shell."""
+    return _ids(incomplete, None)
+
+
+def _ids(incomplete: str, kind: str | None) -> list[str]:
+    from stillhouse.plugins.manager import Manager
+
+    ids = dict.fromkeys(each.id for each in Manager.from_environment().registry.components(kind))
+    return [each for each in ids if each.startswith(incomplete) or each.partition("/")[2].startswith(incomplete)]
+
+
+def complete_run(incomplete: str) -> list[str]:
+    """Run folders under ``runs`` that begin so."""
+    from stillhouse.evaluation.runs import find_runs
+
+    folder = Path("runs")
+    return [str(each) for each in find_runs(folder) if str(each).startswith(incomplete)] if folder.is_dir() else []
+
+
 def hoisted(args: Sequence[str]) -> list[str]:
     """``args`` with the global options first, so that ``run X --plugin f.py`` is ``--plugin f.py run X``."""
     front: list[str] = []

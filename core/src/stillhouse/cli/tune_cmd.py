@@ -9,7 +9,7 @@ import typer
 
 from stillhouse.cli.output import print_json, print_lines, print_prose
 from stillhouse.cli.run_cmd import SetOption, show_progress
-from stillhouse.cli.shared import JsonOption, get_manager
+from stillhouse.cli.shared import JsonOption, complete_recipe, get_manager
 from stillhouse.errors import MissingDependencyError, OptionError
 
 
@@ -20,7 +20,12 @@ def register(app: typer.Typer) -> None:
 
 def tune(
     ctx: typer.Context,
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe of `stillhouse recipes`, or a YAML file.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE", help="A recipe of `stillhouse recipes`, or a YAML file.", autocompletion=complete_recipe
+        ),
+    ],
     changes: SetOption = None,
     vary: Annotated[
         list[str] | None,
@@ -40,7 +45,7 @@ def tune(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Folder of the search; runs/NAME-tune by default.")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; the result only.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; the result and warnings only.")] = False,
     no_download: Annotated[bool, typer.Option("--no-download", help="Never download a dataset.")] = False,
     json: JsonOption = False,
 ) -> None:
@@ -66,7 +71,6 @@ def tune(
         raise MissingDependencyError(
             "a search needs the package 'optuna'", where="stillhouse tune", fix="pip install 'stillhouse[tune]'"
         ) from error
-    from stillhouse.progress import Silent
     from stillhouse.tuning import tune as search
     from stillhouse.tuning.report import sentence
 
@@ -83,7 +87,7 @@ def tune(
             seed=seed,
             download=not no_download,
             manager=manager,
-            reporter=reporter or Silent(),
+            reporter=reporter,
         )
     if json:
         print_json(folder=str(result.folder), report=str(result.report), record=result.record)

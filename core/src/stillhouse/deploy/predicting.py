@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -162,3 +165,30 @@ def write_csv(file: TextIO, columns: Mapping[str, list[Any]]) -> None:
     writer.writerow(columns)
     for row in zip(*columns.values(), strict=True):
         writer.writerow([f"{value:.7g}" if isinstance(value, float) else value for value in row])
+
+
+def write_columns(file: TextIO, columns: Mapping[str, list[Any]], *, lines: bool) -> None:
+    """Write columns of predictions as CSV, or as JSON Lines with the same digits."""
+    if not lines:
+        write_csv(file, columns)
+        return
+    for row in zip(*columns.values(), strict=True):
+        values = (float(f"{value:.7g}") if isinstance(value, float) else value for value in row)
+        file.write(json.dumps(dict(zip(columns, values, strict=True)), ensure_ascii=False) + "\n")
+
+
+@contextlib.contextmanager
+def read_stdin() -> Iterator[Path]:
+    """What stands on stdin as a file, which is gone afterwards: JSON Lines where it begins with a brace, else CSV.
+
+    Raises:
+        DataError: there is nothing.
+    """
+    given = sys.stdin.buffer.read()
+    if not given.strip():
+        raise DataError("there is nothing on stdin", where="-", fix="pipe a CSV file or JSON Lines into the command")
+    suffix = ".jsonl" if given.lstrip().startswith(b"{") else ".csv"
+    with tempfile.TemporaryDirectory(prefix="stillhouse-stdin-") as folder:
+        path = Path(folder) / f"stdin{suffix}"
+        path.write_bytes(given)
+        yield path

@@ -36,7 +36,7 @@ KEPT = "kept"
 """Folder of models that a method keeps beside the deployed student."""
 
 
-class _Unset:
+class Unset:
     """Tells "not given" from None."""
 
 
@@ -138,20 +138,21 @@ class MethodContext:
         Its predictions of the training rows are computed once, unless rows are augmented at random or features are
         tapped, or predictions differ in length from row to row.
         """
-        for model in models:
-            if model.is_network:
-                model.model.to(self.device).eval().requires_grad_(False)
-        sources = [model.source(taps=taps) for model in models]
-        live = (
-            sources[0]
-            if len(sources) == 1
-            else EnsembleTeacher(sources, weights=[1.0] * len(sources), kind=self.head.kind)
-        )
+        live = self._live(models, taps)
         parts = [self.splits.train] + ([self.splits.unlabelled] if self.splits.unlabelled is not None else [])
         ragged = self.head.kind is OutputKind.SEQUENCE and any(part.lengths is not None for part in parts)
         if taps or ragged or any(part.stochastic for part in parts):
             return live
         return StoredTeacher.of(live, parts, self.device)
+
+    def _live(self, models: Sequence[Trained], taps: Sequence[str]) -> TeacherSource:
+        for model in models:
+            if model.is_network:
+                model.model.to(self.device).eval().requires_grad_(False)
+        sources = [model.source(taps=taps) for model in models]
+        if len(sources) == 1:
+            return sources[0]
+        return EnsembleTeacher(sources, weights=[1.0] * len(sources), kind=self.head.kind)
 
     # Losses ----------------------------------------------------------------------------------------------------------
 
@@ -164,7 +165,7 @@ class MethodContext:
         student: Trained,
         *,
         terms: Sequence[BoundTerm] | None = None,
-        alpha: Any = _Unset,
+        alpha: Any = Unset,
         teacher: Trained | None = None,
     ) -> DistillationLoss:
         """The weighted sum of hard and soft losses, with adapters for this student.
@@ -179,7 +180,7 @@ class MethodContext:
             torch.set_rng_state(self._random_state[0])
         tapped = teacher or (self.teachers[0] if len(self.teachers) == 1 else None)
         made = make_terms(self.terms if terms is None else terms, self.splits, student, tapped, self.device)
-        return DistillationLoss(self.head.hard_loss, made, self.alpha if alpha is _Unset else alpha)
+        return DistillationLoss(self.head.hard_loss, made, self.alpha if alpha is Unset else alpha)
 
     def distillation(
         self,
@@ -187,7 +188,7 @@ class MethodContext:
         teacher: TeacherSource | None = None,
         *,
         terms: Sequence[BoundTerm] | None = None,
-        alpha: Any = _Unset,
+        alpha: Any = Unset,
     ) -> Distillation:
         """Learning from labels and a teacher, tried on two rows.
 
@@ -214,7 +215,7 @@ class MethodContext:
         *,
         phase: str = "",
         rows: Split | None = None,
-        unlabelled: Split | type[_Unset] | None = _Unset,
+        unlabelled: Split | type[Unset] | None = Unset,
         **settings: Any,
     ) -> list[dict[str, Any]]:
         """Train a learner: one phase of a method. A finished phase is not trained again when a run goes on.
@@ -244,7 +245,7 @@ class MethodContext:
                 train=self.splits.train if rows is None else rows,
                 val=self.splits.val,
                 head=self.head,
-                config=_changed(self.config, settings, phase),
+                config=changed_settings(self.config, settings, phase),
                 seed=self.derived_seed(phase) if phase else self.seed,
                 folder=folder,
                 accelerator=self.accelerator,
@@ -338,7 +339,12 @@ class MethodContext:
                 ) from error
 
 
-def _changed(config: TrainConfig, settings: Mapping[str, Any], phase: str) -> TrainConfig:
+def changed_settings(config: TrainConfig, settings: Mapping[str, Any], phase: str) -> TrainConfig:
+    """Training settings with those of one phase.
+
+    Raises:
+        RecipeError: a setting does not exist.
+    """
     unknown = sorted(set(settings) - set(TrainConfig.model_fields))
     if unknown:
         raise RecipeError(

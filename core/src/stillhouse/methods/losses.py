@@ -105,6 +105,24 @@ def check_taps(student: Trained, bound: Sequence[BoundTerm]) -> None:
             _named_tap(student, term.student, f"objectives.soft.{position}, student")
 
 
+def check_teacher_taps(teacher: Trained, bound: Sequence[BoundTerm]) -> None:
+    """Whether the teacher has the modules that soft terms name, before it is trained.
+
+    Raises:
+        IncompatibleError: it does not, or it is no network.
+    """
+    for position, term in enumerate(bound):
+        if term.teacher is None:
+            continue
+        if not teacher.is_network:
+            raise IncompatibleError(
+                "a teacher that is not a network has no modules to tap",
+                where=f"objectives.soft.{position}",
+                fix="use a network as teacher",
+            )
+        _named_tap(teacher, term.teacher, f"objectives.soft.{position}, teacher")
+
+
 def _named_tap(trained: Trained, path: str, where: str) -> None:
     try:
         Taps(trained.model, [path])

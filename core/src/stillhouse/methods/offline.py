@@ -21,6 +21,15 @@ class Offline(Method):
     Source: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network" (2015); survey equation (2).
     """
 
+    def check(self, context: MethodContext) -> None:
+        """Hold the recipe's losses against a student that is an estimator.
+
+        Raises:
+            IncompatibleError: it is one, and the recipe asks for more than mixed targets.
+        """
+        if not context.build().is_network:
+            _check_estimator(context)
+
     def train(self, context: MethodContext, student: Trained) -> Trained:
         """One fit. An estimator is fitted once, on targets mixed from labels and teacher outputs."""
         if student.is_network:
@@ -29,15 +38,19 @@ class Offline(Method):
         return student
 
 
-def _fit_estimator(context: MethodContext, student: Trained) -> None:
+def _check_estimator(context: MethodContext) -> None:
     default = DEFAULT_SOFT_LOSS[context.head.kind]
     if len(context.terms) != 1 or context.terms[0].bound.id != default or isinstance(context.alpha, dict):
         raise IncompatibleError(
-            f"an estimator such as '{student.component.id}' learns from mixed targets: one soft term '{default}' "
-            "and a constant alpha",
+            f"an estimator such as '{context.student.component.id}' learns from mixed targets: one soft term "
+            f"'{default}' and a constant alpha",
             where="objectives",
             fix="objectives: {alpha: 0.5, soft: [soft]}",
         )
+
+
+def _fit_estimator(context: MethodContext, student: Trained) -> None:
+    _check_estimator(context)
     context.reporter.model(context.label, 0)
     source = context.signal()
     parts = [context.splits.train] + ([context.splits.unlabelled] if context.splits.unlabelled is not None else [])

@@ -259,7 +259,7 @@ class Copies:
     def are_too_many(self) -> bool:
         """More than fresh rows would show by chance: four standard deviations above what `twins` lets expect."""
         expected = self.rows * self.twins
-        return self.count > expected + 4 * (expected * (1 - self.twins)) ** 0.5
+        return bool(self.count > expected + 4 * (expected * (1 - self.twins)) ** 0.5)
 
     def __str__(self) -> str:
         names = {"train": "training", "val": "validation"}

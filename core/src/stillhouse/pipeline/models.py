@@ -50,12 +50,12 @@ def trained_model(
         predictions: write its predictions of validation and test rows.
         shared: keep it in the store, and take it from there when another run made it from exactly these inputs.
     """
-    everything = {**context.common_inputs(), "model": context.bound_inputs(bound), "seed": seed, **inputs}
+    everything = _everything(context, bound, seed, inputs)
     reason = why_stale(folder, everything)
     context.wait()
     if reason is None:
         return load(folder, context.registry, context.splits.info)
-    key = digest(json.loads(json.dumps(everything, default=str)))
+    key = _key(everything)
     stored = (context.store or _store()) / key
     if context.is_main:
         _prepare(context, folder, key, reason, label)
@@ -86,6 +86,20 @@ def trained_model(
         shutil.rmtree(folder / PHASES, ignore_errors=True)
     context.wait()
     return trained
+
+
+def is_in_store(context: RunContext, bound: Bound, *, seed: int, inputs: Mapping[str, Any]) -> bool:
+    """Whether an earlier run kept this model in the store."""
+    key = _key(_everything(context, bound, seed, inputs))
+    return ((context.store or _store()) / key / "done.json").exists()
+
+
+def _everything(context: RunContext, bound: Bound, seed: int, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    return {**context.common_inputs(), "model": context.bound_inputs(bound), "seed": seed, **inputs}
+
+
+def _key(everything: Mapping[str, Any]) -> str:
+    return digest(json.loads(json.dumps(everything, default=str)))
 
 
 def _prepare(context: RunContext, folder: Path, key: str, reason: str | None, label: str) -> None:

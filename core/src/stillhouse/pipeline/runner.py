@@ -11,15 +11,13 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from stillhouse.errors import IncompatibleError, RunFolderError, StillhouseError
+from stillhouse.errors import RunFolderError, StillhouseError
 from stillhouse.pipeline.context import RunContext
-from stillhouse.pipeline.data import check_splits, check_targets, copied_rows, fingerprint, make_splits, refuse_copies
-from stillhouse.pipeline.extra_rows import make_extra_rows, with_extra_rows
+from stillhouse.pipeline.data import copied_rows, refuse_copies
 from stillhouse.pipeline.folder import claim, remove_stale, resolved_yaml
 from stillhouse.pipeline.stages import STAGES, finish, why_stale
 from stillhouse.plugins.manager import Manager, default_manager
-from stillhouse.plugins.specs import HeadSpec
-from stillhouse.progress import Reporter, Silent, collect_warnings
+from stillhouse.progress import Reporter, Silent
 from stillhouse.recipe.check import ResolvedRecipe, resolve
 from stillhouse.recipe.model import Recipe
 from stillhouse.storage import digest, remove_leftovers, write_json, write_tensors, write_text
@@ -82,10 +80,7 @@ def run(
     if stop_after not in STAGES:
         raise StillhouseError(f"'{stop_after}' is not a stage", where="stop_after", fix=f"one of {', '.join(STAGES)}")
     registry = (manager or default_manager()).registry
-    changes = [*overrides]
-    changes += [f"seeds={list(seeds)}"] if seeds is not None else []
-    changes += [f"sizes={json.dumps(dict(sizes))}"] if sizes is not None else []
-    resolved = resolve(recipe, registry, overrides=changes)
+    resolved = resolve(recipe, registry, overrides=with_changes(overrides, seeds, sizes))
     folder = Path(out) if out is not None else Path("runs") / resolved.recipe.name.rpartition("/")[2]
     claim(folder, resolved, overwrite=overwrite)
     lock = FileLock(folder / f"run.{os.environ.get('RANK', '0')}.lock")
@@ -107,59 +102,33 @@ def run(
         Path(lock.lock_file).unlink(missing_ok=True)
 
 
+def with_changes(overrides: Iterable[str], seeds: Iterable[int] | None, sizes: Mapping[str, Any] | None) -> list[str]:
+    """Changes to a recipe, those of seeds and sizes among them."""
+    changes = [*overrides]
+    changes += [f"seeds={list(seeds)}"] if seeds is not None else []
+    changes += [f"sizes={json.dumps(dict(sizes))}"] if sizes is not None else []
+    return changes
+
+
 def _run(
     resolved: ResolvedRecipe, folder: Path, registry: Any, reporter: Reporter, stop_after: str, download: bool
 ) -> RunResult:
     # The stages need torch; a wrong recipe has been reported before that.
-    from stillhouse.methods.losses import check_taps
     from stillhouse.pipeline.evaluate import evaluate_stage
     from stillhouse.pipeline.manifest import write_manifest
-    from stillhouse.pipeline.sizes import check_sizes
-    from stillhouse.pipeline.student import baseline_stage, check_method, student_stage
+    from stillhouse.pipeline.opening import checks_before_training, open_context
+    from stillhouse.pipeline.student import baseline_stage, student_stage
     from stillhouse.pipeline.teacher import teacher_stage
-    from stillhouse.trained import build
 
     last = STAGES.index(stop_after)
-    reporter.stage("data", resolved.dataset.id)
-    with collect_warnings() as messages:
-        splits = make_splits(resolved, download=download)
-    spec = resolved.head.component.spec
-    assert isinstance(spec, HeadSpec)
-    head = resolved.head.component.load()(splits.info, **resolved.head.options)
-    if head.kind != spec.output or head.primary != spec.primary or head.higher_is_better != spec.higher_is_better:
-        raise IncompatibleError(
-            f"head '{resolved.head.id}' is not what its spec says (output, primary metric or its direction)",
-            where=spec.target,
-            fix="make HeadSpec and the class agree",
-        )
-    check_targets(splits, head, name=resolved.dataset.id)
-    data = fingerprint(splits)
-    with collect_warnings() as messages_of_extra_rows:
-        extra = make_extra_rows(resolved, splits)
-    if extra is not None:
-        assert resolved.extra_rows is not None
-        made = f"{len(extra.rows)} by {resolved.extra_rows.id} from {len(splits.train)} training rows"
-        reporter.stage("extra rows", f"{made}, in {extra.seconds:.1f} s")
-        splits = with_extra_rows(splits, extra)
-        check_splits(splits, name=resolved.dataset.id)
-    context = RunContext(resolved, registry, folder, reporter, splits, head, data, extra)
-    for message in (*messages, *messages_of_extra_rows):
-        context.warn(message)
-    if extra is not None:
-        context.guard("extra rows", "made from training rows alone; no label, and ids that no other row has")
-    context.guard("splits disjoint", "no row id and no group (patient, machine, card, speaker) is in two splits")
+    context = open_context(resolved, folder, registry, reporter, download=download)
     if context.is_main:
         _write_data(context)
         write_text(folder / "recipe.yaml", resolved_yaml(resolved))
         write_manifest(context)
     context.wait()
-    # A student or a method that cannot be built is an error before the teacher is trained.
-    for bound in (resolved.student, *resolved.controls):
-        built = build(bound.component, bound.options, context.task(resolved.recipe.seeds[0]))
-        if bound is resolved.student:
-            check_taps(built, resolved.terms)
-    check_sizes(context)
-    check_method(context)
+    for _, check in checks_before_training(context):
+        check()
     summary: dict[str, Any] = {}
     report: Path | None = None
     if last >= STAGES.index("teacher"):
@@ -174,7 +143,7 @@ def _run(
         context.guard("epochs chosen on validation", "test rows are read once, after training")
     if last >= STAGES.index("evaluate"):
         if context.is_main:
-            summary = evaluate_stage(context, teacher, data)
+            summary = evaluate_stage(context, teacher, context.data)
             write_manifest(context)
         context.wait()
     if last >= STAGES.index("report") and context.is_main:

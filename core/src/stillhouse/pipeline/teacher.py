@@ -19,6 +19,7 @@ from stillhouse.pipeline.chance import warn_of_chance
 from stillhouse.pipeline.context import RunContext
 from stillhouse.pipeline.models import member_seed, train_hard, trained_model
 from stillhouse.pipeline.stages import facts, finish, why_stale
+from stillhouse.recipe.model import TrainConfig
 from stillhouse.storage import digest, read_json, read_tensors
 from stillhouse.teachers import (
     CachedTeacher,
@@ -94,7 +95,7 @@ def teacher_stage(context: RunContext) -> Teacher:
     keys: list[Any] = []
     for position in range(len(context.resolved.teachers)):
         if recipe.teacher.checkpoint is not None:
-            trained, key = _from_checkpoint(context, context.resolved.base / recipe.teacher.checkpoint)
+            trained, key = from_checkpoint(context, context.resolved.base / recipe.teacher.checkpoint)
         elif is_asked(context.resolved.teachers[position].component):
             trained, key = _asked(context, position)
         else:
@@ -141,12 +142,22 @@ def _member(context: RunContext, position: int, rows: Split, folder: Path, fold:
         folder,
         bound,
         seed=seed,
-        inputs={"train": config.model_dump(mode="json"), "rows": fold},
+        inputs=member_inputs(config, fold),
         label=label,
         make=make,
         predictions=False,
         shared=True,
     )
+
+
+def fold_names(folds: int) -> list[str]:
+    """Names of the rows that a member is trained on: all of them, then all without each fold."""
+    return ["all", *(f"{number + 1} of {folds}" for number in range(folds))]
+
+
+def member_inputs(config: TrainConfig, fold: str) -> dict[str, Any]:
+    """What a member depends on, beside its component, its seed and the data."""
+    return {"train": config.model_dump(mode="json"), "rows": fold}
 
 
 def _asked(context: RunContext, position: int) -> tuple[Trained, Any]:
@@ -166,7 +177,13 @@ def _asked(context: RunContext, position: int) -> tuple[Trained, Any]:
     return trained, key
 
 
-def _from_checkpoint(context: RunContext, path: Path) -> tuple[Trained, Any]:
+def from_checkpoint(context: RunContext, path: Path) -> tuple[Trained, Any]:
+    """A teacher that was trained before, and what identifies it.
+
+    Raises:
+        IncompatibleError: it is one of another task.
+        RunFolderError: there is none, or it is damaged.
+    """
     trained = load(path, context.registry, context.splits.info)
     if (trained.task.kind, trained.task.outputs) != (context.head.kind, context.head.outputs):
         raise IncompatibleError(
@@ -196,7 +213,7 @@ def _out_of_fold(context: RunContext, folds: int) -> Tensor:
                 position,
                 SubsetSplit(train, kept),
                 context.folder / "teacher" / f"member-{position}-fold-{number}",
-                f"{number + 1} of {folds}",
+                fold_names(folds)[number + 1],
             )
             if trained.is_network:
                 trained.model.to(context.device)
@@ -212,18 +229,10 @@ def _out_of_fold(context: RunContext, folds: int) -> Tensor:
 def signal(context: RunContext, teacher: Teacher, taps: Sequence[str], *, members: bool = False) -> TeacherSource:
     """What the student learns from: cached outputs unless rows are augmented at random, the method changes inputs in
     its steps, or the recipe says otherwise."""
-    cache = context.resolved.recipe.teacher.cache
-    if context.resolved.method_spec.changes_inputs:
+    if not is_stored(context, taps):
         return teacher.source(taps)
     splits = {"train": context.splits.train}
     splits |= context.unlabelled()
-    random = any(split.stochastic for split in splits.values())
-    # Features of positions differ in shape from row to row where rows differ in length.
-    ragged = any(split.lengths is not None for split in splits.values()) and (
-        bool(taps) or context.head.kind is OutputKind.SEQUENCE
-    )
-    if teacher.out_of_fold is None and (cache is False or (cache == "auto" and (random or ragged))):
-        return teacher.source(taps)
     folders: list[tuple[Path, str | None]] = []
     for name, split in splits.items():
         folded = name == "train" and teacher.out_of_fold is not None
@@ -269,6 +278,22 @@ def _warn_of_overfitting(context: RunContext, teacher: Teacher) -> None:
             "on training rows it repeats the labels. teacher.out_of_fold: 5 gives soft targets from rows it has "
             "not seen"
         )
+
+
+def is_stored(context: RunContext, taps: Sequence[str]) -> bool:
+    """Whether the teacher's outputs of the training rows are stored once, and not asked for in every step."""
+    cache = context.resolved.recipe.teacher.cache
+    if context.resolved.method_spec.changes_inputs:
+        return False
+    splits = [context.splits.train, *context.unlabelled().values()]
+    random = any(split.stochastic for split in splits)
+    # Features of positions differ in shape from row to row where rows differ in length.
+    ragged = any(split.lengths is not None for split in splits) and (
+        bool(taps) or context.head.kind is OutputKind.SEQUENCE
+    )
+    if context.resolved.recipe.teacher.out_of_fold:
+        return True
+    return not (cache is False or (cache == "auto" and (random or ragged)))
 
 
 def _is_current(folder: Path, key: str) -> bool:

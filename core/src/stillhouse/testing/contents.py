@@ -182,7 +182,8 @@ def _standardised(train: np.ndarray, whole: np.ndarray) -> str:
 
     def exact(values: np.ndarray) -> np.ndarray:
         mean, std = values[:, varied].mean(axis=0), values[:, varied].std(axis=0)
-        return (np.abs(mean) < 2e-5) & (np.abs(std - 1) < 1 / len(values) + 2e-5)
+        centred: np.ndarray = (np.abs(mean) < 2e-5) & (np.abs(std - 1) < 1 / len(values) + 2e-5)
+        return centred
 
     of_whole, of_train = exact(whole), exact(train)
     if of_whole.mean() > 0.5 and (of_whole & ~of_train).mean() > 0.5:

@@ -118,7 +118,7 @@ def _fit(learner: Learner, work: Fit, threads: int) -> list[dict[str, Any]]:
         set_seed(epoch_seed(work.seed, epoch), device_specific=accelerator.num_processes > 1)
         train = train_epoch(
             model,
-            _step_batches(work, epoch, targets),
+            step_batches(work, epoch, targets),
             prepared,
             FiniteGuard(
                 f"the loss of {work.label}",
@@ -232,7 +232,7 @@ def train_epoch(
     }
 
 
-def _step_batches(work: Fit, epoch: int, targets: Tensor | None) -> Iterator[tuple[Batch, int]]:
+def step_batches(work: Fit, epoch: int, targets: Tensor | None) -> Iterator[tuple[Batch, int]]:
     """This process's rows of every step of an epoch, unlabelled ones last in every entry that both
     have, and the number of the labelled."""
     config, accelerator = work.config, work.accelerator

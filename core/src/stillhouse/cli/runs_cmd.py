@@ -1,0 +1,116 @@
+"""``stillhouse runs`` and ``compare``: what has been run, and whether it differs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stillhouse.cli.numbers import in_bytes, in_count, in_time, metric_value
+from stillhouse.cli.output import print_json, print_lines, print_prose, print_table, refuse_existing
+from stillhouse.cli.shared import JsonOption
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to ``app``."""
+    app.command("runs")(runs)
+    app.command("compare")(compare)
+
+
+def runs(
+    folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Folder that holds runs, or a run.")] = Path(
+        "runs"
+    ),
+    recipe: Annotated[str, typer.Option("--recipe", metavar="WORD", help="Only recipes whose name has this.")] = "",
+    json: JsonOption = False,
+) -> None:
+    """List runs: recipe, state, verdict, quality, size and latency of the student."""
+    from stillhouse.evaluation.runs import describe_run, find_runs
+
+    found = [each for each in map(describe_run, find_runs(folder)) if recipe in each["recipe"]]
+    if json:
+        print_json(runs=found)
+        return
+    if not found:
+        print_lines(f"No run in '{folder}'.")
+        return
+    headers = ("Run", "Recipe", "State", "Verdict", "Student", "Gain", "Parameters", "Size", "Latency", "Training")
+    print_table(headers, [_row(each) for each in found], wrap=("Run", "Recipe"))
+
+
+def _row(run: dict[str, Any]) -> tuple[str, ...]:
+    if run["metric"] is None:
+        return (run["folder"], run["recipe"], run["state"], "", "", "", "", "", "", "")
+    verdict = {True: "helped", False: "hurt", None: "no proof" if run["gain_ci95"] else "one seed"}[run["helped"]]
+    latency = run["latency_ms"]
+    return (
+        run["folder"],
+        run["recipe"],
+        run["state"],
+        verdict,
+        f"{run['metric']} {metric_value(run['student'])}",
+        f"{run['gain']:+.2g}",
+        in_count(run["parameters"]),
+        in_bytes(run["bytes"]),
+        "?" if latency is None else in_time(latency / 1000),
+        in_time(run["seconds"]),
+    )
+
+
+def compare(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="RUN RUN...", help="Finished runs; the first is the measure.")
+    ],
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write the comparison as a page.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the page when it exists.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Compare runs: where their recipes differ, and whether their students do, paired by seed where possible."""
+    if html is not None:
+        refuse_existing(html, overwrite=overwrite, option="--html")
+    from stillhouse.evaluation.comparing import compare_runs
+    from stillhouse.evaluation.report.comparison import comparison_page, sentences
+
+    found = compare_runs(folders)
+    if html is not None:
+        from stillhouse.storage import write_text
+
+        write_text(html, comparison_page(found))
+    if json:
+        print_json(**found)
+        return
+    headers = ("Run", "Teacher", "Baseline", "Student", "Parameters", "Latency")
+    print_table(headers, [_results(each) for each in found["runs"]], wrap=("Run",))
+    print_lines("")
+    if found["recipe"]:
+        rows = [
+            (row["field"], *("" if value is None else str(value) for value in row["values"])) for row in found["recipe"]
+        ]
+        names = [each["name"] for each in found["runs"]]
+        print_table(("Field", *names), rows, wrap=names)
+    else:
+        print_lines("The recipes are the same.")
+    print_lines("")
+    for line in sentences(found):
+        print_prose(line)
+    for note in found["notes"]:
+        print_prose(note)
+    if html is not None:
+        print_lines(f"wrote {html}")
+
+
+def _results(run: dict[str, Any]) -> tuple[str, ...]:
+    def quality(model: dict[str, Any]) -> str:
+        bounds = model.get("ci95")
+        return metric_value(model["mean"]) + (f" ± {metric_value((bounds[1] - bounds[0]) / 2)}" if bounds else "")
+
+    latency = run["student"]["latency_ms"]
+    return (
+        run["name"],
+        metric_value(run["teacher"]["mean"]),
+        quality(run["baseline"]),
+        quality(run["student"]),
+        in_count(run["student"]["parameters"]),
+        "?" if latency is None else in_time(latency / 1000),
+    )

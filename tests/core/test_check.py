@@ -1,0 +1,131 @@
+"""`stillhouse check`: what is wrong is told without training, and what a run would cost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import stillhouse
+from stillhouse.cli import main
+from stillhouse.errors import IncompatibleError
+from stillhouse.pipeline.checking import check
+
+SMALL = (
+    "dataset.rows=240",
+    "dataset.unlabelled=60",
+    "teacher.hidden=[16]",
+    "student.hidden=[8]",
+    "train.teacher.epochs=2",
+    "train.student.epochs=3",
+    "train.student.batch_size=60",
+    "seeds=[0, 1]",
+)
+
+HINTS = "{use: core/hints, student: backbone.1, teacher: backbone.1}"
+
+
+@pytest.fixture(autouse=True)
+def _no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that trains may be called."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a check must not train")
+
+    for name in (
+        "methods.context.fit",
+        "pipeline.models.fit",
+        "pipeline.models.fit_hard",
+        "methods.offline.fit_distilled",
+    ):
+        monkeypatch.setattr(f"stillhouse.{name}", refuse)
+
+
+def test_parameters_steps_and_trainings_are_those_of_a_run() -> None:
+    found = check("core/quickstart", overrides=SMALL)
+    assert found.problems == []
+    by_role = {each.role: each for each in found.models}
+    rows = found.dataset["rows"]
+    inputs, classes = found.dataset["inputs"]["x"]["shape"][0], found.head["outputs"]
+    assert by_role["student"].parameters == (inputs + 1) * 8 + (8 + 1) * classes
+    assert by_role["baseline"].trainings == by_role["student"].trainings == 2
+    assert by_role["student"].steps == 3 * -(-rows["train"] // 60)
+    assert all(each.seconds is not None and each.seconds > 0 for each in found.models)
+    assert found.seconds >= sum(each.seconds or 0 for each in found.models)
+    assert found.unknown == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        (["student=core/decision-tree", "objectives.soft=[soft, core/dist]"], "learns from mixed targets"),
+        (["student=core/decision-tree", "objectives.alpha={schedule: linear, start: 1, end: 0}"], "mixed targets"),
+        (["objectives.soft=[{use: core/hints, student: nowhere, teacher: nowhere}]"], "has no module 'nowhere'"),
+        (
+            ["teacher=core/random-forest", f"objectives.soft=[{HINTS}]"],
+            "a teacher that is not a network has no modules to tap",
+        ),
+        (["method=core/staged"], "needs a soft term of each kind"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_told_before_any_training(changes: list[str], what: str, tmp_path: Path) -> None:
+    found = check("core/quickstart", overrides=[*SMALL, *changes])
+    assert isinstance(found.problems[0], IncompatibleError)
+    assert what in str(found.problems[0])
+    # A run tells it as early: the teacher is not trained for nothing.
+    with pytest.raises(IncompatibleError, match=what.split("'")[0]):
+        stillhouse.run("core/quickstart", overrides=[*SMALL, *changes], out=tmp_path / "run")
+    assert not (tmp_path / "run" / "teacher").exists()
+
+
+def test_all_that_is_wrong_is_told_at_once() -> None:
+    changes = [
+        "teacher={use: core/hf-encoder}",
+        "objectives.soft=[{use: core/hints, student: backbone.1, teacher: nowhere}]",
+        "method=core/staged",
+    ]
+    found = check("core/quickstart", overrides=[*SMALL, *changes])
+    assert len(found.problems) > 1
+    assert len({each.what for each in found.problems}) == len(found.problems)
+
+
+@pytest.mark.parametrize(
+    ("method", "phases"),
+    [
+        ("core/born-again", {"generation-1", "generation-2", "generation-3"}),
+        ("{use: core/assistant, assistants: [{use: core/mlp, hidden: [12]}]}", {"assistant-1", "student"}),
+        ("core/mutual", {""}),
+    ],
+)
+def test_a_method_of_several_fits_is_rehearsed_whole(method: str, phases: set[str]) -> None:
+    found = check("core/quickstart", overrides=[*SMALL, f"method={method}"])
+    assert found.problems == []
+    assert {fit.phase for fit in found.models[-1].fits} == phases
+
+
+def test_estimators_have_no_steps_and_are_named() -> None:
+    found = check("core/quickstart", overrides=[*SMALL, "teacher=core/random-forest", "controls=[core/pca-linear]"])
+    assert found.problems == []
+    assert found.unknown == ["core/random-forest", "core/pca-linear"]
+
+
+def test_the_command_prints_a_table_and_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = [part for change in SMALL for part in ("--set", change)]
+    assert main(["check", "core/quickstart", *given]) == 0
+    output = capsys.readouterr()
+    assert "Nothing is wrong." in output.out
+    assert [line.split()[0] for line in output.out.splitlines() if "core/mlp" in line] == [
+        "teacher",
+        "baseline",
+        "student",
+    ]
+    assert main(["check", "core/quickstart", "--json", "--seeds", "0-2", *given, "--set", "method=core/staged"]) == 2
+    document = json.loads(capsys.readouterr().out)
+    assert (document["schema"], document["recipe"]) == (1, "core/quickstart")
+    assert [each["class"] for each in document["problems"]] == ["IncompatibleError"]
+    assert list(tmp_path.iterdir()) == []
