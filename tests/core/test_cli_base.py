@@ -153,7 +153,7 @@ def test_error_as_json_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> Non
         (
             ZeroDivisionError("division"),
             1,
-            "This is a defect, not a mistake of yours. ZeroDivisionError: division",
+            "ZeroDivisionError: division",
         ),
         (KeyboardInterrupt(), 130, ""),
     ],
