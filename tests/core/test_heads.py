@@ -458,3 +458,22 @@ def test_sequence_takes_the_size_of_its_vocabulary_from_meta():
     assert head.decode(torch.eye(7)[None])["tokens"] == [list(range(7))]
     with pytest.raises(DataError, match="vocabulary"):
         Sequence(info())
+
+
+def test_regression_is_read_against_the_mean_and_against_no_change() -> None:
+    from stillhouse.heads import Regression
+
+    rows = {"target": torch.tensor([1.0, 2.0]), "last": torch.tensor([1.5, 1.0]), "index": torch.arange(2)}
+    assert Regression(DataInfo(inputs={})).references(rows) == {}  # nothing is known of the target
+    known = DataInfo(inputs={}, target_mean=3.0, target_std=2.0, meta={"persistence": "last"})
+    head = Regression(known)
+    assert list(head.row_entries()) == ["last"]
+    found = head.references(rows)
+    assert {name: each.tolist() for name, each in found.items()} == {
+        "mean of the training target": [[3.0], [3.0]],
+        "persistence": [[1.5], [1.0]],
+    }
+    assert head.evaluate(found["persistence"], rows)["mae"] == pytest.approx(0.75)
+    several = Regression(known, values=2).references({**rows, "target": torch.zeros(2, 2)})
+    assert several["persistence"].tolist() == [[1.5, 1.5], [1.0, 1.0]]
+    assert list(several) == ["persistence"]

@@ -287,18 +287,15 @@ CASES = [
         },
     ),
     *(
-        Bad("data[dataset:proof/example]", says, {DATASETS: [("    return 20 + 5 * x, target", code)]})
+        Bad("data[dataset:proof/example]", says, {DATASETS: [('"target": target[where]', f'"target": {code}')]})
         for says, code in (
-            (
-                "the targets are float32 [N], and multiclass takes classes [N] int64",
-                "    return 20 + 5 * x, target.float()",
-            ),
-            ("the targets are int64 [N, 1], and multiclass takes", "    return 20 + 5 * x, target[:, None]"),
-            ("the targets are int32 [N], and multiclass takes", "    return 20 + 5 * x, target.int()"),
-            ("the targets reach from 1 to 3, and DataInfo.classes has 3 names", "    return 20 + 5 * x, target + 1"),
+            ("the targets are float32 [N], and multiclass takes classes [N] int64", "target[where].float()"),
+            ("the targets are int64 [N, 1], and multiclass takes", "target[where, None]"),
+            ("the targets are int32 [N], and multiclass takes", "target[where].int()"),
+            ("the targets reach from 1 to 3, and DataInfo.classes has 3 names", "target[where] + 1"),
             (
                 "the target of row 3 is nan (1 such rows)",
-                "    return 20 + 5 * x, torch.where(torch.arange(rows) == 3, torch.nan, target.float())",
+                "torch.where(where == 3, torch.nan, target[where].float())",
             ),
         )
     ),
@@ -322,6 +319,11 @@ CASES = [
                 ("self.hidden(x)", "self.hidden(features)"),
             ]
         },
+    ),
+    Bad(
+        "data[dataset:proof/example]",
+        "ZeroDivisionError: division by zero (at dataset 'proof/example', ",
+        {DATASETS: [("    splits, start = {}, 0", "    splits, start = {}, 0 / 0")]},
     ),
     Bad(
         "forward[student:proof/small]",

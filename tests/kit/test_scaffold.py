@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 import os
@@ -25,7 +26,8 @@ from stillhouse.errors import StillhouseError
 from stillhouse.plugins.hookspecs import HOOKS
 from stillhouse.plugins.manager import NAME, Manager
 from stillhouse.plugins.metadata import bounded_requirement
-from stillhouse.scaffold import DEFAULT_KINDS, KINDS, Names, check_kinds, check_name, write_plugin
+from stillhouse.scaffold import DEFAULT_KINDS, KINDS, TASKS, Names, check_kinds, check_name, check_task, write_plugin
+from stillhouse.scaffold.tasks import OF_EVERY_TASK
 from stillhouse.testing.plan import Plan
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +45,7 @@ def check_shape(folder: Path) -> None:
     assert project["build-system"]["build-backend"] == "hatchling.build"
     assert project["project"]["requires-python"] == ">=3.11"
     (core,) = [each for each in project["project"]["dependencies"] if Requirement(each).name == "stillhouse"]
-    assert core == bounded_requirement()
+    assert core.replace("[text]", "") == bounded_requirement()
     assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == [f"src/{package}"]
     assert (
         canonicalize_name((folder / "README.md").read_text().partition("\n")[0].lstrip("# "))
@@ -123,6 +125,101 @@ def test_tests_of_every_kind_are_green(distribution: Any) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+
+
+OTHERS = [name for name in TASKS if name != "multiclass"]
+
+
+@pytest.mark.parametrize("task", OTHERS)
+def test_plugin_of_each_task_has_the_shape_and_keeps_the_contract(
+    task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"task-{task}"
+    write_plugin(Names(name), tmp_path, OF_EVERY_TASK, TASKS[task])
+    check_shape(tmp_path)
+    assert "Apache License" in (tmp_path / "LICENSE").read_text()
+    assert "new" in (readme := (tmp_path / "README.md").read_text()) or "history" in readme
+    monkeypatch.syspath_prepend(str(tmp_path / "src"))
+    manager = Manager(installed=False)
+    record = manager.add(name, importlib.import_module(f"stillhouse_task_{task}.plugin"))
+    plan = Plan(manager, record)
+    of_processes = ("light-import", "import-order", "unregister", "non-interference")
+    found = [plan.run(each) for each in plan.ids if each not in of_processes]
+    assert [(each.id, each.problem) for each in found if each.outcome != "passed"] == []
+    assert len(found) > 30
+
+
+@pytest.mark.parametrize("task", OTHERS)
+def test_models_of_a_task_stand_alone(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a dataset of its own the recipe takes rows and models of the core."""
+    name = f"alone-{task}"
+    write_plugin(Names(name), tmp_path, ["recipe"], TASKS[task])
+    monkeypatch.syspath_prepend(str(tmp_path / "src"))
+    manager = Manager(installed=False)
+    manager.add(name, importlib.import_module(f"stillhouse_alone_{task}.plugin"))
+    from stillhouse.recipe import resolve
+
+    assert resolve(f"{name}/example", manager.registry).recipe.name == f"{name}-example"
+
+
+def test_kinds_without_an_example_of_a_task_are_refused() -> None:
+    with pytest.raises(StillhouseError, match="no task 'forcast'") as caught:
+        check_task("forcast", ())
+    assert caught.value.fix == "did you mean 'forecast'?"
+    with pytest.raises(StillhouseError, match="no example of a metric for the task 'text'"):
+        check_task("text", ("dataset", "metric"))
+
+
+def test_command_writes_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STILLHOUSE_PLUGINS", "")
+    assert main(["plugins", "new", "demand", "--task", "forecast", "--json"]) == 0
+    source = tmp_path / "stillhouse-demand/src/stillhouse_demand"
+    assert {each.stem for each in source.glob("*.py")} == {
+        "__init__",
+        "datasets",
+        "plugin",
+        "readers",
+        "students",
+        "teachers",
+    }
+    assert main(["plugins", "new", "demands", "--task", "forecast", "--kind", "dataset,method"]) == 2
+
+
+@pytest.mark.slow
+def test_own_tests_and_types_of_each_task_are_green(tmp_path: Path) -> None:
+    for task in TASKS:
+        kinds = OF_EVERY_TASK if task != "multiclass" else KINDS
+        write_plugin(Names(f"typed-{task}"), tmp_path / task, kinds, TASKS[task])
+    sources = os.pathsep.join([*(str(tmp_path / task / "src") for task in TASKS), os.environ.get("PYTHONPATH", "")])
+    packages = [argument for task in TASKS for argument in ("-p", f"stillhouse_typed_{task}")]
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--no-incremental", *packages],
+        cwd=tmp_path,
+        env={**os.environ, "MYPYPATH": sources, "PYTHONPATH": sources},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    for task in OTHERS:
+        files = os.pathsep.join([f"{tmp_path / task / 'src'}", os.environ.get("PYTHONPATH", "")])
+        # As it would be installed: an entry point.
+        info = tmp_path / task / "src" / f"stillhouse_typed_{task}-0.1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: stillhouse-typed-{task}\nVersion: 0.1.0\n")
+        (info / "entry_points.txt").write_text(f"[stillhouse.plugins]\ntyped-{task} = stillhouse_typed_{task}.plugin\n")
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_components.py"],
+            cwd=tmp_path / task,
+            env={**os.environ, "PYTHONPATH": files, "STILLHOUSE_PLUGINS": f"typed-{task}"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
 
 
 BARE = Manager(installed=False)

@@ -26,7 +26,7 @@ def test_new_plugin_installs_keeps_the_contract_and_trains(stranger: Any, tmp_pa
         done = stranger.run("stillhouse", "run", "court/example", "--quiet", "--json", cwd=source)
         summary = json.loads(done)["summary"]
         assert summary["verdict"]["paired_seeds"] == 3
-        assert (source / "runs" / "example" / "report.html").exists()
+        assert (source / "runs" / "court-example" / "report.html").exists()
         # A change of pyproject.toml that is not in force is told, by the check and by the tests.
         project = source / "pyproject.toml"
         project.write_text(project.read_text().replace('version = "0.1.0"', 'version = "0.2.0"'))

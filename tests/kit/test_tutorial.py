@@ -99,7 +99,9 @@ def test_the_tutorials_plugin_is_green_where_it_is_installed(
         assert json.loads(done)["summary"]["verdict"]["paired_seeds"] == 5
         new = tmp_path / "new.csv"
         new.write_text("age,sex,bmi,bp,s1,s2,s3,s4,s5,s6\n59,2,32.1,101,157,93.2,38,4,4.86,87\n", encoding="utf-8")
-        stranger.run("stillhouse", "predict", "runs/example", str(new), "--out", str(tmp_path / "told.csv"), cwd=source)
+        stranger.run(
+            "stillhouse", "predict", "runs/diabetes-example", str(new), "--out", str(tmp_path / "told.csv"), cwd=source
+        )
         header, row = (tmp_path / "told.csv").read_text(encoding="utf-8").split()
         assert header.startswith("row,")
         assert 50 < float(row.split(",")[1]) < 350

@@ -58,7 +58,8 @@ class DataInfo:
         class_counts: training rows per class (or positives per label), for class weights.
         description: one line on what the rows are, for the report.
         simulated: the rows come from a simulator.
-        meta: whatever models or heads of the same plugin need (vocabulary sizes, caps, quantiles).
+        meta: whatever models or heads of the same plugin need (vocabulary sizes, caps, quantiles). ``persistence`` is
+            the name of the row entry with the latest known value of a series, which `core/regression` compares with.
     """
 
     inputs: dict[str, TensorSpec]

@@ -17,6 +17,9 @@ from stillhouse.plugins.records import PluginRecord, Status
 
 app = typer.Typer(help="See and check the installed plugins.", no_args_is_help=True)
 
+DEFAULT_KINDS = "dataset,teacher,student,head,recipe"
+"""What `plugins new` writes unless told otherwise."""
+
 
 @app.command("list")
 def list_plugins(ctx: typer.Context, json: JsonOption = False) -> None:
@@ -127,7 +130,15 @@ def new_plugin(
             metavar="KIND,...",
             help="Kinds to write: dataset, augmenter, teacher, student, head, objective, method, metric, recipe.",
         ),
-    ] = "dataset,teacher,student,head,recipe",
+    ] = DEFAULT_KINDS,
+    task: Annotated[
+        str,
+        typer.Option(
+            "--task",
+            metavar="TASK",
+            help="What the examples do: multiclass, binary, multilabel, regression, forecast, text, image, signal.",
+        ),
+    ] = "multiclass",
     output: Annotated[
         Path | None,
         typer.Option("--output", metavar="DIR", help="New folder to write into; stillhouse-NAME by default."),
@@ -135,12 +146,15 @@ def new_plugin(
     json: JsonOption = False,
 ) -> None:
     """Write a new plugin: a complete distribution with working components, tests and a CI workflow, ready to change."""
-    from stillhouse.scaffold import check_kinds, check_name, write_plugin
+    from stillhouse.scaffold import check_kinds, check_name, check_task, write_plugin
 
     kinds = check_kinds(kind)
+    if task != "multiclass" and kind == DEFAULT_KINDS:
+        kinds = tuple(each for each in kinds if each != "head")  # the core's
+    chosen = check_task(task, kinds)
     names = check_name(name, get_manager(ctx, lenient=True))
     folder = output or Path(names.distribution)
-    written = write_plugin(names, folder, kinds)
+    written = write_plugin(names, folder, kinds, chosen)
     if json:
         print_json(
             folder=str(folder),

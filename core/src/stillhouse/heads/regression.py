@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -96,6 +96,23 @@ class Regression(Head):
     def output_layer(self, width: int) -> nn.Module:
         """A linear layer whose output is in the target's units."""
         return output_layer(self.kind, width, self.outputs, self.data)
+
+    def row_entries(self) -> Sequence[str]:
+        """The entry with the latest known value, where ``DataInfo.meta["persistence"]`` names one."""
+        entry = self.data.meta.get("persistence")
+        return (str(entry),) if entry else ()
+
+    def references(self, rows: Batch) -> dict[str, Tensor]:
+        """``mean of the training target``, for one value and where `DataInfo` has statistics of the target;
+        ``persistence``, where ``DataInfo.meta["persistence"]`` names the row entry ``[N]`` or ``[N, D]`` with the
+        latest known value: nothing changes."""
+        found, shape = {}, (len(rows["target"]), self.outputs)
+        if self.outputs == 1 and (self.data.target_mean, self.data.target_std) != (0.0, 1.0):
+            found["mean of the training target"] = torch.full(shape, float(self.data.target_mean))
+        for entry in self.row_entries():
+            if entry in rows:
+                found["persistence"] = rows[entry].float().reshape(len(rows["target"]), -1).expand(shape).contiguous()
+        return found
 
     def figures(self, predictions: Mapping[str, Tensor], rows: Batch) -> list[ReportFigure]:
         """Predicted against true, and the error by true value."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -259,7 +260,7 @@ class Copies:
     def are_too_many(self) -> bool:
         """More than fresh rows would show by chance: four standard deviations above what `twins` lets expect."""
         expected = self.rows * self.twins
-        return bool(self.count > expected + 4 * (expected * (1 - self.twins)) ** 0.5)
+        return self.count > expected + 4 * math.sqrt(expected * (1 - self.twins))
 
     def __str__(self) -> str:
         names = {"train": "training", "val": "validation"}

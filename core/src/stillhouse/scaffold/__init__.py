@@ -16,6 +16,7 @@ from stillhouse.errors import StillhouseError, nearest
 from stillhouse.plugins import specs
 from stillhouse.plugins.metadata import bounded_requirement
 from stillhouse.scaffold.names import Names, check_name
+from stillhouse.scaffold.tasks import TASKS, Task, check_task
 
 TEMPLATES = resources.files("stillhouse.scaffold") / "templates"
 
@@ -28,7 +29,36 @@ KINDS = tuple(name for name, kind in specs.KINDS.items() if (TEMPLATES / _templa
 """Component kinds that a new plugin can start with, in the order in which plugins list them."""
 DEFAULT_KINDS = ("dataset", "teacher", "student", "head", "recipe")
 
-__all__ = ["DEFAULT_KINDS", "KINDS", "Names", "check_kinds", "check_name", "write_plugin"]
+__all__ = [
+    "DEFAULT_KINDS",
+    "KINDS",
+    "TASKS",
+    "Names",
+    "Task",
+    "check_kinds",
+    "check_name",
+    "check_task",
+    "write_plugin",
+]
+
+
+READERS = {
+    "values": "stillhouse.data.readers:ColumnsReader",
+    "series": "{package}.readers:HistoryReader",
+    "image": "{package}.readers:ArrayReader",
+    "signal": "{package}.readers:ArrayReader",
+    "text": "stillhouse.text:TextReader",
+}
+"""Reader of each kind of rows."""
+FAMILIES = {"values": "values", "series": "series", "image": "array", "signal": "array", "text": "text"}
+"""Templates of each kind of rows."""
+MODELS: dict[str, dict[str, Any]] = {
+    "teacher": {"role": "Teachers: large models that others learn from.", "cls": "Wide", "width": 128},
+    "student": {"role": "Students: small models to deploy.", "cls": "Small", "width": 8},
+}
+"""How the two models of a task differ, which are of one template."""
+CORE_MODELS = {"text": "core/text-encoder"}
+"""Models of the core that take rows of texts; those of others have layers of a width."""
 
 
 def check_kinds(given: str) -> tuple[str, ...]:
@@ -46,13 +76,17 @@ def check_kinds(given: str) -> tuple[str, ...]:
     return tuple(kind for kind in KINDS if kind in wanted)
 
 
-def write_plugin(names: Names, folder: Path, kinds: Sequence[str] = DEFAULT_KINDS) -> list[Path]:
+def write_plugin(
+    names: Names, folder: Path, kinds: Sequence[str] = DEFAULT_KINDS, task: Task = TASKS["multiclass"]
+) -> list[Path]:
     """Write the distribution into ``folder``, which is made when it is missing.
 
     Args:
         names: what it is called; see `check_name`.
         folder: a new or empty folder.
         kinds: component kinds to write an example of.
+        task: what the examples do; other tasks than multiclass have one of a dataset, teacher, student and recipe, and
+            take the core's head.
 
     Returns:
         the files, relative to ``folder``, in the order in which they were written.
@@ -68,7 +102,7 @@ def write_plugin(names: Names, folder: Path, kinds: Sequence[str] = DEFAULT_KIND
                 fix="choose a new folder: nothing is overwritten",
             )
         written = []
-        for path, text in _rendered(names, kinds):
+        for path, text in _rendered(names, kinds, task):
             target = folder / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(text, encoding="utf-8")
@@ -80,7 +114,7 @@ def write_plugin(names: Names, folder: Path, kinds: Sequence[str] = DEFAULT_KIND
     return written
 
 
-def _rendered(names: Names, kinds: Sequence[str]) -> Iterator[tuple[Path, str]]:
+def _rendered(names: Names, kinds: Sequence[str], task: Task) -> Iterator[tuple[Path, str]]:
     import jinja2
 
     # Delimiters that neither Python, TOML, YAML nor the expressions of a CI workflow use.
@@ -102,26 +136,56 @@ def _rendered(names: Names, kinds: Sequence[str]) -> Iterator[tuple[Path, str]]:
         "kinds": tuple(kinds),
         "requirement": bounded_requirement(),
         "year": datetime.date.today().year,
+        "task": task,
+        "inputs": ", ".join(f'"{each}"' for each in task.inputs) + ("," if len(task.inputs) == 1 else ""),
+        "reader": READERS[task.data].format(package=names.package),
+        "core_dataset": "core/synthetic-text" if task.data == "text" else "core/synthetic",
+        "core_teacher": CORE_MODELS.get(task.data, "{{use: core/mlp, hidden: [{width}]}}").format(width="256, 256"),
+        "core_student": CORE_MODELS.get(task.data, "{{use: core/mlp, hidden: [{width}]}}").format(width=24),
     }
-    for template, path in _files(names, kinds):
-        yield Path(path), environment.get_template(template).render(values)
+    for template, path, more in _files(names, kinds, task):
+        text = environment.get_template(template).render({**values, **more})
+        yield Path(path), text.rstrip("\n") + "\n" if text.strip() else text
 
 
-def _files(names: Names, kinds: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Templates, and where what they make goes."""
+def _files(names: Names, kinds: Sequence[str], task: Task) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Templates, where what they make goes, and values that the template has beside those of all."""
+    nothing: dict[str, Any] = {}
+    for template, path in _common(names):
+        yield template, path, nothing
+    own = task.name != "multiclass"
+    package = f"src/{names.package}"
+    yield "tasks/plugin.py.j2" if own else "package/plugin.py.j2", f"{package}/plugin.py", nothing
+    family = FAMILIES[task.data]
+    for kind in kinds:
+        row = specs.KINDS[kind]
+        made = f"{row.plural}/example.yaml" if row.given is None else f"{row.plural}.py"
+        more: dict[str, Any] = MODELS.get(kind, nothing)
+        template = _template(row)
+        if own:
+            models = "values" if family == "series" else family
+            template = {
+                "dataset": f"tasks/{family}.datasets.py.j2",
+                "teacher": f"tasks/{models}.models.py.j2",
+                "student": f"tasks/{models}.models.py.j2",
+                "recipe": "tasks/recipe.yaml.j2",
+            }[kind]
+        yield template, f"{package}/{made}", more
+    if own and "dataset" in kinds and family in ("series", "array"):
+        yield f"tasks/{family}.readers.py.j2", f"{package}/readers.py", nothing
+    if set(kinds) - ({"teacher", "student"} if own else {"teacher"}):
+        tests = "tasks/test_components.py.j2" if own else "tests/test_components.py.j2"
+        yield tests, "tests/test_components.py", nothing
+
+
+def _common(names: Names) -> Iterator[tuple[str, str]]:
     package = f"src/{names.package}"
     yield "pyproject.toml.j2", "pyproject.toml"
     yield "README.md.j2", "README.md"
+    yield "LICENSE.j2", "LICENSE"
     yield "CHANGELOG.md.j2", "CHANGELOG.md"
     yield "gitignore.j2", ".gitignore"
     yield "workflow.yml.j2", ".github/workflows/tests.yml"
     yield "package/init.py.j2", f"{package}/__init__.py"
-    yield "package/plugin.py.j2", f"{package}/plugin.py"
     yield "package/py.typed.j2", f"{package}/py.typed"
-    for kind in kinds:
-        row = specs.KINDS[kind]
-        made = f"{row.plural}/example.yaml" if row.given is None else f"{row.plural}.py"
-        yield _template(row), f"{package}/{made}"
     yield "tests/test_contract.py.j2", "tests/test_contract.py"
-    if set(kinds) != {"teacher"}:
-        yield "tests/test_components.py.j2", "tests/test_components.py"

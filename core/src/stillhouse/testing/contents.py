@@ -46,9 +46,9 @@ def plan_contents(bench: Workbench, component: Component) -> Iterator[Planned]:
     assert isinstance(spec, DatasetSpec)
 
     def splits() -> Splits:
-        made = bench.make(component, bench.usable(component))
+        options = bench.usable(component)
         bench.require(component, "data", "disjoint")
-        return made
+        return bench.make(component, options)
 
     yield Planned(id=f"copies[{where}]", verify=lambda: _copies(splits(), spec))
     yield Planned(id=f"target-leak[{where}]", verify=lambda: _target_leak(splits(), spec))
@@ -171,8 +171,7 @@ def _values(split: Split, name: str) -> np.ndarray:
         values = values.reshape(-1, values.shape[-1])
     elif values.ndim > 3:  # [N, C, ...]
         values = values.transpose(0, 1).reshape(values.shape[1], -1).T
-    columns: np.ndarray = values.reshape(len(values), -1).numpy()[:, :PLACES]
-    return columns
+    return np.asarray(values.reshape(len(values), -1)[:, :PLACES].numpy(), dtype=np.float64)
 
 
 def _standardised(train: np.ndarray, whole: np.ndarray) -> str:
@@ -182,8 +181,8 @@ def _standardised(train: np.ndarray, whole: np.ndarray) -> str:
 
     def exact(values: np.ndarray) -> np.ndarray:
         mean, std = values[:, varied].mean(axis=0), values[:, varied].std(axis=0)
-        centred: np.ndarray = (np.abs(mean) < 2e-5) & (np.abs(std - 1) < 1 / len(values) + 2e-5)
-        return centred
+        found: np.ndarray = (np.abs(mean) < 2e-5) & (np.abs(std - 1) < 1 / len(values) + 2e-5)
+        return found
 
     of_whole, of_train = exact(whole), exact(train)
     if of_whole.mean() > 0.5 and (of_whole & ~of_train).mean() > 0.5:

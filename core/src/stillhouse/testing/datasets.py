@@ -136,8 +136,9 @@ def _rows(splits: Splits, split: Split, where: str) -> None:
 
 
 def _disjoint(bench: Workbench, component: Component) -> str:
-    splits = bench.make(component, bench.usable(component))
+    options = bench.usable(component)
     bench.require(component, "data")
+    splits = bench.make(component, options)
     check_splits(splits, name=component.id)
     groups = [split for split in splits.named().values() if split.groups is not None]
     times = splits.train.times is not None and splits.test.times is not None
@@ -164,8 +165,9 @@ def _same_seed(bench: Workbench, component: Component) -> None:
 
 
 def _reader(bench: Workbench, component: Component, spec: DatasetSpec) -> None:
-    splits = bench.make(component, bench.usable(component))
+    options = bench.usable(component)
     bench.require(component, "data")
+    splits = bench.make(component, options)
     reader, declared = splits.reader, load_target(spec.reader, who=component.id)
     missing = [name for name in ("read", "state", "from_state") if not callable(getattr(declared, name, None))]
     if missing:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from stillhouse.errors import StillhouseError, nearest
-from stillhouse.plugins.checks import Check, Planned, Report, chosen, label, plan_declared
+from stillhouse.plugins.checks import Check, Planned, Pointless, Report, chosen, label, plan_declared
 from stillhouse.plugins.manager import Manager
 from stillhouse.plugins.records import PluginRecord, Status
+from stillhouse.plugins.registry import Component
 from stillhouse.plugins.specs import KINDS, load_target
 
 if TYPE_CHECKING:
@@ -21,7 +23,8 @@ class Plan:
     Args:
         manager: where the plugin is.
         record: the plugin.
-        quick: only what the plugin declares; nothing is made, trained, or started in another process.
+        quick: only what the plugin declares, its recipes included; nothing is made, trained, or started in another
+            process.
         options: options that stand for the defaults, by component id (``law/cases`` or ``dataset:law/cases``).
 
     Attributes:
@@ -54,6 +57,8 @@ class Plan:
                 )
         self._planned = {each.id: each for each in plan_declared(manager, record)}
         self._bench: Workbench | None = None
+        if quick and record.status is Status.ACTIVE:
+            self._planned |= {each.id: each for each in self._recipes()}
         if not quick and record.status is Status.ACTIVE:
             from stillhouse.testing.workbench import Workbench
 
@@ -68,6 +73,21 @@ class Plan:
     def report(self) -> Report:
         """Run all checks."""
         return Report(record=self.record, components=self.components, checks=tuple(self.run(each) for each in self.ids))
+
+    def _recipes(self) -> Iterator[Planned]:
+        """``valid`` of each recipe: nothing has to be made or trained for it."""
+
+        def verify(component: Component) -> None:
+            from stillhouse.testing.recipes import check_recipe
+
+            for name in ("target", "shape"):
+                if self._planned[check_id := f"{name}[{label(component)}]"].run().outcome == "failed":
+                    raise Pointless(check_id)
+            check_recipe(self._manager, self.record, component)
+
+        for component in self._manager.components_of(self.record):
+            if component.kind == "recipe":
+                yield Planned(id=f"valid[{label(component)}]", verify=functools.partial(verify, component))
 
     def _running(self, bench: Workbench) -> Iterator[Planned]:
         from stillhouse.testing.process import ProcessChecks

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from stillhouse.errors import MissingDependencyError, RecipeError
 from stillhouse.plugins.checks import Planned, Pointless, Skipped, label
-from stillhouse.plugins.manager import CORE
+from stillhouse.plugins.manager import CORE, Manager
+from stillhouse.plugins.records import PluginRecord
 from stillhouse.plugins.registry import Component
 from stillhouse.plugins.specs import DatasetSpec, RecipeSpec
 from stillhouse.recipe.check import resolve
-from stillhouse.testing.tiny import run_tiny
-from stillhouse.testing.workbench import Workbench
+
+if TYPE_CHECKING:
+    from stillhouse.testing.workbench import Workbench
 
 NEEDED = ("target", "shape", "options", "data", "disjoint", "copies", "forward", "state", "loss", "metrics")
 """Checks of a recipe's components without which a run of it is pointless."""
@@ -21,14 +24,25 @@ def plan_recipe(bench: Workbench, component: Component) -> Iterator[Planned]:
     """``valid`` and ``trains``."""
     where, spec = label(component), component.spec
     assert isinstance(spec, RecipeSpec)
-    yield Planned(id=f"valid[{where}]", verify=lambda: _valid(bench, component, spec))
+
+    def valid() -> None:
+        bench.require(component, "target", "shape")
+        check_recipe(bench.manager, bench.record, component)
+
+    yield Planned(id=f"valid[{where}]", verify=valid)
     yield Planned(id=f"trains[{where}]", verify=lambda: _trains(bench, component, spec))
 
 
-def _valid(bench: Workbench, component: Component, spec: RecipeSpec) -> None:
-    bench.require(component, "target", "shape")
-    resolved = resolve(component.id, bench.manager.registry)
-    foreign = [each for each in resolved.components().values() if each.plugin.name not in (CORE, bench.record.name)]
+def check_recipe(manager: Manager, record: PluginRecord, component: Component) -> None:
+    """A recipe of a plugin resolves with the core and the plugin alone, and is what its spec says.
+
+    Raises:
+        StillhouseError: it does not, or is not.
+    """
+    spec = component.spec
+    assert isinstance(spec, RecipeSpec)
+    resolved = resolve(component.id, manager.registry)
+    foreign = [each for each in resolved.components().values() if each.plugin.name not in (CORE, record.name)]
     if foreign:
         raise RecipeError(
             f"the recipe needs {foreign[0].label}, which is installed here by chance",
@@ -52,6 +66,8 @@ def _valid(bench: Workbench, component: Component, spec: RecipeSpec) -> None:
 
 
 def _trains(bench: Workbench, component: Component, spec: RecipeSpec) -> str:
+    from stillhouse.testing.tiny import run_tiny  # which brings what trains; the other check does without
+
     bench.require(component, "valid")
     resolved = resolve(component.id, bench.manager.registry)
     changed = {}
