@@ -4,7 +4,7 @@ lines."""
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -45,6 +45,58 @@ class Silent:
 
     def warn(self, message: str) -> None:
         """See `Reporter`."""
+
+
+class WholeModels:
+    """A lane of a reporter that has none: what happens to one model is told when it is finished, all at once.
+
+    Args:
+        reporter: receives it.
+    """
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter, self._kept = reporter, list[tuple[str, tuple[Any, ...]]]()
+
+    def stage(self, name: str, note: str = "") -> None:
+        """See `Reporter`."""
+        self._reporter.stage(name, note)
+
+    def model(self, label: str, epochs: int, done: int = 0) -> None:
+        """See `Reporter`."""
+        self._kept = [("model", (label, epochs, done))]
+
+    def epoch(self, record: Mapping[str, Any]) -> None:
+        """See `Reporter`."""
+        self._kept.append(("epoch", (record,)))
+
+    def model_done(self, note: str = "") -> None:
+        """See `Reporter`."""
+        for name, given in (*self._kept, ("model_done", (note,))):
+            getattr(self._reporter, name)(*given)
+        self._kept = []
+
+    def warn(self, message: str) -> None:
+        """See `Reporter`."""
+        self._reporter.warn(message)
+
+
+def lane(reporter: Reporter, number: int) -> Reporter:
+    """What receives the events of one of several models that are made side by side: the reporter's own lane
+    (``reporter.lane(number)``), or whole models one after the other."""
+    own = getattr(reporter, "lane", None)
+    made: Reporter = own(number) if own is not None else WholeModels(reporter)
+    return made
+
+
+def plan(reporter: Reporter, trainings: Sequence[tuple[str, str, int]]) -> None:
+    """Tell a reporter that wants to know (``reporter.plan(trainings)``) what is to be trained.
+
+    Args:
+        reporter: is told, if it has the method.
+        trainings: label, role and epochs of each model; models of one role take about as long.
+    """
+    if (own := getattr(reporter, "plan", None)) is not None:
+        own(trainings)
 
 
 @contextmanager

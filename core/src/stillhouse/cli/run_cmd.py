@@ -68,6 +68,14 @@ def run(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Make a finished run in the folder again with another recipe.")
     ] = False,
+    jobs: Annotated[
+        str,
+        typer.Option(
+            "--jobs",
+            metavar="N|auto",
+            help="Processes that train models side by side, one thread each; auto: one per core.",
+        ),
+    ] = "1",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; the result and warnings only.")] = False,
     no_download: Annotated[bool, typer.Option("--no-download", help="Never download a dataset.")] = False,
     json: JsonOption = False,
@@ -106,6 +114,7 @@ def run(
                     stop_after=stop_after,
                     overwrite=overwrite,
                     download=not no_download,
+                    jobs=jobs,
                     manager=manager,
                     reporter=reporter,
                 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,23 @@ from stillhouse.types import Split
 
 MakeModel = Callable[[], tuple[Trained, list[dict[str, Any]]]]
 """Builds and trains a model inside its folder; returns it with one record per epoch."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One trained model of a stage; the pieces of a stage do not depend on each other.
+
+    Attributes:
+        label: what to call it.
+        role: "teacher", "baseline", "control" or "student": what takes about as long.
+        epochs: of its trainings, as far as the recipe tells.
+        make: makes it, or finds it complete.
+    """
+
+    label: str
+    role: str
+    epochs: int
+    make: Callable[[], Trained]
 
 
 def trained_model(

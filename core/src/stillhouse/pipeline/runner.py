@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -15,9 +16,10 @@ from stillhouse.errors import RunFolderError, StillhouseError
 from stillhouse.pipeline.context import RunContext
 from stillhouse.pipeline.data import copied_rows, refuse_copies
 from stillhouse.pipeline.folder import claim, remove_stale, resolved_yaml
-from stillhouse.pipeline.stages import STAGES, finish, why_stale
+from stillhouse.pipeline.stages import SIGNAL_LOCK, STAGES, finish, why_stale
+from stillhouse.pipeline.workers import Workers, number_of_jobs
 from stillhouse.plugins.manager import Manager, default_manager
-from stillhouse.progress import Reporter, Silent
+from stillhouse.progress import Reporter, Silent, plan
 from stillhouse.recipe.check import ResolvedRecipe, resolve
 from stillhouse.recipe.model import Recipe
 from stillhouse.storage import digest, remove_leftovers, write_json, write_tensors, write_text
@@ -48,6 +50,7 @@ def run(
     stop_after: str = "report",
     overwrite: bool = False,
     download: bool = True,
+    jobs: int | str = 1,
     manager: Manager | None = None,
     reporter: Reporter | None = None,
 ) -> RunResult:
@@ -68,6 +71,9 @@ def run(
         stop_after: last stage to run, one of `STAGES`.
         overwrite: a finished run in the folder may be made again with another recipe; what that makes stale is removed.
         download: missing datasets may be downloaded.
+        jobs: processes in which models that do not depend on each other (members, folds, seeds, controls, sizes) are
+            trained side by side, one thread each; "auto": as many as there are cores. The results are those of one
+            after the other, to the bit, where trainings take one thread there, too.
         manager: plugins to use, the installed ones by default.
         reporter: receives what happens; silent by default.
 
@@ -79,7 +85,8 @@ def run(
     """
     if stop_after not in STAGES:
         raise StillhouseError(f"'{stop_after}' is not a stage", where="stop_after", fix=f"one of {', '.join(STAGES)}")
-    registry = (manager or default_manager()).registry
+    given = manager or default_manager()
+    registry, count = given.registry, number_of_jobs(jobs)
     resolved = resolve(recipe, registry, overrides=with_changes(overrides, seeds, sizes))
     folder = Path(out) if out is not None else Path("runs") / resolved.recipe.name.rpartition("/")[2]
     claim(folder, resolved, overwrite=overwrite)
@@ -96,9 +103,15 @@ def run(
         if os.environ.get("RANK", "0") == "0":
             remove_leftovers(folder)
             remove_stale(folder, resolved)
-        return _run(resolved, folder, registry, reporter or Silent(), stop_after, download)
+        with contextlib.ExitStack() as stack:
+            workers = None
+            if count > 1 and stop_after != "data":
+                workers = Workers(count, _setup(given, resolved, folder))
+                stack.callback(workers.close)
+            return _run(resolved, folder, registry, reporter or Silent(), stop_after, download, workers)
     finally:
         lock.release()
+        (folder / SIGNAL_LOCK).unlink(missing_ok=True)
         Path(lock.lock_file).unlink(missing_ok=True)
 
 
@@ -110,15 +123,30 @@ def with_changes(overrides: Iterable[str], seeds: Iterable[int] | None, sizes: M
     return changes
 
 
+def _setup(manager: Manager, resolved: ResolvedRecipe, folder: Path) -> dict[str, Any]:
+    return {
+        "manager": manager.arguments,
+        "recipe": resolved.to_recipe(),
+        "base": str(resolved.base),
+        "folder": str(folder.resolve()),
+    }
+
+
 def _run(
-    resolved: ResolvedRecipe, folder: Path, registry: Any, reporter: Reporter, stop_after: str, download: bool
+    resolved: ResolvedRecipe,
+    folder: Path,
+    registry: Any,
+    reporter: Reporter,
+    stop_after: str,
+    download: bool,
+    workers: Workers | None,
 ) -> RunResult:
     # The stages need torch; a wrong recipe has been reported before that.
     from stillhouse.pipeline.evaluate import evaluate_stage
     from stillhouse.pipeline.manifest import write_manifest
     from stillhouse.pipeline.opening import checks_before_training, open_context
-    from stillhouse.pipeline.student import baseline_stage, student_stage
-    from stillhouse.pipeline.teacher import teacher_stage
+    from stillhouse.pipeline.student import baseline_pieces, baseline_stage, student_labels, student_stage
+    from stillhouse.pipeline.teacher import teacher_pieces, teacher_stage
 
     last = STAGES.index(stop_after)
     context = open_context(resolved, folder, registry, reporter, download=download)
@@ -131,14 +159,35 @@ def _run(
         check()
     summary: dict[str, Any] = {}
     report: Path | None = None
+    trained = [
+        (name, make(context))
+        for name, make in (("teacher", teacher_pieces), ("baseline", baseline_pieces))
+        if last >= STAGES.index(name)
+    ]
+    pieces = [(name, at, piece.label) for name, found in trained for at, piece in enumerate(found)]
+    announced = [(piece.label, piece.role, piece.epochs) for _, found in trained for piece in found]
+    if last >= STAGES.index("student"):
+        students = student_labels(context)
+        announced += [(label, role, resolved.recipe.train.student.epochs) for label, role in students]
+    plan(reporter, announced)
+    # Models that processes have made are found complete by the stages, which then go on as ever.
+    if workers is not None and pieces:
+        names = " and ".join(name for name, _ in trained)
+        reporter.stage(names, f"{len(pieces)} models side by side")
+        workers.make(pieces, reporter, context.warn)
     if last >= STAGES.index("teacher"):
-        reporter.stage("teacher", " + ".join(bound.id for bound in resolved.teachers))
+        if workers is None:
+            reporter.stage("teacher", " + ".join(bound.id for bound in resolved.teachers))
         teacher = teacher_stage(context)
     if last >= STAGES.index("baseline"):
-        reporter.stage("baseline", f"{resolved.student.id} without distillation")
+        if workers is None:
+            reporter.stage("baseline", f"{resolved.student.id} without distillation")
         baseline_stage(context)
     if last >= STAGES.index("student"):
         reporter.stage("student", f"{resolved.student.id} by {resolved.method.id}")
+        if workers is not None:
+            workers.make([("student", at, label) for at, (label, _) in enumerate(students)], reporter, context.warn)
+            workers.close()
         student_stage(context, teacher)
         context.guard("epochs chosen on validation", "test rows are read once, after training")
     if last >= STAGES.index("evaluate"):

@@ -16,6 +16,9 @@ STAGES = ("data", "teacher", "baseline", "student", "evaluate", "report")
 
 RECORD = "done.json"
 
+SIGNAL_LOCK = "run.signal.lock"
+"""File, in the run folder, that is locked while the teacher's outputs are stored."""
+
 SIZES = "sizes"
 """Folder, inside that of the run, of the students at other sizes than the recipe's own."""
 

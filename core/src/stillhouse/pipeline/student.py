@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 from stillhouse.errors import IncompatibleError, OptionError, StillhouseError
 from stillhouse.methods import Method, MethodContext
 from stillhouse.pipeline.context import RunContext
-from stillhouse.pipeline.models import train_hard, trained_model
+from stillhouse.pipeline.models import Piece, train_hard, trained_model
 from stillhouse.pipeline.stages import RECORD, SIZES, component_identity
 from stillhouse.pipeline.teacher import Teacher, signal
 from stillhouse.recipe.check import Bound, Size
@@ -97,9 +97,9 @@ def _models(context: RunContext, role: str) -> list[_Model]:
     return found
 
 
-def baseline_stage(context: RunContext) -> None:
-    """Train the student's model, and the recipe's controls, on labels alone, per seed. The baseline is what the method
-    builds and finishes, trained on labels."""
+def baseline_pieces(context: RunContext) -> list[Piece]:
+    """The student's model, and the recipe's controls, to be trained on labels alone, per seed. The baseline is what the
+    method builds and finishes, trained on labels."""
     config = context.resolved.recipe.train.student
     method = make_method(context)
     reshapes = type(method).build is not Method.build or type(method).finish is not Method.finish
@@ -108,21 +108,15 @@ def baseline_stage(context: RunContext) -> None:
         tags = {"stage": "control", "control": bound.id}
         folder = context.folder / control_folder(bound)
         models.append((_Model(f"control {bound.id}", folder, bound, tags), Method()))
+    pieces = []
     for model, owner in models:
         inputs: dict[str, Any] = {"train": config.model_dump(mode="json")}
         if owner is method and reshapes:
             inputs["method"] = context.bound_inputs(context.resolved.method)
         for seed in context.resolved.recipe.seeds:
-            given = method_context(
-                context,
-                model.bound,
-                None,
-                seed=seed,
-                label=f"{model.label}, seed {seed}",
-                tags=model.tags,
-                folder=model.folder / f"seed-{seed}",
-            )
-            trained_model(
+            given = _seed_context(context, model, None, seed)
+            make = partial(
+                trained_model,
                 context,
                 given.folder,
                 model.bound,
@@ -131,6 +125,26 @@ def baseline_stage(context: RunContext) -> None:
                 label=given.label,
                 make=partial(_on_labels, context, given, owner),
             )
+            pieces.append(Piece(given.label, model.label, config.epochs, make))
+    return pieces
+
+
+def baseline_stage(context: RunContext) -> None:
+    """Make all that `baseline_pieces` has."""
+    for piece in baseline_pieces(context):
+        piece.make()
+
+
+def _seed_context(context: RunContext, model: _Model, teacher: Teacher | None, seed: int) -> MethodContext:
+    return method_context(
+        context,
+        model.bound,
+        teacher,
+        seed=seed,
+        label=f"{model.label}, seed {seed}",
+        tags=model.tags,
+        folder=model.folder / f"seed-{seed}",
+    )
 
 
 def _on_labels(context: RunContext, given: MethodContext, method: Method) -> tuple[Trained, list[dict[str, Any]]]:
@@ -158,10 +172,15 @@ def size_folder(size: Size, role: str) -> Path:
     return Path(SIZES) / size.name / role
 
 
-def student_stage(context: RunContext, teacher: Teacher) -> None:
-    """Distil the student, per seed; afterwards the teacher must be what it was."""
+def student_labels(context: RunContext) -> list[tuple[str, str]]:
+    """Label and role of each of `student_pieces`, which need the teacher."""
+    seeds = context.resolved.recipe.seeds
+    return [(f"{model.label}, seed {seed}", model.label) for model in _models(context, "student") for seed in seeds]
+
+
+def student_pieces(context: RunContext, teacher: Teacher) -> list[Piece]:
+    """The student, at its own size and the others, to be distilled per seed."""
     recipe, config = context.resolved.recipe, context.resolved.recipe.train.student
-    before = [state_digest(member.model) for member in teacher.members if member.is_network]
     inputs: dict[str, Any] = {
         "train": config.model_dump(mode="json"),
         "teacher": teacher.key,
@@ -176,18 +195,12 @@ def student_stage(context: RunContext, teacher: Teacher) -> None:
     }
     if context.extra is not None:
         inputs["extra_rows"] = context.extra.fingerprint
+    pieces = []
     for model in _models(context, "student"):
         for seed in recipe.seeds:
-            given = method_context(
-                context,
-                model.bound,
-                teacher,
-                seed=seed,
-                label=f"{model.label}, seed {seed}",
-                tags=model.tags,
-                folder=model.folder / f"seed-{seed}",
-            )
-            trained_model(
+            given = _seed_context(context, model, teacher, seed)
+            make = partial(
+                trained_model,
                 context,
                 given.folder,
                 model.bound,
@@ -196,16 +209,34 @@ def student_stage(context: RunContext, teacher: Teacher) -> None:
                 label=given.label,
                 make=partial(_distilled, context, given),
             )
+            pieces.append(Piece(given.label, model.label, config.epochs, make))
+    return pieces
+
+
+def distil(context: RunContext, teacher: Teacher, pieces: Sequence[Piece]) -> None:
+    """Make students; afterwards the teacher must be what it was.
+
+    Raises:
+        StillhouseError: it is not; none of the students counts as finished then.
+    """
+    before = [state_digest(member.model) for member in teacher.members if member.is_network]
+    for piece in pieces:
+        piece.make()
     after = [state_digest(member.model) for member in teacher.members if member.is_network]
     if before != after:
         for model in _models(context, "student"):  # not to be taken for finished when the run is started again
-            for seed in recipe.seeds:
+            for seed in context.resolved.recipe.seeds:
                 (model.folder / f"seed-{seed}" / RECORD).unlink(missing_ok=True)
         raise StillhouseError(
             TEACHER_CHANGED,
             where="student stage",
             fix="do not share modules between teacher and student",
         )
+
+
+def student_stage(context: RunContext, teacher: Teacher) -> None:
+    """Make all that `student_pieces` has."""
+    distil(context, teacher, student_pieces(context, teacher))
     context.guard("teacher frozen", "parameters and buffers hashed before and after distillation are equal")
 
 

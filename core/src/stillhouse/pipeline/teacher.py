@@ -4,12 +4,15 @@ kept."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from stillhouse.data.splitting import fold_positions
@@ -17,8 +20,8 @@ from stillhouse.errors import IncompatibleError
 from stillhouse.kinds import OutputKind
 from stillhouse.pipeline.chance import warn_of_chance
 from stillhouse.pipeline.context import RunContext
-from stillhouse.pipeline.models import member_seed, train_hard, trained_model
-from stillhouse.pipeline.stages import facts, finish, why_stale
+from stillhouse.pipeline.models import Piece, member_seed, train_hard, trained_model
+from stillhouse.pipeline.stages import SIGNAL_LOCK, facts, finish, why_stale
 from stillhouse.recipe.model import TrainConfig
 from stillhouse.storage import digest, read_json, read_tensors
 from stillhouse.teachers import (
@@ -121,15 +124,45 @@ def teacher_stage(context: RunContext) -> Teacher:
     return teacher
 
 
+def teacher_pieces(context: RunContext) -> list[Piece]:
+    """All members that are trained, and their copies without each fold."""
+    config, folder = context.resolved.recipe.teacher, context.folder / "teacher"
+    if config.checkpoint is not None:
+        return []
+    train, epochs = context.splits.train, context.resolved.recipe.train.teacher.epochs
+    trained = [at for at, bound in enumerate(context.resolved.teachers) if not is_asked(bound.component)]
+    pieces = [
+        Piece(
+            _label(context, at, "all"),
+            "teacher",
+            epochs,
+            partial(_member, context, at, train, folder / f"member-{at}"),
+        )
+        for at in trained
+    ]
+    for number, (kept, _) in enumerate(_folds(context) if config.out_of_fold else ()):
+        name = fold_names(config.out_of_fold)[number + 1]
+        for at in trained:
+            rows, where = SubsetSplit(train, kept), folder / f"member-{at}-fold-{number}"
+            make = partial(_member, context, at, rows, where, name)
+            pieces.append(Piece(_label(context, at, name), "teacher", epochs, make))
+    return pieces
+
+
+def _folds(context: RunContext) -> list[tuple[list[int], list[int]]]:
+    config = context.resolved.recipe.teacher
+    return list(fold_positions(context.splits.train, config.out_of_fold, context.head.kind, config.seed))
+
+
+def _label(context: RunContext, position: int, fold: str) -> str:
+    many = len(context.resolved.teachers)
+    return "teacher" + (f" {position + 1} of {many}" if many > 1 else "") + (f", fold {fold}" if fold != "all" else "")
+
+
 def _member(context: RunContext, position: int, rows: Split, folder: Path, fold: str = "all") -> Trained:
     recipe, bound = context.resolved.recipe, context.resolved.teachers[position]
     seed = member_seed(bound, recipe.teacher.seed)
-    many = len(context.resolved.teachers) > 1
-    label = (
-        "teacher"
-        + (f" {position + 1} of {len(context.resolved.teachers)}" if many else "")
-        + (f", fold {fold}" if fold != "all" else "")
-    )
+    label = _label(context, position, fold)
     tags = {"stage": "teacher", "member": position, "fold": fold}
     config = recipe.train.teacher
 
@@ -203,9 +236,7 @@ def _out_of_fold(context: RunContext, folds: int) -> Tensor:
     parts: Tensor | None = None
     weights = [bound.weight for bound in context.resolved.teachers]
     shares = [weight / sum(weights) for weight in weights]
-    for number, (kept, held) in enumerate(
-        fold_positions(train, folds, context.head.kind, context.resolved.recipe.teacher.seed)
-    ):
+    for number, (kept, held) in enumerate(_folds(context)):
         predictions = []
         for position in range(len(context.resolved.teachers)):
             trained = _member(
@@ -233,27 +264,32 @@ def signal(context: RunContext, teacher: Teacher, taps: Sequence[str], *, member
         return teacher.source(taps)
     splits = {"train": context.splits.train}
     splits |= context.unlabelled()
-    folders: list[tuple[Path, str | None]] = []
-    for name, split in splits.items():
-        folded = name == "train" and teacher.out_of_fold is not None
-        made = f"/{context.extra.fingerprint}" if name == "extra" and context.extra is not None else ""
-        key = cache_key(
-            data=f"{context.data}/{name}{made}", teacher=f"{teacher.key}/{folded}", taps=tuple(taps), members=members
-        )
-        folder = context.folder / "teacher" / f"signal-{name}"
-        folders.append((folder, key))
-        if context.is_main and not _is_current(folder, key):
-            source: TeacherSource = teacher.source(taps)
-            if folded:
-                assert teacher.out_of_fold is not None
-                source = StoredTeacher(split.index(), teacher.out_of_fold)
-            write_cache(source, split, folder, key=key, device=context.device, members=members)
-    context.wait()
-    for remark in teacher.remarks():
-        context.warn(remark)
-    if teacher.out_of_fold is None:
-        _warn_of_overfitting(context, teacher)
-    return CachedTeacher(*folders)
+    # Students in processes side by side share what is stored: one writes it, the others find it.
+    with FileLock(context.folder / SIGNAL_LOCK) if context.is_main else nullcontext():
+        folders = [_stored(context, teacher, name, split, tuple(taps), members) for name, split in splits.items()]
+        context.wait()
+        for remark in teacher.remarks():
+            context.warn(remark)
+        if teacher.out_of_fold is None:
+            _warn_of_overfitting(context, teacher)
+        return CachedTeacher(*folders)
+
+
+def _stored(
+    context: RunContext, teacher: Teacher, name: str, split: Split, taps: tuple[str, ...], members: bool
+) -> tuple[Path, str]:
+    """Folder and key of what is stored for a split, written if it is not there."""
+    folded = name == "train" and teacher.out_of_fold is not None
+    made = f"/{context.extra.fingerprint}" if name == "extra" and context.extra is not None else ""
+    key = cache_key(data=f"{context.data}/{name}{made}", teacher=f"{teacher.key}/{folded}", taps=taps, members=members)
+    folder = context.folder / "teacher" / f"signal-{name}"
+    if context.is_main and not _is_current(folder, key):
+        source: TeacherSource = teacher.source(taps)
+        if folded:
+            assert teacher.out_of_fold is not None
+            source = StoredTeacher(split.index(), teacher.out_of_fold)
+        write_cache(source, split, folder, key=key, device=context.device, members=members)
+    return folder, key
 
 
 def _warn_of_overfitting(context: RunContext, teacher: Teacher) -> None:
