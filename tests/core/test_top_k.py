@@ -206,6 +206,16 @@ def test_all_tokens_teach_what_the_teacher_itself_does(tmp_path: Path) -> None:
     assert losses[0] != losses[1], "half precision leaves its mark"
 
 
+def test_another_number_of_tokens_makes_the_student_again(tmp_path: Path) -> None:
+    weights = []
+    for top_k in (1, 3, 1):
+        teacher = {"use": "core/mlp", "hidden": [8], "top_k": top_k}
+        result = stillhouse.run(recipe(teacher=teacher), out=tmp_path / "run", stop_after="student", overwrite=True)
+        weights.append((result.folder / "student" / "seed-0" / "model.safetensors").read_bytes())
+    assert weights[0] != weights[1]
+    assert weights[0] == weights[2]
+
+
 def test_what_is_not_stored_token_by_token_is_refused() -> None:
     registry = default_manager().registry
     other = {"head": "core/multiclass", "dataset": "core/synthetic"}

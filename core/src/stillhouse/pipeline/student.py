@@ -176,6 +176,8 @@ def student_stage(context: RunContext, teacher: Teacher) -> None:
     }
     if context.extra is not None:
         inputs["extra_rows"] = context.extra.fingerprint
+    if recipe.teacher.top_k is not None:
+        inputs["top_k"] = recipe.teacher.top_k
     for model in _models(context, "student"):
         for seed in recipe.seeds:
             given = method_context(
