@@ -323,6 +323,17 @@ def stillhouse_heads() -> Iterable[HeadSpec]:
             extra="text",
             tags=("text", "writes"),
         )
+    yield HeadSpec(
+        name="tagging",
+        target="stillhouse.text.heads:Tagging",
+        summary="Spans of a text, by a label for each word, judged by the F1 of spans",
+        output=SEQUENCE,
+        primary="f1",
+        higher_is_better=True,
+        requires=("tokenizers", "seqeval"),
+        extra="text",
+        tags=("text",),
+    )
 
 
 @hookimpl
@@ -497,6 +508,19 @@ def stillhouse_datasets() -> Iterable[DatasetSpec]:
         simulated=True,
         kinds=(SEQUENCE,),
         reader="stillhouse.text:PairReader",
+        requires=TEXT_PACKAGES,
+        extra="text",
+        tags=("text",),
+    )
+    yield DatasetSpec(
+        name="synthetic-spans",
+        target="stillhouse.text.datasets:synthetic_spans",
+        summary="Simulated short reports whose machines and faults are marked, for first steps and tests with tagging",
+        licence="simulated, no rights reserved",
+        offline=True,
+        simulated=True,
+        kinds=(SEQUENCE,),
+        reader="stillhouse.text:TagReader",
         requires=TEXT_PACKAGES,
         extra="text",
         tags=("text",),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -25,8 +24,8 @@ class SequenceLevel(Method):
 
     With ``y'(x)`` the text that a beam search of the frozen teacher finds for a training row x, and
     ``L = alpha * hard + (1 - alpha) * sum_i weight_i * soft_i`` the recipe's loss, the student minimises L on
-    ``(x, y'(x))`` in place of ``(x, y)``. With ``alpha: 1`` that is the paper's sequence-level distillation; below it the
-    teacher's distribution at each token of its own text counts too. The baseline learns the true texts.
+    ``(x, y'(x))`` in place of ``(x, y)``. With ``alpha: 1`` that is the paper's sequence-level distillation; below it
+    the teacher's distribution at each token of its own text counts too. The baseline learns the true texts.
 
     Source: Kim and Rush, "Sequence-Level Knowledge Distillation" (2016), section 3.2; its interpolation with the true
     text (section 3.3) is not part of it.

@@ -197,6 +197,7 @@ def summarise_run(
             "metrics": teacher_metrics,
             **cost("teacher", teacher_bytes),
             "asked": teacher.asked_facts(),
+            "stored": _stored(context),
         },
         "baseline": {
             "component": context.resolved.student.id,
@@ -218,6 +219,15 @@ def summarise_run(
         "warnings": context.warnings,
         "seconds": seconds(folder),
     }
+
+
+def _stored(context: RunContext) -> dict[str, Any] | None:
+    """How the teacher's distributions were stored, and what that leaves out; None where they are whole."""
+    kept = context.folder / "teacher" / "signal-train" / "cache.json"
+    if context.resolved.recipe.teacher.top_k is None or not kept.exists():
+        return None
+    facts = read_json(kept)
+    return {name: facts[name] for name in ("k", "tokens", "bytes_per_token", "error", "rest")}
 
 
 def _extra_rows(context: RunContext) -> dict[str, Any] | None:

@@ -195,6 +195,8 @@ def student_pieces(context: RunContext, teacher: Teacher) -> list[Piece]:
     }
     if context.extra is not None:
         inputs["extra_rows"] = context.extra.fingerprint
+    if recipe.teacher.top_k is not None:
+        inputs["top_k"] = recipe.teacher.top_k
     pieces = []
     for model in _models(context, "student"):
         for seed in recipe.seeds:

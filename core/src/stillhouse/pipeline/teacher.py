@@ -3,7 +3,7 @@ kept."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -31,13 +31,17 @@ from stillhouse.teachers import (
     PreparedTeacher,
     StoredTeacher,
     TeacherSource,
+    TopKTeacher,
     write_cache,
+    write_top_k,
 )
 from stillhouse.teachers.cached import cache_key
 from stillhouse.teachers.ensemble import combine
 from stillhouse.trained import Trained, build, is_asked, load
 from stillhouse.types import Batch, Head, Split, SubsetSplit
 
+LOST = 0.1
+"""KL divergence, in nats a token, from which the likeliest tokens are called too few."""
 OVERFIT = 3.0
 """Validation loss over training loss from which a teacher is called overfit."""
 
@@ -266,6 +270,8 @@ def signal(context: RunContext, teacher: Teacher, taps: Sequence[str], *, member
     splits |= context.unlabelled()
     # Students in processes side by side share what is stored: one writes it, the others find it.
     with FileLock(context.folder / SIGNAL_LOCK) if context.is_main else nullcontext():
+        if context.resolved.recipe.teacher.top_k is not None:
+            return _top_k(context, teacher, splits)
         folders = [_stored(context, teacher, name, split, tuple(taps), members) for name, split in splits.items()]
         context.wait()
         for remark in teacher.remarks():
@@ -290,6 +296,35 @@ def _stored(
             source = StoredTeacher(split.index(), teacher.out_of_fold)
         write_cache(source, split, folder, key=key, device=context.device, members=members)
     return folder, key
+
+
+def _top_k(context: RunContext, teacher: Teacher, splits: Mapping[str, Split]) -> TeacherSource:
+    """The likeliest tokens of each position, stored once; how much that leaves out is in the manifest."""
+    k = context.resolved.recipe.teacher.top_k
+    assert k is not None
+    folders: list[tuple[Path, str]] = []
+    for name, split in splits.items():
+        key = digest({"data": f"{context.data}/{name}", "teacher": teacher.key, "top_k": k})
+        folder = context.folder / "teacher" / f"signal-{name}"
+        folders.append((folder, key))
+        if context.is_main and not _is_current(folder, key):
+            write_top_k(
+                teacher.source(), split, folder, key=key, k=k, outputs=context.head.outputs, device=context.device
+            )
+    context.wait()
+    found = TopKTeacher(*folders)
+    facts = found.facts[0]
+    context.guard(
+        "teacher outputs stored",
+        f"the {facts['k']} likeliest of {facts['outputs']} tokens, {facts['bytes_per_token']} bytes a token; the rest "
+        f"has {facts['rest']:.2g} of the mass, and the mean KL divergence from the whole is {facts['error']:.2g} nats",
+    )
+    if facts["error"] > LOST:
+        context.warn(
+            f"the {facts['k']} likeliest tokens (teacher.top_k) leave out a KL divergence of {facts['error']:.2g} nats "
+            f"a token, {facts['rest']:.2g} of the mass; raise teacher.top_k"
+        )
+    return found
 
 
 def _warn_of_overfitting(context: RunContext, teacher: Teacher) -> None:
@@ -327,7 +362,7 @@ def is_stored(context: RunContext, taps: Sequence[str]) -> bool:
     ragged = any(split.lengths is not None for split in splits) and (
         bool(taps) or context.head.kind is OutputKind.SEQUENCE
     )
-    if context.resolved.recipe.teacher.out_of_fold:
+    if context.resolved.recipe.teacher.out_of_fold or context.resolved.recipe.teacher.top_k is not None:
         return True
     return not (cache is False or (cache == "auto" and (random or ragged)))
 

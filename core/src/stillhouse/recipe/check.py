@@ -237,6 +237,7 @@ def resolve(
     checker.check_schedule(recipe.objectives.alpha, ("objectives", "alpha"))
     checker.check_asked(recipe, teachers, terms)
     checker.check_taps(recipe, terms, teachers)
+    checker.check_top_k(recipe, spec, terms)
     method = checker.bind_method(recipe, spec, student, terms)
     metrics = tuple(checker.bind("metric", ("metrics", position), ref) for position, ref in enumerate(recipe.metrics))
     for position, metric in enumerate(metrics):
@@ -504,6 +505,23 @@ class _Checker:
         ):
             if asked and applies:
                 raise IncompatibleError(f"teacher '{asked[0].id}' {what}", where=self.at(*path), fix="remove it")
+
+    def check_top_k(self, recipe: Recipe, head: HeadSpec, terms: tuple[BoundTerm, ...]) -> None:
+        """Only distributions over tokens are shortened to the likeliest, and features are not."""
+        if recipe.teacher.top_k is None:
+            return
+        method = self.bind("method", ("method",), recipe.method).component.spec
+        assert isinstance(method, MethodSpec)
+        for applies, what in (
+            (head.output is not OutputKind.SEQUENCE, f"the outputs of {head.output} heads are stored whole"),
+            (any(term.teacher is not None for term in terms), "features of a teacher that is tapped are not stored"),
+            (
+                method.changes_inputs,
+                f"method '{method.name}' changes inputs in its steps, so that outputs are not stored",
+            ),
+        ):
+            if applies:
+                raise IncompatibleError(what, where=self.at("teacher", "top_k"), fix="remove it")
 
     def check_taps(self, recipe: Recipe, terms: tuple[BoundTerm, ...], teachers: tuple[Bound, ...]) -> None:
         tapped = [position for position, term in enumerate(terms) if term.teacher is not None]

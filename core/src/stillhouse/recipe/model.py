@@ -82,6 +82,16 @@ class TeacherConfig(BaseModel):
             description="store the teacher's outputs of training rows once; auto: unless rows are augmented at random"
         ),
     ] = "auto"
+    top_k: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description=(
+                "store so many of the likeliest tokens of each position, and the mass of the rest, in half precision "
+                "(heads of sequences); none: whole outputs"
+            ),
+        ),
+    ] = None
     seed: Annotated[int, Field(ge=0, description="seed of the teacher's training")] = 0
     checkpoint: Annotated[
         Path | None,
@@ -101,6 +111,8 @@ class TeacherConfig(BaseModel):
             raise ValueError(f"options {sorted(self.model_extra)} belong to a member, not to the ensemble")
         if self.out_of_fold == 1:
             raise ValueError("out_of_fold needs at least 2 folds (or 0 for none)")
+        if self.top_k is not None and self.cache is False:
+            raise ValueError("top_k says how outputs are stored, and cache: false stores none")
         if self.checkpoint and (self.members or self.out_of_fold):
             raise ValueError("a checkpoint is one trained teacher; it has neither members nor folds")
         return self

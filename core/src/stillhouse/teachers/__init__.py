@@ -6,6 +6,7 @@ from stillhouse.teachers.ensemble import EnsembleTeacher
 from stillhouse.teachers.estimator import EstimatorTeacher
 from stillhouse.teachers.live import LiveTeacher
 from stillhouse.teachers.source import AskedTeacher, CostedTeacher, PreparedTeacher, TeacherSource
+from stillhouse.teachers.top_k import TopKTeacher, write_top_k
 
 __all__ = [
     "AskedTeacher",
@@ -17,5 +18,7 @@ __all__ = [
     "PreparedTeacher",
     "StoredTeacher",
     "TeacherSource",
+    "TopKTeacher",
     "write_cache",
+    "write_top_k",
 ]

@@ -20,6 +20,7 @@ from stillhouse.types import Splits
 
 BATCH = 32
 STEPS = 2
+TOKENS = 8
 
 
 def run_tiny(
@@ -31,7 +32,7 @@ def run_tiny(
     **overrides: Any,
 ) -> dict[str, Any]:
     """Run a recipe to its report within seconds and return its summary: 64 training rows (two steps of 32), one epoch,
-    one seed, 64 validation and test rows, no network, no store of earlier teachers.
+    one seed, 64 validation and test rows, texts of up to 8 tokens, no network, no store of earlier teachers.
 
     Rows are chosen so that every class is among them. The numbers mean nothing; that there are some means that
     dataset, models, head, objectives and report work together.
@@ -53,7 +54,7 @@ def run_tiny(
     given = manager or default_manager()
     changes = [f"{path.replace('__', '.')}={json.dumps(value)}" for path, value in overrides.items()]
     resolved = resolve(recipe, given.registry, overrides=changes)
-    budget = {
+    budget: dict[str, Any] = {
         "train.teacher.epochs": 1,
         "train.student.epochs": 1,
         "train.teacher.batch_size": BATCH,
@@ -68,6 +69,10 @@ def run_tiny(
     if resolved.recipe.teacher.out_of_fold > 2:
         budget["teacher.out_of_fold"] = 2
     chosen = {path.replace("__", ".") for path in overrides}
+    for part in ("head", "method"):  # models that have learnt nothing write on and on
+        bound = getattr(resolved, part)
+        if bound.options.get("max_tokens", 0) is None and part not in {path.partition(".")[0] for path in chosen}:
+            budget[part] = json.dumps({**bound.to_recipe(), "max_tokens": TOKENS})
     changes += [f"{path}={value}" for path, value in budget.items() if path not in chosen]
     with private_store() as folder:
         where = Path(out) if out is not None else folder / "run"

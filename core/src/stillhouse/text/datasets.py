@@ -10,6 +10,7 @@ from stillhouse.data import tables
 from stillhouse.errors import DataError, OptionError
 from stillhouse.text.pairs import pair_splits
 from stillhouse.text.splits import text_splits
+from stillhouse.text.tags import tagged_splits
 from stillhouse.types import DataContext, Splits
 
 SUBJECTS = (
@@ -232,4 +233,44 @@ def synthetic_pairs(context: DataContext, *, rows: int = 300, vocabulary: int = 
         description="Simulated reports on machines and the orders that follow, made by a seeded generator",
         simulated=True,
         where="dataset 'synthetic-pairs'",
+    )
+
+
+def synthetic_spans(context: DataContext, *, rows: int = 300, vocabulary: int = 300) -> Splits:
+    """Short made-up reports on machines, in which what is faulty and its fault are marked.
+
+    Args:
+        context: what the framework gives.
+        rows: number of texts over all splits.
+        vocabulary: size of the tokenizer that is trained on the training rows.
+
+    Raises:
+        OptionError: an option is out of range.
+    """
+    if rows < 60:
+        raise OptionError(f"rows are {rows}", where="dataset 'synthetic-spans'", fix="60 or more")
+    random = np.random.default_rng(context.seed)
+    texts, spans = [], []
+    for row in range(rows):
+        text, marked = "", []
+        for kind in random.choice(tuple(WORDS), size=random.integers(1, 4)):
+            subject, state = str(random.choice(SUBJECTS)), str(random.choice(WORDS[kind]))
+            text += "" if not text else " and "
+            if kind == "bad":
+                marked.append((len(text), len(text) + len(subject), "machine"))
+                marked.append((len(text) + len(subject) + 1, len(text) + len(subject) + 1 + len(state), "fault"))
+            text += f"{subject} {state} {random.choice(MIDDLE)}".strip()
+        texts.append(f"{text} . report {row}")
+        spans.append(marked)
+    return tagged_splits(
+        texts,
+        spans,
+        kinds=("machine", "fault"),
+        seed=context.seed,
+        vocabulary=vocabulary,
+        max_length=64,
+        overlap=1.0,
+        description="Simulated reports on machines with marked faults, made by a seeded generator",
+        simulated=True,
+        where="dataset 'synthetic-spans'",
     )

@@ -27,6 +27,7 @@ from stillhouse.types import Batch, DataInfo, ReportFigure
 
 FACTS = 3
 """First numbers of an answer: summed loss, number of tokens that it is of, and how many of them are right."""
+SCORES = {"f1": "f1-score", "precision": "precision", "recall": "recall"}
 NOTHING = -1.0
 """What an answer has behind its last id."""
 
@@ -154,7 +155,8 @@ class Generation(Sequence):
         answers = self._answers(prediction, target)
         written, wanted = self._texts(answers), [text.strip() for text in texts_of(rows["reference"])]
         per_row = rouge(written, wanted)
-        found = {name: sum(values) / len(values) for name, values in per_row.items()}
+        found = {self.primary: 0.0}  # shown first
+        found |= {name: sum(values) / len(values) for name, values in per_row.items()}
         found["bleu"] = bleu(written, wanted, self.bleu_tokenizer)
         found["exact_match"] = sum(a == b for a, b in zip(written, wanted, strict=True)) / len(wanted)
         found |= token_metrics(answers)
@@ -200,6 +202,93 @@ class Translation(Generation):
     """As `Generation`, with BLEU as primary metric."""
 
     primary = "bleu"
+
+
+class Tagging(Sequence):
+    """Spans of a text, by a label for each word; logits ``[B, T, V]``, target ``[B, T]`` where -100 is ignored: all but
+    the first token of a word.
+
+    `evaluate` and `decode` take answers ``[N, 3 + max_length]`` or logits ``[N, T, V]``.
+
+    Args:
+        data: a dataset whose classes are ``O``, and ``B-`` and ``I-`` of each kind of span (IOB2), see
+            `stillhouse.text.tagged_splits`.
+        label_smoothing: probability mass spread evenly over the labels in the hard loss.
+
+    Raises:
+        DataError: the classes are not labels of spans, or rows have no greatest length.
+        OptionError: label_smoothing is outside [0, 1).
+        MissingDependencyError: the extra ``text`` is not installed.
+    """
+
+    primary = "f1"
+
+    def __init__(self, data: DataInfo, *, label_smoothing: float = 0.0) -> None:
+        facts, names = data.meta.get("text"), data.classes or ()
+        kinds = [name[2:] for name in names if name.startswith("B-")]
+        if not isinstance(facts, dict) or set(names) != {"O", *(f"{part}-{kind}" for kind in kinds for part in "BI")}:
+            raise DataError(
+                f"head 'tagging' needs the classes O, B-... and I-... (IOB2), the dataset has {', '.join(names[:5])}",
+                where="DataInfo.classes",
+                fix="choose a dataset of marked spans, made by stillhouse.text.tagged_splits",
+            )
+        require("seqeval", "judging spans")
+        super().__init__(data, label_smoothing=label_smoothing)
+        self.names, self.kinds, self.max_length = names, kinds, int(facts["max_length"])
+
+    def answer(self, prediction: Tensor, batch: Batch, model: nn.Module) -> Tensor:
+        """The likeliest label of each token; see `stillhouse.types.Head.answer`."""
+        choice = torch.where(batch["mask"], prediction.argmax(dim=2), int(NOTHING))
+        return answers_of(prediction, batch.get("target"), choice, self.max_length)
+
+    def _answers(self, prediction: Tensor, target: Tensor | None = None) -> Tensor:
+        if prediction.ndim == 2:
+            return prediction
+        return answers_of(
+            prediction.float(), target, prediction.argmax(dim=2), max(self.max_length, prediction.shape[1])
+        )
+
+    def evaluate(self, prediction: Tensor, rows: Batch) -> dict[str, float]:
+        """``f1``, ``precision``, ``recall``: of spans, which count only with the right kind, begin and end, all kinds
+        together (seqeval, strict, IOB2); ``f1_<kind>`` of each kind; ``token_accuracy`` and ``perplexity`` of words.
+
+        Raises:
+            DataError: the split is empty, or has no span.
+            TrainingError: a prediction is not finite.
+        """
+        from seqeval.metrics import classification_report
+        from seqeval.scheme import IOB2
+
+        judged(prediction, rows, head="tagging")
+        target = labels_in_range(rows["target"].long(), self.outputs, head="tagging", ignore=SEQUENCE_IGNORE)
+        answers = self._answers(prediction, target)
+        chosen = answers[:, FACTS:].long()
+        true, said = [], []
+        for row, answer in zip(target, chosen, strict=True):
+            at = (row != SEQUENCE_IGNORE).nonzero().flatten()
+            true.append([self.names[label] for label in row[at].tolist()])
+            said.append([self.names[label] for label in answer[at].tolist()])
+        if all(label == "O" for row in true for label in row):
+            raise DataError(
+                "no word of the split is part of a span", where="metrics of head 'tagging'", fix="split otherwise"
+            )
+        report = classification_report(true, said, output_dict=True, mode="strict", scheme=IOB2, zero_division=0)
+        found = {name: float(report["micro avg"][key]) for name, key in SCORES.items()}
+        found |= {f"f1_{kind}": float(report[kind]["f1-score"]) for kind in self.kinds if kind in report}
+        return found | token_metrics(answers)
+
+    def decode(self, prediction: Tensor) -> dict[str, list[Any]]:
+        """``labels``: of each token; that of a word's first token holds for the word."""
+        rows = self._answers(prediction)[:, FACTS:].long().tolist()
+        return {"labels": [[self.names[label] for label in row if label >= 0] for row in rows]}
+
+    def figures(self, predictions: Mapping[str, Tensor], rows: Batch) -> list[ReportFigure]:
+        """F1 of each kind of span."""
+        from stillhouse.heads import figures
+
+        metrics = {name: self.evaluate(values, rows) for name, values in predictions.items()}
+        by_kind = {name: [found.get(f"f1_{kind}", 0.0) for kind in self.kinds] for name, found in metrics.items()}
+        return [figures.by_name(tuple(self.kinds), by_kind, measure="F1", title="F1 by kind of span")]
 
 
 def rouge(written: Many[str], wanted: Many[str]) -> dict[str, list[float]]:

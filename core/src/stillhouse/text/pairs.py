@@ -19,7 +19,7 @@ from stillhouse.text.duplicates import near_duplicates, normalised
 from stillhouse.text.ragged import Ragged
 from stillhouse.text.reader import read_texts
 from stillhouse.text.rows import TextSplit
-from stillhouse.text.splits import FRACTIONS
+from stillhouse.text.splits import FRACTIONS, token_facts
 from stillhouse.text.tokenizer import TRAINED, Tokenizer
 from stillhouse.types import Batch, DataInfo, Split, Splits, TensorSpec
 
@@ -201,7 +201,6 @@ def pair_splits(
         known = {normalised(text) for text in read}
         flags["new"] = np.array([normalised(text) not in known for text in sources])
     retrieved = _nearest_targets(sources, targets, positions)
-    seen = Counter(token for at in train for token in (*ids[at], *written[at]))
     info = DataInfo(
         inputs=dict(INPUTS),
         description=description,
@@ -209,17 +208,10 @@ def pair_splits(
         meta={
             "vocabulary": made.size,
             "text": {
-                "vocabulary": made.size,
-                "pad": made.pad,
-                "unknown": made.unknown,
-                "mask": made.mask,
+                **token_facts(made, tokenizer, max_length, [[*ids[at], *written[at]] for at in train]),
                 "start": made.start,
                 "end": made.end,
-                "special": list(made.special),
-                "max_length": max_length,
                 "max_target": max_target,
-                "tokenizer": tokenizer,
-                "seen": [token for token, _ in sorted(seen.items(), key=lambda each: (-each[1], each[0]))],
                 "state": made.state(),
                 "apart": list(flags),
                 "commonest": min(Counter(wanted).items(), key=lambda each: (-each[1], each[0]))[0],

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,28 @@ from stillhouse.text.tokenizer import TRAINED, Tokenizer
 from stillhouse.types import DataInfo, Splits, TensorSpec
 
 FRACTIONS = {"test": 0.2, "val": 0.1}
+
+
+def token_facts(made: Tokenizer, name: str, max_length: int, training: Iterable[Sequence[int]]) -> dict[str, Any]:
+    """What models are told of tokens, see `text_splits`.
+
+    Args:
+        made: the tokenizer.
+        name: how the user named it.
+        max_length: tokens of a text that are kept.
+        training: ids of the training rows.
+    """
+    seen = Counter(token for row in training for token in row)
+    return {
+        "vocabulary": made.size,
+        "pad": made.pad,
+        "unknown": made.unknown,
+        "mask": made.mask,
+        "special": list(made.special),
+        "max_length": max_length,
+        "tokenizer": name,
+        "seen": [token for token, _ in sorted(seen.items(), key=lambda each: (-each[1], each[0]))],
+    }
 
 
 def text_splits(
@@ -92,25 +115,13 @@ def text_splits(
             where=where,
             fix="bring more texts of that class, or lower the fractions",
         )
-    seen = Counter(token for at in positions["train"] for token in ids[at])
     info = DataInfo(
         inputs={"tokens": TensorSpec((-1,), "int64"), "mask": TensorSpec((-1,), "bool")},
         classes=tuple(classes),
         class_counts=tuple(int(count) for count in counts),
         description=description,
         simulated=simulated,
-        meta={
-            "text": {
-                "vocabulary": made.size,
-                "pad": made.pad,
-                "unknown": made.unknown,
-                "mask": made.mask,
-                "special": list(made.special),
-                "max_length": max_length,
-                "tokenizer": tokenizer,
-                "seen": [token for token, _ in sorted(seen.items(), key=lambda each: (-each[1], each[0]))],
-            }
-        },
+        meta={"text": token_facts(made, tokenizer, max_length, [ids[at] for at in positions["train"]])},
     )
     splits = {
         name: TextSplit(

@@ -162,6 +162,26 @@ class Tokenizer:
             self._inner.no_truncation()
         return [each.ids or [self.unknown] for each in found]
 
+    def pieces(self, text: str, *, max_length: int) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids of a text as `encode` gives them, and where in the text each begins and ends; special tokens are empty.
+
+        Args:
+            text: the text.
+            max_length: ids that are kept.
+        """
+        self._inner.enable_truncation(max_length)
+        try:
+            found = self._inner.encode(text)
+        finally:
+            self._inner.no_truncation()
+        special = found.special_tokens_mask
+        places = [(0, 0) if hidden else place for place, hidden in zip(found.offsets, special, strict=True)]
+        return (found.ids, places) if found.ids else ([self.unknown], [(0, 0)])
+
+    def words(self, ids: Sequence[int]) -> list[str]:
+        """The name of each token."""
+        return [str(self._inner.id_to_token(each)) for each in ids]
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of tokens without special ones, as far as the tokenizer keeps it: case and blanks may be lost."""
         return str(self._inner.decode(list(ids), skip_special_tokens=True))

@@ -30,6 +30,19 @@ def stillhouse_datasets() -> Iterable[DatasetSpec]:
         reader=IMAGE_READER,
         tags=("vision", "real"),
     )
+    yield DatasetSpec(
+        name="caption-translation",
+        target="stillhouse_audio_vision.datasets.captions:caption_translation",
+        summary="Captions of images and their German translations (Multi30k, or a generated sample)",
+        licence="research and education, non-commercial; cite Elliott et al., VL 2016; the sample Apache-2.0",
+        homepage="https://github.com/multi30k/dataset",
+        offline=True,
+        kinds=(OutputKind.SEQUENCE,),
+        reader="stillhouse.text:PairReader",
+        requires=("transformers", "tokenizers"),
+        extra="text",
+        tags=("text", "real"),
+    )
     for name, number in (("cifar10", "ten"), ("cifar100", "a hundred")):
         yield DatasetSpec(
             name=name,
@@ -184,6 +197,13 @@ def stillhouse_recipes() -> Iterable[RecipeSpec]:
         ("digits-mutual", "digits", "Handwritten digits: two small CNNs learn from each other, offline", True, 2.0),
         ("digits-robust", "digits", "Handwritten digits whose pixels are changed a little, offline", True, 4.0),
         ("cifar100", "cifar100", "Photographs in a hundred classes; wants an accelerator", False, 600.0),
+        (
+            "caption-translation",
+            "caption-translation",
+            "Captions of images from English to German (Multi30k), sequence-level",
+            True,
+            120.0,
+        ),
         (
             "digits-crossmodal",
             "digits-crossmodal",

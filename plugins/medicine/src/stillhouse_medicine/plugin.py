@@ -9,7 +9,7 @@ from stillhouse.kinds import OutputKind
 from stillhouse.plugins import AugmenterSpec, DatasetSpec, HeadSpec, RecipeSpec, StudentSpec, TeacherSpec
 
 MULTICLASS, BINARY, MULTILABEL = OutputKind.MULTICLASS, OutputKind.BINARY, OutputKind.MULTILABEL
-SEGMENTATION = OutputKind.SEGMENTATION
+SEGMENTATION, SEQUENCE = OutputKind.SEGMENTATION, OutputKind.SEQUENCE
 CLASSES = (MULTICLASS, BINARY, MULTILABEL)
 QUESTIONS = "stillhouse_medicine.datasets.reader:QuestionReader"
 IMAGES = "stillhouse_medicine.datasets.reader:ImageReader"
@@ -69,6 +69,32 @@ def stillhouse_datasets() -> Iterable[DatasetSpec]:
         homepage="https://sites.google.com/site/adecorpus",
         kinds=(BINARY, MULTICLASS),
         reader="stillhouse.text:TextReader",
+        tags=("text", "real"),
+    )
+    yield DatasetSpec(
+        name="adverse-event-spans",
+        target="stillhouse_medicine.datasets.adverse_spans:adverse_event_spans",
+        summary="Drugs and adverse effects to be marked in sentences of reports (ADE corpus v2, or a sample)",
+        licence="free for research with citation; Gurulingappa et al., J. Biomed. Inform. 45(5), 2012",
+        homepage="https://sites.google.com/site/adecorpus",
+        offline=True,
+        kinds=(SEQUENCE,),
+        reader="stillhouse.text:TagReader",
+        requires=("transformers", "tokenizers"),
+        extra="text",
+        tags=("text", "real"),
+    )
+    yield DatasetSpec(
+        name="report-impression",
+        target="stillhouse_medicine.datasets.reports:report_impression",
+        summary="Findings of chest X-ray reports and the impression to be written (IU X-ray, or a generated sample)",
+        licence="CC BY-NC-ND 4.0, research use; cite Demner-Fushman et al., JAMIA 23(2), 2016; the sample Apache-2.0",
+        homepage="https://openi.nlm.nih.gov",
+        offline=True,
+        kinds=(SEQUENCE,),
+        reader="stillhouse.text:PairReader",
+        requires=("transformers", "tokenizers"),
+        extra="text",
         tags=("text", "real"),
     )
     yield DatasetSpec(
@@ -256,6 +282,15 @@ def stillhouse_recipes() -> Iterable[RecipeSpec]:
         ("pneumonia-robust", "medmnist", False, 30.0, "Pneumonia on X-rays whose pixels are changed a little"),
         ("segmentation-demo", "shapes-seg-sim", True, 1.5, "Lesions in drawn scans, distilled pixel by pixel, offline"),
         ("adverse-events", "adverse-events", False, 40.0, "Adverse effects of drugs in sentences of case reports"),
+        ("adverse-event-spans", "adverse-event-spans", True, 20.0, "Drugs and adverse effects marked in case reports"),
+        ("report-impression", "report-impression", True, 10.0, "Impressions of chest X-ray reports, sequence-level"),
+        (
+            "report-impression-on-policy",
+            "report-impression",
+            True,
+            15.0,
+            "The same; the student writes, the teacher judges",
+        ),
         ("diagnosis-demo", "breast-cancer", True, 0.5, "Malignant or benign: a forest distilled into a tree, offline"),
     ):
         yield RecipeSpec(
