@@ -93,3 +93,19 @@ def orders(folder: Path) -> None:
 def write_orders() -> Callable[[Path], None]:
     """Writes work orders in miniature."""
     return orders
+
+
+@pytest.fixture(scope="session")
+def write_connections() -> Callable[[Path], None]:
+    """``write_connections(folder)``: the two files of NSL-KDD in miniature, with simulated connections."""
+    from stillhouse_industrial.datasets.intrusion import TEST, TRAIN, simulate
+
+    def write(folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for seed, (name, kinds) in enumerate(
+            ((TRAIN, ("flood", "scan", "guess", "flood-slow")), (TEST["test-21"], ("flood", "worm")))
+        ):
+            table = simulate(240, kinds, np.random.default_rng(seed))
+            table.to_csv(folder / name, header=False, index=False)
+
+    return write
