@@ -23,6 +23,7 @@ def samples(
     write_official: Callable[..., DataContext],
     write_orders: Callable[..., None],
     write_connections: Callable[[Path], None],
+    write_rig: Callable[[Path], None],
 ) -> Iterator[None]:
     """Official files in miniature, and some of a user's own."""
     for number in range(1, 5):
@@ -46,6 +47,7 @@ def samples(
     pd.concat(runs).to_csv(DATA / "runs.csv", index=False)
     write_orders(DATA / "industrial" / "excavators-mwo")
     write_connections(DATA / "industrial" / "nsl-kdd")
+    write_rig(DATA / "industrial" / "skab")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STILLHOUSE_DATA", str(DATA))
         yield
@@ -60,6 +62,7 @@ test_contract = stillhouse.testing.contract(
         "industrial/tennessee-eastman": {"faults": [1, 4], "window": 10, "val_fraction": 0.3},
         "industrial/work-orders": {},
         "industrial/nsl-kdd": {},
+        "industrial/skab": {"val": ["valve1/1"], "test": ["valve1/2"], "window": 10, "stride": 5},
         "industrial/process-runs": {"path": str(DATA / "runs.csv"), "window": 10},
     },
 )

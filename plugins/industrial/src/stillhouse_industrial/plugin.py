@@ -106,6 +106,16 @@ def stillhouse_datasets() -> Iterable[DatasetSpec]:
         tags=("faults", "time-series", "own-data"),
     )
     yield DatasetSpec(
+        name="skab",
+        target="stillhouse_industrial.datasets.skab:skab",
+        summary="Skoltech Anomaly Benchmark: windows of a water rig's sensors, anomalous or not, by whole experiments",
+        licence="GPL-3.0 (the repository's); cite Katser & Kozitsin 2020",
+        homepage="https://github.com/waico/SKAB",
+        kinds=CLASS,
+        reader=RUN_READER,
+        tags=("anomaly", "time-series", "real"),
+    )
+    yield DatasetSpec(
         name="nsl-kdd",
         target="stillhouse_industrial.datasets.intrusion:nsl_kdd",
         summary="Network connections of NSL-KDD, attack or not: trained on the 20 % file, tested on Test-21",
@@ -330,4 +340,20 @@ def stillhouse_recipes() -> Iterable[RecipeSpec]:
         offline=True,
         minutes=0.5,
         tags=("intrusion", "demo"),
+    )
+    yield RecipeSpec(
+        name="anomaly",
+        target="stillhouse_industrial:recipes/anomaly.yaml",
+        summary="Anomalies of a water-circulation rig (SKAB), on experiments not seen in training",
+        dataset="industrial/skab",
+        minutes=4.0,
+        tags=("anomaly",),
+    )
+    yield RecipeSpec(
+        name="bearing",
+        target="stillhouse_industrial:recipes/bearing.yaml",
+        summary="Remaining life of your own bearings from the spectrum of their vibration: set dataset.path",
+        dataset="industrial/run-to-failure",
+        minutes=5.0,
+        tags=("rul", "vibration", "own-data"),
     )
