@@ -1,140 +1,321 @@
-"""Every method against ``core/offline`` on real tasks: ``python -m benchmarks.methods [TASK ...]``.
+"""Every method and objective on real tasks, tuned alike: ``python -m benchmarks.methods [TASK ...]``.
 
-Equal seeds and settings; teachers and baselines are shared. Runs stay in ``runs/methods`` and go on where they were.
-The figures are written to ``docs/results/methods.json``, and as a table to ``docs/methods-results.md``.
+For each task and entry, as many settings as for any other (``TRIALS``) are tried with one seed and judged on
+validation rows; the best of them runs with five seeds, and only then is the test read. Teachers and baselines are
+shared. Runs stay in ``runs/methods`` and go on where they were; an entry that has its row is not run again. Rows are
+written to ``docs/results/methods.json`` after each entry, and as a table to ``docs/methods-results.md``.
+
+``--entries`` and ``--seeds`` make it smaller, ``--set`` changes all recipes alike (a smoke test: ``--set
+train.student.epochs=1``), ``--results`` writes the rows of such a trial elsewhere.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import stillhouse
+from stillhouse.errors import StillhouseError
 from stillhouse.evaluation.statistics import ci95
 
 RUNS = Path("runs/methods")
 RESULTS = Path("docs/results/methods.json")
 TABLE = Path("docs/methods-results.md")
-SEEDS = [0, 1, 2, 3, 4]
+SEEDS = (0, 1, 2, 3, 4)
+TRIALS = 4
+"""Settings that are tried for each entry."""
 
-HINTS = "objectives.soft=[{use: core/hints, student: features, teacher: features}, {use: soft, temperature: 2.0}]"
-TASKS: dict[str, tuple[str, list[str], dict[str, list[str]]]] = {
-    "rul": (
-        "industrial/rul-fd001",
-        [],
-        {
-            "core/born-again": ["method={use: core/born-again, generations: 2}"],
-            "core/mutual": ["method={use: core/mutual, peers: 2}"],
-            "core/assistant": [
-                "method={use: core/assistant, assistants: [{use: industrial/temporal-cnn, filters: 8, width: 48}]}"
-            ],
-            "core/adaptive, difficulty": ["method={use: core/adaptive, mode: difficulty}"],
-            "core/adaptive, annealing": ["method={use: core/adaptive, mode: annealing}"],
-        },
+
+@dataclass(frozen=True)
+class Task:
+    """A task.
+
+    Args:
+        recipe: the recipe.
+        kind: output kind of its head.
+        taps: modules of student and teacher whose features are compared; None where the teacher has none to tap.
+        changes: of the recipe, for all entries.
+        several: what makes its teacher one of several members; none where it has several.
+    """
+
+    recipe: str
+    kind: str
+    taps: tuple[str, str] | None = None
+    changes: tuple[str, ...] = ()
+    several: tuple[str, ...] = ()
+
+
+TWO_RESNETS = "teacher={members: [{use: medicine/resnet, width: 24, blocks: 2, stages: 3, count: 2}]}"
+TWO_CNNS = "teacher={members: [{use: audio_vision/cnn, width: 16, blocks: 4, count: 2}]}"
+TASKS: dict[str, Task] = {
+    "rul-fd001": Task("industrial/rul-fd001", "regression"),
+    "rul-fd002": Task("industrial/rul-fd002", "regression"),
+    "faults": Task("industrial/tep-faults", "multiclass"),
+    "fraud": Task("finance/fraud-handbook", "binary"),
+    "pneumonia": Task("medicine/pneumonia", "binary", taps=("features", "features"), several=(TWO_RESNETS,)),
+    "spoken-digits": Task(
+        "audio_vision/fsdd-speakers", "multiclass", taps=("features", "features"), several=(TWO_CNNS,)
     ),
-    "digits": (
-        "audio_vision/digits",
-        ["dataset.augment={}"],
-        {
-            "core/born-again": ["method={use: core/born-again, generations: 2}"],
-            "core/mutual": ["method={use: core/mutual, peers: 2}"],
-            "core/staged": ["method=core/staged", HINTS],
-            "core/assistant": [
-                "method={use: core/assistant, assistants: [{use: audio_vision/image-cnn, width: 24, blocks: 3}]}"
-            ],
-            "core/adversarial": ["method={use: core/adversarial, epsilon: 0.05, steps: 3, low: 0.0, high: 1.0}"],
-            "core/adaptive, difficulty": ["method={use: core/adaptive, mode: difficulty}"],
-        },
+    "news": Task("finance/news-small", "multiclass"),
+}
+"""By name."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method or an objective.
+
+    Args:
+        settings: changes that are tried; each is a list for ``overrides``.
+        kinds: output kinds that it is tried on; all when empty.
+        taps: it compares features.
+        several: it needs several teachers.
+    """
+
+    settings: tuple[tuple[str, ...], ...]
+    kinds: tuple[str, ...] = ()
+    taps: bool = False
+    several: bool = False
+
+
+def _method(use: str, options: Sequence[dict[str, Any]], alphas: Sequence[float] = (0.1, 0.5), **given: Any) -> Entry:
+    """Each of two settings of options with each of two shares of the labels."""
+    written = [_written("method", {"use": use, **each}) for each in options]
+    return Entry(tuple((each, f"objectives.alpha={alpha}") for each in written for alpha in alphas), **given)
+
+
+def _objective(use: str, options: Sequence[dict[str, Any]], *, beside: bool = True, **given: Any) -> Entry:
+    """Each of two settings of options with each of two shares of the labels; ``beside`` the default soft loss."""
+    terms = [[*([{"use": "soft"}] if beside else []), {"use": use, **each}] for each in options]
+    written = [_written("objectives.soft", each) for each in terms]
+    return Entry(tuple((each, f"objectives.alpha={alpha}") for each in written for alpha in (0.1, 0.5)), **given)
+
+
+def _written(field: str, value: Any) -> str:
+    return f"{field}={json.dumps(value)}"
+
+
+CLASSES = ("multiclass",)
+TWO = ({"weight": 0.1}, {"weight": 1.0})
+TAPS = {"student": "<student>", "teacher": "<teacher>"}
+FEATURE = [{**TAPS, **each} for each in TWO]
+SOFTNESS = ({"temperature": 1.5}, {"temperature": 4.0})
+ENTRIES: dict[str, Entry] = {
+    "core/offline": Entry(tuple((f"objectives.alpha={alpha}",) for alpha in (0.0, 0.1, 0.3, 0.5))),
+    "core/born-again": _method("core/born-again", [{"generations": 2}, {"generations": 3}]),
+    "core/mutual": _method("core/mutual", [{"weight": 0.5}, {"weight": 2.0}]),
+    "core/assistant": _method(
+        "core/assistant", [{"assistants": ["core/mlp"]}, {"assistants": ["core/mlp", "core/mlp"]}]
+    ),
+    "core/adaptive, difficulty": _method("core/adaptive", [{"tau": 0.5}, {"tau": 2.0}]),
+    "core/adaptive, annealing": Entry(
+        tuple(
+            (_written("method", {"use": "core/adaptive", "mode": "annealing", "soft_epochs": share}),)
+            for share in (0.2, 0.4, 0.6, 0.8)
+        )
+    ),
+    "core/adversarial": _method("core/adversarial", [{"epsilon": 0.01, "steps": 3}, {"epsilon": 0.05, "steps": 3}]),
+    "core/noisy-teachers": _method("core/noisy-teachers", [{"share": 0.5}, {"share": 0.7}]),
+    "core/confident-teachers": _method(
+        "core/confident-teachers", [{"by": "loss"}, {"by": "entropy"}], kinds=("multiclass", "binary"), several=True
+    ),
+    "core/condensed": _method("core/condensed", [{"keep": 0.3}, {"keep": 0.7}]),
+    "core/self-supervised": _method("core/self-supervised", [{"weight": 0.3}, {"weight": 3.0}]),
+    "core/missing-modality": _method(
+        "core/missing-modality", [{"weight": 0.3}, {"weight": 3.0}], kinds=("multiclass", "binary")
+    ),
+    "core/staged": Entry(
+        tuple(
+            ("method=core/staged", _written("objectives.soft", [{"use": "core/hints", **TAPS}, {"use": "soft"}]), each)
+            for each in ("objectives.alpha=0.0", "objectives.alpha=0.1", "objectives.alpha=0.3", "objectives.alpha=0.5")
+        ),
+        taps=True,
+    ),
+    **{
+        f"core/{name}": Entry(
+            tuple(
+                (
+                    f"method=core/{name}",
+                    _written("objectives.soft", [{"use": "core/hints", **TAPS, "weight": weight}, {"use": "soft"}]),
+                    f"objectives.alpha={alpha}",
+                )
+                for weight in (0.1, 1.0)
+                for alpha in (0.1, 0.5)
+            ),
+            taps=True,
+        )
+        for name in ("spot-adaptive", "denoised")
+    },
+    **{
+        f"objective {name}": _objective(f"core/{name}", FEATURE, taps=True)
+        for name in ("hints", "attention-transfer", "similarity-preserving", "relational", "pkt", "nst", "vid")
+    },
+    **{
+        f"objective {name}": _objective(f"core/{name}", [{**each, "width": 32} for each in FEATURE], taps=True)
+        for name in ("crd", "crckd")
+    },
+    "objective dkd": _objective("core/dkd", [{"beta": 2.0}, {"beta": 8.0}], beside=False, kinds=CLASSES),
+    "objective dist": _objective("core/dist", SOFTNESS, beside=False, kinds=CLASSES),
+    "objective standardised-logits": _objective("core/standardised-logits", SOFTNESS, beside=False, kinds=CLASSES),
+    "objective normalised-kd": _objective("core/normalised-kd", SOFTNESS, beside=False, kinds=CLASSES),
+    "objective supervised-contrastive": _objective("core/supervised-contrastive", TWO, kinds=CLASSES),
+    "objective supervised-contrastive, memory": _objective(
+        "core/supervised-contrastive", [{**each, "memory": 256, "hard": 0.5} for each in TWO], kinds=CLASSES
+    ),
+    "objective teacher-bounded": _objective(
+        "core/teacher-bounded", [{"margin": 0.0}, {"margin": 10.0}], beside=False, kinds=("regression",)
     ),
 }
-"""By name: a recipe, changes of it for all methods, and the changes that each method needs."""
+"""By name; ``core/offline`` comes first, as all are held against it."""
+assert all(len(entry.settings) == TRIALS for entry in ENTRIES.values())
 
 
-def run_task(name: str) -> list[dict[str, Any]]:
-    """One row a method: test metric, gain over the baseline and over offline distillation, paired by seed."""
-    recipe, common, methods = TASKS[name]
-    offline = RUNS / name / "offline"
-    rows = []
-    reference: dict[str, Any] = {}
-    for method, changes in {"core/offline": [], **methods}.items():
-        folder = RUNS / name / method.removeprefix("core/").replace(", ", "-")
-        if method != "core/offline" and not folder.exists():
-            shutil.copytree(offline, folder)  # teacher and baseline are the same, so they are not trained again
-        summary = stillhouse.run(recipe, out=folder, overrides=[*common, *changes], seeds=SEEDS, overwrite=True).summary
-        reference = reference or summary
-        rows.append(_row(name, recipe, method, [*common, *changes], summary, reference))
-        print(json.dumps(rows[-1]), flush=True)
-    return rows
+def run_entry(name: str, entry: str, seeds: Sequence[int], common: Sequence[str]) -> dict[str, Any]:
+    """The row of a task and an entry: chosen on validation rows, then run with all seeds.
 
-
-def _row(
-    task: str, recipe: str, method: str, changes: list[str], summary: dict[str, Any], offline: dict[str, Any]
-) -> dict[str, Any]:
-    metric, higher = summary["primary_metric"]["name"], summary["primary_metric"]["higher_is_better"]
-    student, before = (np.array(each["student"]["per_seed"][metric]) for each in (summary, offline))
-    difference = (student - before) * (1 if higher else -1)
-    baseline_seconds = summary["seconds"]["baseline"]
+    What does not serve the task (no module to tap, another output kind) has a row with ``refused`` in place of figures.
+    """
+    task, given = TASKS[name], ENTRIES[entry]
+    row: dict[str, Any] = {"task": name, "recipe": task.recipe, "method": entry, "seeds": [*seeds]}
+    if given.kinds and task.kind not in given.kinds:
+        return {**row, "refused": f"not for {task.kind} heads"}
+    if given.taps and task.taps is None:
+        return {**row, "refused": "the teacher has no module to tap"}
+    base = [*task.changes, *(task.several if given.several else ()), *common]
+    began, found = time.monotonic(), []
+    folder = RUNS / name / entry.removeprefix("core/").replace(", ", "-").replace(" ", "-")
+    try:
+        for number, setting in enumerate(given.settings):
+            changes = [*base, *(_tapped(each, task) for each in setting)]
+            summary = _run(task.recipe, folder / f"trial-{number}", changes, seeds[:1])
+            found.append((_validated(summary), number, changes))
+        sign = 1 if summary["primary_metric"]["higher_is_better"] else -1
+        _, chosen, changes = max(found, key=lambda each: (sign * each[0], -each[1]))
+        final = _run(task.recipe, folder / f"trial-{chosen}", changes, seeds)
+    except StillhouseError as error:
+        return {**row, "refused": error.what}
+    metric = final["primary_metric"]["name"]
+    baseline_seconds = final["seconds"]["baseline"]
     return {
-        "task": task,
-        "recipe": recipe,
-        "method": method,
+        **row,
         "changes": changes,
+        "trials": [{"changes": each, "val": value if math.isfinite(value) else None} for value, _, each in found],
         "metric": metric,
-        "seeds": SEEDS,
-        "teacher": summary["teacher"]["metrics"]["test"][metric],
-        "baseline": summary["baseline"]["mean"],
-        "student": summary["student"]["mean"],
-        "gain": summary["verdict"]["gain"],
-        "gain_ci95": summary["verdict"]["gain_ci95"],
-        "over_offline": float(difference.mean()),
-        "over_offline_ci95": ci95(difference.tolist()) if method != "core/offline" else None,
-        "cost": summary["seconds"]["student"] / baseline_seconds if baseline_seconds else None,
-        "facts": summary["method_facts"].get("table", []),
+        "higher_is_better": final["primary_metric"]["higher_is_better"],
+        "teacher": final["teacher"]["metrics"]["test"][metric],
+        "baseline": final["baseline"]["mean"],
+        "student": final["student"]["mean"],
+        "per_seed": final["student"]["per_seed"][metric],
+        "gain": final["verdict"]["gain"],
+        "gain_ci95": final["verdict"]["gain_ci95"],
+        "cost": final["seconds"]["student"] / baseline_seconds if baseline_seconds else None,
+        "seconds": round(time.monotonic() - began),
+        "facts": final["method_facts"].get("table", []),
     }
 
 
-def write_table(rows: list[dict[str, Any]]) -> None:
+def _tapped(change: str, task: Task) -> str:
+    student, teacher = task.taps or ("", "")
+    return change.replace("<student>", student).replace("<teacher>", teacher)
+
+
+def _validated(summary: dict[str, Any]) -> float:
+    value = float(summary["student"]["metrics"]["val"][summary["primary_metric"]["name"]])
+    sign = 1 if summary["primary_metric"]["higher_is_better"] else -1
+    return value if math.isfinite(value) else -sign * math.inf
+
+
+def _run(recipe: str, folder: Path, changes: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
+    """A run up to its summary; teacher and baseline are taken from the task's first run, where there is one."""
+    first = folder.parent.parent / "offline" / "trial-0"
+    if not folder.exists() and first.exists() and folder != first:
+        shutil.copytree(first, folder)
+    result = stillhouse.run(
+        recipe, out=folder, overrides=[*changes], seeds=[*seeds], overwrite=True, stop_after="evaluate"
+    )
+    summary: dict[str, Any] = result.summary
+    return summary
+
+
+def compared(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with their gain over ``core/offline`` on the same task, paired by seed."""
+    offline = {row["task"]: row for row in rows if row["method"] == "core/offline" and "refused" not in row}
+    found = []
+    for row in rows:
+        before = offline.get(row["task"])
+        if "per_seed" in row and before is not None and row is not before and row["seeds"] == before["seeds"]:
+            sign = 1 if row["higher_is_better"] else -1
+            gap = sign * (np.array(row["per_seed"]) - np.array(before["per_seed"]))
+            interval = ci95(gap.tolist()) if len(gap) > 1 else None
+            row = {**row, "over_offline": float(gap.mean()), "over_offline_ci95": interval}
+        found.append(row)
+    return found
+
+
+def write_table(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """The rows as a page of the documentation."""
     lines = [
         "# Methods on real tasks",
         "",
         "Made by `python -m benchmarks.methods`: test figures, five seeds, 95 % intervals paired by seed; positive",
-        "gains are better. Settings are those of each recipe, which were found for `core/offline`; no method was tuned",
-        "for these tasks. Cost is the training time of the student over that of the baseline, on one CPU thread of a",
-        "machine that did other work beside it.",
+        f"gains are better. For each entry {TRIALS} settings were tried with one seed on validation rows, and the best",
+        "of them ran with all seeds; rows without `trials` in the JSON are older, with the settings of the recipe.",
+        "Cost is the training time of the student over that of the baseline, on one CPU thread of a machine that did",
+        "other work beside it.",
         "",
-        "| task | method | teacher | baseline | student | gain over the baseline | gain over `core/offline` | cost |",
+        "| task | method or objective | teacher | baseline | student | gain | gain over `core/offline` | cost |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
+        if "refused" in row:
+            lines.append(f"| `{row['recipe']}` | {row['method']} | – | – | – | {row['refused']} | – | – |")
+            continue
+        cost = "–" if row["cost"] is None else f"{row['cost']:.1f}"
         lines.append(
             f"| `{row['recipe']}` ({row['metric']}) | {row['method']} | {row['teacher']:.4g} | {row['baseline']:.4g} | "
             f"{row['student']:.4g} | {_interval(row['gain'], row['gain_ci95'])} | "
-            f"{_interval(row['over_offline'], row['over_offline_ci95'])} | {row['cost']:.1f} |"
+            f"{_interval(row.get('over_offline'), row.get('over_offline_ci95'))} | {cost} |"
         )
-    TABLE.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _interval(mean: float, bounds: list[float] | None) -> str:
-    return f"{mean:.3g} [{bounds[0]:.3g}, {bounds[1]:.3g}]" if bounds else "–"
+def _interval(mean: float | None, bounds: Sequence[float] | None) -> str:
+    return f"{mean:.3g} [{bounds[0]:.3g}, {bounds[1]:.3g}]" if mean is not None and bounds else "–"
 
 
-def main() -> None:
-    """Run the tasks, keep their rows, write the table of all."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the entries of the tasks that have no row yet, keep their rows, write the table of all."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.methods", description=__doc__)
     parser.add_argument("task", nargs="*", help=f"only these: {', '.join(TASKS)}")
-    chosen = parser.parse_args().task or list(TASKS)
-    known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
-    for name in chosen:
-        known = [row for row in known if row["task"] != name] + run_task(name)
-        RESULTS.parent.mkdir(parents=True, exist_ok=True)
-        RESULTS.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
-        write_table(known)
+    parser.add_argument("--entries", nargs="*", default=list(ENTRIES), help="only these (core/offline comes with them)")
+    parser.add_argument("--seeds", nargs="*", type=int, default=list(SEEDS))
+    parser.add_argument("--set", action="append", default=[], help="a change of all recipes")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where rows go; the table is beside it")
+    given = parser.parse_args(arguments)
+    table = TABLE if given.results == RESULTS else given.results.with_suffix(".md")
+    rows = json.loads(given.results.read_text(encoding="utf-8")) if given.results.exists() else []
+    entries = list(dict.fromkeys(["core/offline", *given.entries]))
+    for name in given.task or list(TASKS):
+        for entry in entries:
+            if any((row["task"], row["method"], row["seeds"]) == (name, entry, given.seeds) for row in rows):
+                continue
+            row = run_entry(name, entry, given.seeds, given.set)
+            print(
+                json.dumps({key: row.get(key) for key in ("task", "method", "student", "gain", "refused")}), flush=True
+            )
+            rows = [each for each in rows if (each["task"], each["method"]) != (name, entry)] + [row]
+            given.results.parent.mkdir(parents=True, exist_ok=True)
+            given.results.write_text(json.dumps(compared(rows), indent=1) + "\n", encoding="utf-8")
+            write_table(compared(rows), table)
 
 
 if __name__ == "__main__":

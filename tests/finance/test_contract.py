@@ -9,11 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 
 import stillhouse.testing
+from stillhouse_finance.datasets.forecast import CHANNELS
 from stillhouse_finance.datasets.news import sample
+from stillhouse_finance.datasets.stocks import simulate
 
 DATA = Path(tempfile.gettempdir()) / f"stillhouse-finance-{os.getpid()}"
 WEEK = {"train_days": 5, "delay_days": 3, "test_days": 5, "val_days": 5}
@@ -28,6 +31,14 @@ def samples(make: SimpleNamespace) -> Iterator[None]:
     (DATA / "finance" / "vix").mkdir()
     dates = pd.bdate_range("2010-06-01", periods=2000).astype(str)
     make.days(many=2000).assign(DATE=dates).to_csv(DATA / "finance" / "vix" / "VIX_History.csv", index=False)
+    prices = DATA / "finance" / "stocknet-acl18" / "price" / "raw"
+    prices.mkdir(parents=True)
+    for symbol, table in simulate(3, np.random.default_rng(0)).items():
+        table.to_csv(prices / f"{symbol}.csv", index=False)
+    (DATA / "finance" / "ett").mkdir()
+    hours = pd.DataFrame(np.random.default_rng(0).normal(size=(14400, 7)).round(3), columns=CHANNELS)
+    hours.insert(0, "date", pd.date_range("2016-07-01", periods=len(hours), freq="h"))
+    hours.to_csv(DATA / "finance" / "ett" / "ETTh1.csv", index=False)
     (DATA / "finance" / "financial-phrasebank").mkdir()
     lines = [f"{text}@{label}" for text, label in zip(*sample(200, seed=1), strict=True)]
     (DATA / "finance" / "financial-phrasebank" / "Sentences_50Agree.txt").write_text("\n".join(lines), "latin-1")
@@ -45,5 +56,7 @@ test_contract = stillhouse.testing.contract(
         "finance/tabular": {"path": str(DATA / "loans.csv"), "target": "defaulted", "ignore": ["id"], "time": "opened"},
         "dataset:finance/volatility": {},
         "finance/news": {"overlap": 1.0},
+        "finance/stocks": {},
+        "finance/ett": {"past": 24, "ahead": 4, "step": 200},
     },
 )

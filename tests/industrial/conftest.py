@@ -93,3 +93,40 @@ def orders(folder: Path) -> None:
 def write_orders() -> Callable[[Path], None]:
     """Writes work orders in miniature."""
     return orders
+
+
+@pytest.fixture(scope="session")
+def write_connections() -> Callable[[Path], None]:
+    """``write_connections(folder)``: the two files of NSL-KDD in miniature, with simulated connections."""
+    from stillhouse_industrial.datasets.intrusion import TEST, TRAIN, simulate
+
+    def write(folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for seed, (name, kinds) in enumerate(
+            ((TRAIN, ("flood", "scan", "guess", "flood-slow")), (TEST["test-21"], ("flood", "worm")))
+        ):
+            table = simulate(240, kinds, np.random.default_rng(seed))
+            table.to_csv(folder / name, header=False, index=False)
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def write_rig() -> Callable[[Path], None]:
+    """``write_rig(folder)``: three experiments of SKAB in miniature, anomalous from second 450 to 500 of 550."""
+    import pandas as pd
+
+    from stillhouse_industrial.datasets.skab import SENSORS
+
+    def write(folder: Path) -> None:
+        (folder / "valve1").mkdir(parents=True, exist_ok=True)
+        for number in range(3):
+            random = np.random.default_rng(number)
+            table = pd.DataFrame(random.normal(number, 1 + number, (550, 8)).round(4), columns=list(SENSORS))
+            table["anomaly"] = ((table.index >= 450) & (table.index < 500)).astype(float)
+            table.loc[table["anomaly"] == 1, "Pressure"] += 5.0
+            table["changepoint"] = 0.0
+            table.insert(0, "datetime", pd.date_range("2020-03-09 10:00", periods=550, freq="s"))
+            table.to_csv(folder / "valve1" / f"{number}.csv", sep=";", index=False, lineterminator="\r\n")
+
+    return write

@@ -19,7 +19,12 @@ DATA = Path(tempfile.gettempdir()) / f"stillhouse-industrial-{os.getpid()}"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def samples(write_official: Callable[..., DataContext], write_orders: Callable[..., None]) -> Iterator[None]:
+def samples(
+    write_official: Callable[..., DataContext],
+    write_orders: Callable[..., None],
+    write_connections: Callable[[Path], None],
+    write_rig: Callable[[Path], None],
+) -> Iterator[None]:
     """Official files in miniature, and some of a user's own."""
     for number in range(1, 5):
         write_official(DATA / "industrial" / "cmapss", f"FD00{number}")
@@ -41,6 +46,8 @@ def samples(write_official: Callable[..., DataContext], write_orders: Callable[.
     ]
     pd.concat(runs).to_csv(DATA / "runs.csv", index=False)
     write_orders(DATA / "industrial" / "excavators-mwo")
+    write_connections(DATA / "industrial" / "nsl-kdd")
+    write_rig(DATA / "industrial" / "skab")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STILLHOUSE_DATA", str(DATA))
         yield
@@ -54,6 +61,8 @@ test_contract = stillhouse.testing.contract(
         "industrial/run-to-failure": {"path": str(DATA / "pumps.csv"), "window": 10},
         "industrial/tennessee-eastman": {"faults": [1, 4], "window": 10, "val_fraction": 0.3},
         "industrial/work-orders": {},
+        "industrial/nsl-kdd": {},
+        "industrial/skab": {"val": ["valve1/1"], "test": ["valve1/2"], "window": 10, "stride": 5},
         "industrial/process-runs": {"path": str(DATA / "runs.csv"), "window": 10},
     },
 )

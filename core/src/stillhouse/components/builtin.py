@@ -702,6 +702,17 @@ def stillhouse_metrics() -> Iterable[MetricSpec]:
         kinds=(MULTICLASS, BINARY),
         higher_is_better=False,
     )
+    for name, summary in (
+        ("mcc", "Matthews correlation coefficient: 0 for any answer that does not depend on the row"),
+        ("f1", "F1 of one class: the harmonic mean of its precision and its recall"),
+    ):
+        yield MetricSpec(
+            name=name,
+            target=f"stillhouse.components.metrics:{name}",
+            summary=summary,
+            kinds=(MULTICLASS, BINARY),
+            higher_is_better=True,
+        )
 
 
 @hookimpl

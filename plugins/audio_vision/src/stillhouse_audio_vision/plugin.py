@@ -220,3 +220,11 @@ def stillhouse_recipes() -> Iterable[RecipeSpec]:
             offline=offline,
             minutes=minutes,
         )
+    yield RecipeSpec(
+        name="scenes",
+        target="stillhouse_audio_vision:recipes/scenes.yaml",
+        summary="Acoustic scenes of your own recordings, on places not heard in training: set dataset.path",
+        dataset="audio_vision/audio-folder",
+        minutes=30.0,
+        tags=("sound", "classification", "own-data"),
+    )

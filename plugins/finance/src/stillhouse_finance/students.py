@@ -80,6 +80,24 @@ def logistic(task: Task, *, penalty: float = 1.0, class_weight: Literal["balance
     return model
 
 
+def ridge(task: Task, *, penalty: float = 1.0) -> Estimator:
+    """Ridge regression (scikit-learn): the linear reference of forecasts. Nothing of it is random.
+
+    Args:
+        task: what the framework gives.
+        penalty: strength of the L2 penalty on the coefficients.
+
+    Raises:
+        OptionError: penalty is not positive.
+    """
+    from sklearn.linear_model import Ridge
+
+    if penalty <= 0:
+        raise OptionError(f"penalty is {penalty}", where="model 'ridge'", fix="a number above 0, e.g. 1.0")
+    model: Estimator = Ridge(alpha=penalty)
+    return model
+
+
 def decision_tree(
     task: Task, *, max_depth: Annotated[int, Choices(2, 3, 4, 6, 8, 10, 12, size=True)] = 5, min_samples_leaf: int = 20
 ) -> Estimator:
