@@ -12,7 +12,7 @@ from stillhouse.kinds import SEQUENCE_IGNORE
 from stillhouse.methods.base import Method
 from stillhouse.methods.context import MethodContext
 from stillhouse.methods.sequence import require_pairs, writing_teacher
-from stillhouse.text.generators import TextWriter, until_end
+from stillhouse.text.generators import until_end
 from stillhouse.trained import Trained
 from stillhouse.training.learner import Distillation, Learner
 from stillhouse.training.loss import TermValues
@@ -55,8 +55,15 @@ class OnPolicy(Method):
         """The recipe's losses, on texts of either kind."""
         writing_teacher(context)
         plain = context.distillation(student)
-        most = self.max_tokens or context.splits.info.meta["text"]["max_target"]
-        return OwnTexts(plain, share=self.share, temperature=self.temperature, max_tokens=most)
+        facts = context.splits.info.meta["text"]
+        return OwnTexts(
+            plain,
+            share=self.share,
+            temperature=self.temperature,
+            max_tokens=self.max_tokens or facts["max_target"],
+            start=facts["start"],
+            end=facts["end"],
+        )
 
 
 class OwnTexts(Distillation):
@@ -67,26 +74,29 @@ class OwnTexts(Distillation):
         share: share of steps on the student's own texts.
         temperature: of the drawing.
         max_tokens: most tokens to write.
+        start: id that a text begins from.
+        end: id that ends it.
     """
 
-    def __init__(self, plain: Distillation, *, share: float, temperature: float, max_tokens: int) -> None:
+    def __init__(
+        self, plain: Distillation, *, share: float, temperature: float, max_tokens: int, start: int, end: int
+    ) -> None:
         super().__init__(plain.student, plain.inputs, plain.loss, plain.teacher)
         self._share, self._temperature, self._max_tokens = share, temperature, max_tokens
+        self._start, self._end = start, end
 
     def rewritten(self, batch: Batch) -> Batch:
         """The batch with texts drawn from the student as ``given`` and ``target``."""
-        writer = self.student
-        assert isinstance(writer, TextWriter)
-        written = writer.generate(
+        written: Tensor = self.student.generate(  # type: ignore[operator]
             batch["source"],
             batch["source_mask"],
             max_tokens=self._max_tokens,
             sample=True,
             temperature=self._temperature,
         )
-        kept = until_end(written, writer.end)
+        kept = until_end(written, self._end)
         written, kept = written[:, : int(kept.sum(dim=1).max())], kept[:, : int(kept.sum(dim=1).max())]
-        start = torch.full_like(written[:, :1], writer.start)
+        start = torch.full_like(written[:, :1], self._start)
         given = torch.cat([start, written[:, :-1]], dim=1)
         return {**batch, "given": given, "target": torch.where(kept, written, SEQUENCE_IGNORE)}
 
