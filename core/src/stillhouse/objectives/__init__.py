@@ -6,28 +6,33 @@ They are functions of tensors and know nothing of names, paths or recipes::
     loss, parts = combined_loss(hard, [("soft", 1.0, soft(student_logits, teacher_logits))], alpha=0.3)
 """
 
-from stillhouse.objectives.adapters import make_adapter
-from stillhouse.objectives.combine import combined_loss
-from stillhouse.objectives.contrastive import SupervisedContrastive
-from stillhouse.objectives.encoder import AttentionScores, CosineEmbedding, FeatureMaps
-from stillhouse.objectives.feature import NST, PKT, VID, AttentionTransfer, Hints, Relational, SimilarityPreserving
-from stillhouse.objectives.prediction import (
-    DIST,
-    DKD,
-    BernoulliKL,
-    ChannelKL,
-    CorrelationAware,
-    GaussianKL,
-    NormalisedKD,
-    PixelKL,
-    SoftTargets,
-    StandardisedLogits,
-    TeacherBounded,
-    TeacherMSE,
-    TokenKL,
-)
-from stillhouse.objectives.remembered import CRCKD, CRD
-from stillhouse.objectives.schedule import Schedule, parse_schedule
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stillhouse.objectives.adapters import make_adapter
+    from stillhouse.objectives.combine import combined_loss
+    from stillhouse.objectives.contrastive import SupervisedContrastive
+    from stillhouse.objectives.encoder import AttentionScores, CosineEmbedding, FeatureMaps
+    from stillhouse.objectives.feature import NST, PKT, VID, AttentionTransfer, Hints, Relational, SimilarityPreserving
+    from stillhouse.objectives.prediction import (
+        DIST,
+        DKD,
+        BernoulliKL,
+        ChannelKL,
+        CorrelationAware,
+        GaussianKL,
+        NormalisedKD,
+        PixelKL,
+        SoftTargets,
+        StandardisedLogits,
+        TeacherBounded,
+        TeacherMSE,
+        TokenKL,
+    )
+    from stillhouse.objectives.remembered import CRCKD, CRD
+    from stillhouse.objectives.schedule import Schedule, parse_schedule
 
 __all__ = [
     "CRCKD",
@@ -61,3 +66,45 @@ __all__ = [
     "make_adapter",
     "parse_schedule",
 ]
+
+_HOMES = {
+    "StandardisedLogits": "prediction",
+    "NormalisedKD": "prediction",
+    "CorrelationAware": "prediction",
+    "VID": "feature",
+    "PKT": "feature",
+    "NST": "feature",
+    "CRD": "remembered",
+    "CRCKD": "remembered",
+    "AttentionScores": "encoder",
+    "AttentionTransfer": "feature",
+    "BernoulliKL": "prediction",
+    "ChannelKL": "prediction",
+    "CosineEmbedding": "encoder",
+    "DIST": "prediction",
+    "DKD": "prediction",
+    "FeatureMaps": "encoder",
+    "GaussianKL": "prediction",
+    "Hints": "feature",
+    "PixelKL": "prediction",
+    "Relational": "feature",
+    "Schedule": "schedule",
+    "SimilarityPreserving": "feature",
+    "SoftTargets": "prediction",
+    "SupervisedContrastive": "contrastive",
+    "TeacherBounded": "prediction",
+    "TeacherMSE": "prediction",
+    "TokenKL": "prediction",
+    "combined_loss": "combine",
+    "make_adapter": "adapters",
+    "parse_schedule": "schedule",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when asked for: what reads recipes needs the schedules of this room, and not torch.
+    if name in _HOMES:
+        import importlib
+
+        return getattr(importlib.import_module(f"stillhouse.objectives.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'stillhouse.objectives' has no attribute '{name}'")

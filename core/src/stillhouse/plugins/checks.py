@@ -22,6 +22,7 @@ from stillhouse.plugins.loading import Rejected, specs_of
 from stillhouse.plugins.manager import CORE, Manager
 from stillhouse.plugins.metadata import bounded_requirement
 from stillhouse.plugins.options import options_model, options_of
+from stillhouse.plugins.reading import ReadComponent, read_component, read_target
 from stillhouse.plugins.records import PluginRecord, Status
 from stillhouse.plugins.registry import Component
 from stillhouse.plugins.source import stale_metadata
@@ -143,8 +144,9 @@ def label(component: Component) -> str:
     return f"{component.kind}:{component.id}"
 
 
-def plan_declared(manager: Manager, record: PluginRecord) -> list[Planned]:
-    """The checks on what a plugin declares, in the order in which they make sense."""
+def plan_declared(manager: Manager, record: PluginRecord, *, read: bool = False) -> list[Planned]:
+    """The checks on what a plugin declares, in the order in which they make sense; with ``read``, targets are read and
+    not imported."""
     planned = [Planned(id="loads", verify=lambda: _loads(record))]
     if record.status is not Status.ACTIVE:
         return planned
@@ -155,7 +157,7 @@ def plan_declared(manager: Manager, record: PluginRecord) -> list[Planned]:
             planned.append(Planned(id="requirement", verify=lambda: _requirement(record)))
     planned.append(Planned(id="hooks", verify=lambda: _hooks(manager, record)))
     for component in manager.components_of(record):
-        planned += _of_component(component)
+        planned += _of_component(read_component(component) if read else component)
     return planned
 
 
@@ -272,6 +274,11 @@ def _spec(component: Component) -> None:
 def _target(component: Component) -> None:
     try:
         component.load()
+        if isinstance(component, ReadComponent):
+            for field in ("reader", "sample", "features", "rules"):
+                if other := getattr(component.spec, field, ""):
+                    read_target(other, who=f"{component.kind} '{component.id}', {field}")
+            return
         for field in ("reader", "sample", "features", "rules"):
             if other := getattr(component.spec, field, ""):
                 load_target(other, who=f"{component.kind} '{component.id}', {field}")

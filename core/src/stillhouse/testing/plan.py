@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from stillhouse.errors import StillhouseError, nearest
 from stillhouse.plugins.checks import Check, Planned, Pointless, Report, chosen, label, plan_declared
 from stillhouse.plugins.manager import Manager
+from stillhouse.plugins.reading import read
 from stillhouse.plugins.records import PluginRecord, Status
 from stillhouse.plugins.registry import Component
 from stillhouse.plugins.specs import KINDS, load_target
@@ -55,7 +56,7 @@ class Plan:
                     where="options",
                     fix=nearest(name, sorted(known)),
                 )
-        self._planned = {each.id: each for each in plan_declared(manager, record)}
+        self._planned = {each.id: each for each in plan_declared(manager, record, read=quick)}
         self._bench: Workbench | None = None
         if quick and record.status is Status.ACTIVE:
             self._planned |= {each.id: each for each in self._recipes()}
@@ -83,7 +84,7 @@ class Plan:
             for name in ("target", "shape"):
                 if self._planned[check_id := f"{name}[{label(component)}]"].run().outcome == "failed":
                     raise Pointless(check_id)
-            check_recipe(self._manager, self.record, component)
+            check_recipe(read(self._manager.registry), self.record, component)
 
         for component in self._manager.components_of(self.record):
             if component.kind == "recipe":

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from stillhouse.errors import MissingDependencyError, RecipeError
 from stillhouse.plugins.checks import Planned, Pointless, Skipped, label
-from stillhouse.plugins.manager import CORE, Manager
+from stillhouse.plugins.manager import CORE
 from stillhouse.plugins.records import PluginRecord
-from stillhouse.plugins.registry import Component
+from stillhouse.plugins.registry import Component, Registry
 from stillhouse.plugins.specs import DatasetSpec, RecipeSpec
 from stillhouse.recipe.check import resolve
 
@@ -27,13 +27,13 @@ def plan_recipe(bench: Workbench, component: Component) -> Iterator[Planned]:
 
     def valid() -> None:
         bench.require(component, "target", "shape")
-        check_recipe(bench.manager, bench.record, component)
+        check_recipe(bench.manager.registry, bench.record, component)
 
     yield Planned(id=f"valid[{where}]", verify=valid)
     yield Planned(id=f"trains[{where}]", verify=lambda: _trains(bench, component, spec))
 
 
-def check_recipe(manager: Manager, record: PluginRecord, component: Component) -> None:
+def check_recipe(registry: Registry, record: PluginRecord, component: Component) -> None:
     """A recipe of a plugin resolves with the core and the plugin alone, and is what its spec says.
 
     Raises:
@@ -41,7 +41,7 @@ def check_recipe(manager: Manager, record: PluginRecord, component: Component) -
     """
     spec = component.spec
     assert isinstance(spec, RecipeSpec)
-    resolved = resolve(component.id, manager.registry)
+    resolved = resolve(component.id, registry)
     foreign = [each for each in resolved.components().values() if each.plugin.name not in (CORE, record.name)]
     if foreign:
         raise RecipeError(
