@@ -10,7 +10,7 @@ import pytest
 
 import stillhouse
 from stillhouse.cli import main
-from stillhouse.errors import IncompatibleError
+from stillhouse.errors import IncompatibleError, StillhouseError, nearest
 from stillhouse.pipeline.checking import check
 
 SMALL = (
@@ -78,6 +78,26 @@ def test_what_does_not_fit_is_told_before_any_training(changes: list[str], what:
     with pytest.raises(IncompatibleError, match=what.split("'")[0]):
         stillhouse.run("core/quickstart", overrides=[*SMALL, *changes], out=tmp_path / "run")
     assert not (tmp_path / "run" / "teacher").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "hint"),
+    [
+        ("objectives.soft=[{use: soft, wieght: 2}]", "did you mean 'weight'?"),
+        ("teacher.out_of_fld=2", "did you mean 'out_of_fold'?"),
+        ("student.hiden=[4]", "did you mean 'hidden'?"),
+        ("student.nonsense=4", "known: dropout, hidden"),
+        ("teacher=core/nothing-like-it", "stillhouse components --kind teacher"),
+    ],
+)
+def test_hints_name_what_may_stand_there(change: str, hint: str) -> None:
+    with pytest.raises(StillhouseError) as error:
+        check("core/quickstart", overrides=[change])
+    assert hint in error.value.fix
+
+
+def test_a_name_that_differs_in_case_alone_is_meant() -> None:
+    assert nearest("ID", ["row", "id", "identity"]) == "did you mean 'id'?"
 
 
 def test_all_that_is_wrong_is_told_at_once() -> None:

@@ -97,19 +97,42 @@ def test_flops_leave_the_model_as_it_was_and_have_none_for_estimators():
     assert measure.flops(DecisionTreeClassifier(), {"x": torch.randn(1, 3)}) is None
 
 
-def test_latency_interleaves_the_models_and_starts_with_each_in_turn():
+def test_latency_takes_blocks_of_each_model_in_turn_and_leaves_out_their_first_calls(monkeypatch):
+    monkeypatch.setattr(measure, "BLOCK", 2)
+    monkeypatch.setattr(measure, "LEAD", 1)
     calls = []
     models = {name: (lambda batch, name=name: calls.append((name, len(batch["x"])))) for name in "abc"}
     raw = measure.latency(
         models, {"x": torch.zeros(1, 2)}, {"x": torch.zeros(8, 2)}, samples=3, throughput_samples=3, warmup=2
     )
     single = "".join(name for name, rows in calls if rows == 1)
-    assert single == "aabbcc" + "abc" + "bca" + "cab"
+    # Two calls to warm up; then a lead that is not counted and two that are; one is left for the second round.
+    assert single == "aabbcc" + "aaabbbccc" + "bbccaa"
     assert [len(times["latency_s"]) for times in raw["models"].values()] == [3, 3, 3]
     assert raw["batch"] == 1
     assert raw["throughput_batch"] == 8
     assert raw["threads"] == torch.get_num_threads()
     assert raw["samples"] == 3
+
+
+def test_the_time_of_a_model_is_its_own_whatever_is_timed_beside_it(monkeypatch):
+    """The first call after another model is slow; it is not counted."""
+    last, now = [""], [0.0]
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: now[0])
+
+    def model(name, seconds):
+        def call(batch):
+            now[0] += seconds * (10 if last[0] != name else 1)
+            last[0] = name
+
+        return call
+
+    batch = {"x": torch.zeros(1, 2)}
+    raw = measure.latency(
+        {"large": model("large", 0.01), "small": model("small", 0.001)}, batch, batch, samples=40, budget=1e9
+    )
+    assert raw["models"]["small"]["latency_s"] == pytest.approx([0.001] * 40)
+    assert raw["models"]["small"]["throughput_s"] == pytest.approx([0.001] * 20)
 
 
 def test_latency_keeps_to_its_budget_but_takes_the_least_rounds():

@@ -155,3 +155,16 @@ def test_verdict_says_that_data_are_simulated_and_that_a_student_is_larger():
     assert found["sentence"].endswith("with 4 times more parameters. The data are simulated.")
     assert "latency" not in found["sentence"]
     assert found["speedup"] is None
+
+
+def test_large_factors_have_no_exponent() -> None:
+    found = verdict(
+        metric="accuracy",
+        higher_is_better=True,
+        teacher=0.9,
+        baseline=[0.7, 0.72],
+        student=[0.8, 0.81],
+        teacher_parameters=3_220_400,
+        student_parameters=1_000,
+    )
+    assert "with 3,220 times fewer parameters" in found["sentence"]

@@ -9,13 +9,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from stillhouse.plugins.hookspecs import hookimpl
-
 __version__ = "0.1.0"
 API = 1
 """Version of the plugin contract; it changes only when a plugin written for the previous one would stop working."""
 
 _LAZY = {
+    "hookimpl": "stillhouse.plugins.hookspecs",
     "run": "stillhouse.pipeline",
     "distill": "stillhouse.training.distill",
     "Recipe": "stillhouse.recipe",
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from stillhouse.deploy.exporting import export
     from stillhouse.deploy.predicting import predict
     from stillhouse.pipeline import run
+    from stillhouse.plugins.hookspecs import hookimpl
     from stillhouse.recipe import Recipe
     from stillhouse.training.distill import distill
 

@@ -102,7 +102,9 @@ class ExportError(StillhouseError):
 def nearest(wrong: str, known: Iterable[str]) -> str:
     """Nearest of the ``known`` names as "did you mean ...?" or the sorted list of them, for the ``fix`` of an error."""
     names = sorted(known)
-    close = difflib.get_close_matches(wrong, names, n=1, cutoff=0.5)
+    # A name that differs in case alone may share no letter with what was written.
+    close = [name for name in names if name.casefold() == wrong.casefold()][:1]
+    close = close or difflib.get_close_matches(wrong, names, n=1, cutoff=0.5)
     if not close:  # a bare name against full ids: compare what follows the last slash
         tails = {name.rsplit("/", 1)[-1]: name for name in names}
         close = [tails[t] for t in difflib.get_close_matches(wrong.rsplit("/", 1)[-1], tails, n=1, cutoff=0.6)]

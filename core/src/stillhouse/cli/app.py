@@ -30,8 +30,8 @@ app = typer.Typer(
     help="Knowledge distillation for vertical domains: run recipes, see what the plugins bring.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,  # typer's use of rich imports Markdown and a highlighter for every --help
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 app.add_typer(plugins_cmd.app, name="plugins")
 components_cmd.register(app)

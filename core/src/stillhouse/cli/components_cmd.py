@@ -6,20 +6,33 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.text import Text
 
-from stillhouse.cli.output import print_fields, print_json, print_lines, print_table, print_warning
+from stillhouse.cli.output import assembled, print_fields, print_json, print_lines, print_table, print_warning, styled
 from stillhouse.cli.shared import JsonOption, complete_component, get_manager
 from stillhouse.errors import StillhouseError
-from stillhouse.plugins.specs import KINDS
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from stillhouse.plugins.manager import Manager
     from stillhouse.plugins.registry import Component
 
 
-Kind = StrEnum("Kind", {name.upper(): name for name in KINDS})  # type: ignore[misc]  # members from the table
-"""Kinds of components, as ``--kind`` takes them."""
+class Kind(StrEnum):
+    """Kinds of components, as ``--kind`` takes them: those of `stillhouse.plugins.specs.KINDS`, which are slow to
+    import."""
+
+    DATASET = "dataset"
+    AUGMENTER = "augmenter"
+    TEACHER = "teacher"
+    STUDENT = "student"
+    HEAD = "head"
+    OBJECTIVE = "objective"
+    METHOD = "method"
+    METRIC = "metric"
+    RECIPE = "recipe"
+
+
 KindOption = Annotated[Kind | None, typer.Option("--kind", help="Only components of this kind.")]
 
 
@@ -154,7 +167,7 @@ def _details(component: Component) -> dict[str, Any]:
 
 def _print(component: Component) -> None:
     details = _details(component)
-    print_lines(Text.assemble((component.id, "bold"), f"  {component.kind}\n  {component.spec.summary}\n"))
+    print_lines(assembled((component.id, "bold"), f"  {component.kind}\n  {component.spec.summary}\n"))
     handled = (
         "id",
         "kind",
@@ -202,5 +215,5 @@ def _lines(name: str, value: Any) -> list[tuple[str, str]]:
 
 
 def _summary(component: Component) -> Text:
-    text = Text(component.spec.summary)
+    text = styled(component.spec.summary)
     return text.append(" (deprecated)", "yellow") if component.spec.deprecated else text

@@ -8,14 +8,13 @@ import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
-
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING, Any
 
 from stillhouse.errors import RunFolderError, StillhouseError
+
+if TYPE_CHECKING:  # rich takes longer than all else that --help needs
+    from rich.console import Console
+    from rich.text import Text
 
 SCHEMA = 1
 """Version of every JSON document that a command prints."""
@@ -26,9 +25,25 @@ STATUS_STYLES = {"active": "green", "disabled": "dim"}
 
 def console(*, stderr: bool = False) -> Console:
     """A console as wide as the terminal; piped lines are never wrapped, so that ``grep`` finds whole rows."""
+    from rich.console import Console
+
     stream = sys.stderr if stderr else sys.stdout
     piped = not stream.isatty() and "COLUMNS" not in os.environ
     return Console(stderr=stderr, width=2000 if piped else None, highlight=False, markup=False, emoji=False)
+
+
+def styled(text: str, style: str = "") -> Text:
+    """Text in a style of rich, e.g. "bold"."""
+    from rich.text import Text
+
+    return Text(text, style=style)
+
+
+def assembled(*parts: str | Text | tuple[str, str]) -> Text:
+    """Text of parts, each plain or with a style."""
+    from rich.text import Text
+
+    return Text.assemble(*parts)
 
 
 def refuse_existing(path: Path, *, overwrite: bool, option: str = "--out") -> None:
@@ -61,11 +76,14 @@ def print_prose(text: str) -> None:
 
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[str | Text]], *, wrap: Sequence[str] = ()) -> None:
     """A table on stdout; only the columns in ``wrap`` may break lines when the terminal is narrow."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
     table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     for header in headers:
         table.add_column(header, no_wrap=header not in wrap, overflow="fold")
     for row in rows:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+        table.add_row(*(styled(cell) if isinstance(cell, str) else cell for cell in row))
     console().print(table)
 
 
@@ -74,12 +92,12 @@ def print_fields(fields: Iterable[tuple[str, str]]) -> None:
     shown = [(name, value) for name, value in fields if value]
     width = max((len(name) for name, _ in shown), default=0)
     for name, value in shown:
-        print_lines(Text.assemble("  ", (name.ljust(width), "dim"), "  ", value))
+        print_lines(assembled("  ", (name.ljust(width), "dim"), "  ", value))
 
 
 def print_warning(text: str) -> None:
     """One line on stderr."""
-    print_lines(Text.assemble(("warning: ", "yellow"), text), stderr=True)
+    print_lines(assembled(("warning: ", "yellow"), text), stderr=True)
 
 
 def print_error(error: StillhouseError, *, as_json: bool) -> None:
@@ -89,7 +107,7 @@ def print_error(error: StillhouseError, *, as_json: bool) -> None:
         described = {"class": name, "what": error.what, "where": error.where, "fix": error.fix}
         print(json.dumps({"schema": SCHEMA, "error": described}, ensure_ascii=False), file=sys.stderr)
         return
-    block = Text.assemble((f"{name}: ", "bold red"), (error.what, "bold"))
+    block = assembled((f"{name}: ", "bold red"), (error.what, "bold"))
     for label, value in (("where", error.where), ("fix", error.fix), ("docs", error.anchor)):
         if value:
             block.append(f"\n  {label + ':':<7}", "cyan").append(value)
@@ -109,11 +127,11 @@ def print_defect(error: Exception, *, as_json: bool, args: Sequence[str]) -> Non
         print(json.dumps({"schema": SCHEMA, "error": described}, ensure_ascii=False), file=sys.stderr)
         return
     if found is not None:
-        block = Text.assemble((f"An exception came out of {found.who}. ", "bold red"), (what, "bold"))
+        block = assembled((f"An exception came out of {found.who}. ", "bold red"), (what, "bold"))
         for label, value in (("where", found.where), ("fix", fix)):
             block.append(f"\n  {label + ':':<7}", "cyan").append(value)
         print_lines(block, stderr=True)
         return
-    block = Text.assemble(("This is a defect, not a mistake of yours. ", "bold red"), (what, "bold"))
+    block = assembled(("This is a defect, not a mistake of yours. ", "bold red"), (what, "bold"))
     block.append("\n  fix:   ", "cyan").append(fix).append(", and report it")
     print_lines(block, stderr=True)

@@ -6,16 +6,19 @@ These commands work whatever the state of the installed plugins is.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.text import Text
 
-from stillhouse.cli.output import STATUS_STYLES, print_fields, print_json, print_lines, print_table
+from stillhouse.cli.output import STATUS_STYLES, assembled, print_fields, print_json, print_lines, print_table, styled
 from stillhouse.cli.shared import JsonOption, get_manager
-from stillhouse.plugins.records import PluginRecord, Status
 
-app = typer.Typer(help="See and check the installed plugins.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from stillhouse.plugins.records import PluginRecord
+
+app = typer.Typer(help="See and check the installed plugins.", no_args_is_help=True, rich_markup_mode=None)
 
 DEFAULT_KINDS = "dataset,teacher,student,head,recipe"
 """What `plugins new` writes unless told otherwise."""
@@ -40,7 +43,7 @@ def list_plugins(ctx: typer.Context, json: JsonOption = False) -> None:
     ]
     print_table(("Plugin", "Status", "From", "Components", "Load"), rows, wrap=("From",))
     for each in records:
-        if each.status not in (Status.ACTIVE, Status.DISABLED):
+        if str(each.status) not in STATUS_STYLES:
             print_lines("")
             _print_problem(each)
 
@@ -60,7 +63,7 @@ def show_plugin(
     for position, each in enumerate(records):
         if position:
             print_lines("")
-        print_lines(Text.assemble((each.name, "bold"), "  ", _status(each)))
+        print_lines(assembled((each.name, "bold"), "  ", _status(each)))
         print_fields(
             [
                 ("from", each.source),
@@ -102,16 +105,16 @@ def check_plugins(
         print_json(plugins=[each.describe() for each in reports])
     else:
         for report in reports:
-            print_lines(Text.assemble((report.record.name, "bold"), f"  {report.record.source}"))
+            print_lines(assembled((report.record.name, "bold"), f"  {report.record.source}"))
             for check in report.checks:
                 mark, style = {"passed": ("ok", "green"), "skipped": ("skipped", "yellow")}.get(
                     check.outcome, ("FAILED", "bold red")
                 )
                 if check.outcome == "passed":
                     continue
-                print_lines(Text.assemble("  ", (mark, style), f"  {check.id}: {check.problem}"))
+                print_lines(assembled("  ", (mark, style), f"  {check.id}: {check.problem}"))
                 if check.fix:
-                    print_lines(Text.assemble("    fix: ", check.fix))
+                    print_lines(assembled("    fix: ", check.fix))
             print_lines(f"  {report.summary}")
     if not all(report.passed for report in reports):
         raise typer.Exit(1)
@@ -164,16 +167,16 @@ def new_plugin(
             files=[each.as_posix() for each in written],
         )
         return
-    print_lines(Text.assemble("Wrote ", (names.distribution, "bold"), f" into {folder}: {len(written)} files. Next:"))
+    print_lines(assembled("Wrote ", (names.distribution, "bold"), f" into {folder}: {len(written)} files. Next:"))
     print_lines(f"  cd {folder}\n  pip install -e '.[test]'\n  pytest")
     if "recipe" in kinds:
         print_lines(f"  stillhouse run {names.plugin}/example")
 
 
 def _status(record: PluginRecord) -> Text:
-    return Text(str(record.status), style=STATUS_STYLES.get(str(record.status), "bold red"))
+    return styled(str(record.status), style=STATUS_STYLES.get(str(record.status), "bold red"))
 
 
 def _print_problem(record: PluginRecord) -> None:
-    head = Text.assemble((f"{record.name} ", "bold"), f"({record.source}) is ", _status(record), f": {record.error}")
+    head = assembled((f"{record.name} ", "bold"), f"({record.source}) is ", _status(record), f": {record.error}")
     print_lines(head.append("\n  fix: ", "cyan").append(record.fix))

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
-from rich.text import Text
 
 from stillhouse.cli.numbers import in_time
-from stillhouse.cli.output import console, print_lines, print_warning
+from stillhouse.cli.output import assembled, console, print_lines, print_warning
 from stillhouse.progress import Silent
 
 
@@ -149,7 +148,7 @@ class _BarLane:
         self._label = ""
 
     def stage(self, name: str, note: str = "") -> None:
-        self._progress.console.print(Text.assemble((name, "bold"), f"  {note}"))
+        self._progress.console.print(assembled((name, "bold"), f"  {note}"))
 
     def model(self, label: str, epochs: int, done: int = 0) -> None:
         self._label = label
@@ -174,7 +173,7 @@ class _BarLane:
         self._progress.console.print(f"  {self._label}: {note}")
 
     def warn(self, message: str) -> None:
-        self._progress.console.print(Text.assemble(("warning: ", "yellow"), message))
+        self._progress.console.print(assembled(("warning: ", "yellow"), message))
 
 
 class Warnings(Silent):

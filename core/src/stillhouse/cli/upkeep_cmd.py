@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import datetime
-import importlib.util
 import os
-import platform
 import shutil
 import sys
 from enum import StrEnum
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.text import Text
 
 from stillhouse.cli.numbers import in_bytes
-from stillhouse.cli.output import print_json, print_lines, print_table
+from stillhouse.cli.output import assembled, print_json, print_lines, print_table
 from stillhouse.cli.shared import JsonOption, get_manager
 
 cache = typer.Typer(
-    help="See and clear what runs share: trained teachers, replies of language models.", no_args_is_help=True
+    help="See and clear what runs share: trained teachers, replies of language models.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 
@@ -95,6 +92,8 @@ def clear_cache(
 
 
 def _entries(folder: Path, kept: Kept) -> list[dict[str, Any]]:
+    import datetime
+
     found = []
     inside = folder / FOLDERS[kept]
     for path in sorted(inside.iterdir()) if inside.is_dir() else []:
@@ -148,7 +147,7 @@ def doctor(ctx: typer.Context, json: JsonOption = False) -> None:
     else:
         for each in checks:
             mark, style = {True: ("ok", "green"), None: ("--", "dim"), False: ("!!", "bold red")}[each["ok"]]
-            print_lines(Text.assemble((f"{mark:3}", style), f"{each['name']}: {each['detail']}"))
+            print_lines(assembled((f"{mark:3}", style), f"{each['name']}: {each['detail']}"))
             if each["ok"] is not True and each["fix"]:
                 print_lines(f"   fix: {each['fix']}")
     if any(each["ok"] is False for each in checks):
@@ -161,6 +160,9 @@ def _check(name: str, detail: str, ok: bool | None, fix: str = "") -> dict[str, 
 
 
 def _versions() -> list[dict[str, Any]]:
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
     found = [_check("python", f"{platform.python_version()}, {platform.system()} {platform.machine()}", True)]
     for name in ("stillhouse", "torch", "numpy", "scikit-learn", "accelerate"):
         try:
@@ -215,6 +217,8 @@ def _folders() -> list[dict[str, Any]]:
 
 
 def _extras() -> list[dict[str, Any]]:
+    import importlib.util
+
     found = []
     for extra, (purpose, packages) in EXTRAS.items():
         missing = [name for name in packages if importlib.util.find_spec(name) is None]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +87,7 @@ def export(
     path.parent.mkdir(parents=True, exist_ok=True)
     model = _ByPosition(trained.model, trained.inputs).eval()
     values = tuple(example[name] for name in trained.inputs)
-    with replacing(path) as temporary:
+    with replacing(path) as temporary, _without_words():
         try:
             difference = (
                 _export_onnx(model, values, trained, info, temporary)
@@ -139,6 +143,23 @@ def export(
         },
     )
     return path
+
+
+@contextlib.contextmanager
+def _without_words() -> Iterator[None]:
+    """Keep away what exporters say of themselves (deprecations, versions, steps): whether the file is right is checked,
+    and an error has the exporter's words."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _example(trained: Trained, info: DataInfo, *, rows: int) -> Batch:

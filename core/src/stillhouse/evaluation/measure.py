@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -19,6 +20,10 @@ from stillhouse.forwarding import call
 from stillhouse.types import Batch
 
 LEAST_ROUNDS = 20
+BLOCK = 10
+"""Counted calls of a model that follow each other at batch 1."""
+LEAD = 3
+"""Calls of a model at the start of its block that are not counted, at most; at ``many`` one."""
 
 
 def parameters(model: Any) -> int | None:
@@ -101,7 +106,9 @@ def latency(
     warmup: int = 10,
     budget: float = 20.0,
 ) -> dict[str, Any]:
-    """Time several models side by side: A B C, then B C A, ..., so that a slow spell of the machine meets all.
+    """Time several models in turn: a block of calls of A, of B, of C, then of B, C, A, ..., so that a slow spell of the
+    machine meets all. The first calls of a block are not counted: they find the caches, and the threads, as another
+    model left them, and would make the time of a small model depend on what is timed beside it.
 
     Args:
         models: functions from a batch to a prediction, by name; modules must be in eval mode.
@@ -121,8 +128,10 @@ def latency(
     device = next(iter(one.values())).device
     started = time.perf_counter()
     with torch.inference_mode():
-        small = _rounds(models, one, rounds=samples, least=LEAST_ROUNDS, warmup=warmup, until=started + 0.7 * budget)
-        large = _rounds(models, many, rounds=throughput_samples, least=3, warmup=1, until=started + budget)
+        small = _rounds(
+            models, one, rounds=samples, least=LEAST_ROUNDS, warmup=warmup, block=BLOCK, until=started + 0.7 * budget
+        )
+        large = _rounds(models, many, rounds=throughput_samples, least=3, warmup=1, block=3, until=started + budget)
     return {
         "batch": len(next(iter(one.values()))),
         "throughput_batch": len(next(iter(many.values()))),
@@ -140,6 +149,7 @@ def _rounds(
     rounds: int,
     least: int,
     warmup: int,
+    block: int,
     until: float,
 ) -> dict[str, list[float]]:
     names = list(models)
@@ -150,16 +160,20 @@ def _rounds(
     collecting = gc.isenabled()
     gc.disable()
     try:
-        for number in range(rounds):
-            if number >= least and time.perf_counter() >= until:
+        for number in itertools.count():
+            done = len(taken[names[0]])
+            if done >= rounds or (done >= least and time.perf_counter() >= until):
                 break
             for shift in range(len(names)):
                 name = names[(number + shift) % len(names)]
-                _synchronise(batch)
-                begin = time.perf_counter()
-                models[name](batch)
-                _synchronise(batch)
-                taken[name].append(time.perf_counter() - begin)
+                for _ in range(min(LEAD, (block + 1) // 3) if len(names) > 1 else 0):
+                    models[name](batch)
+                for _ in range(min(block, rounds - done)):
+                    _synchronise(batch)
+                    begin = time.perf_counter()
+                    models[name](batch)
+                    _synchronise(batch)
+                    taken[name].append(time.perf_counter() - begin)
     finally:
         if collecting:
             gc.enable()

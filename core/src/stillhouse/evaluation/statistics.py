@@ -214,7 +214,7 @@ def sentence(found: dict[str, Any], *, metric: str, student: float, unit: str = 
     measured = f"test {metric} {_number(student, places)}{f' {unit}' if unit else ''}"
     text = f"{opening(found)}: {measured}, {change} the same model trained without the teacher ({evidence})."
     costs = [
-        f"{factor:.3g} times {fewer}" if factor >= 1 else f"{1 / factor:.3g} times {more}"
+        f"{_times(factor)} times {fewer}" if factor >= 1 else f"{_times(1 / factor)} times {more}"
         for factor, fewer, more in (
             (found["compression"], "fewer parameters", "more parameters"),
             (found["speedup"], "lower latency", "higher latency"),
@@ -227,6 +227,11 @@ def sentence(found: dict[str, Any], *, metric: str, student: float, unit: str = 
     elif costs:
         text += f" The student has {' and '.join(costs)}."
     return text + (" The data are simulated." if simulated else "")
+
+
+def _times(factor: float) -> str:
+    """A factor of at least 1 for people: ``52.8``, ``3,220``."""
+    return f"{factor:,.0f}" if factor >= 999.5 else f"{factor:.3g}"
 
 
 def _decimals(value: float) -> int:

@@ -10,7 +10,7 @@ import inspect
 import types
 import typing
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -103,13 +103,16 @@ def _model_of(component_id: str, target: Any) -> type[pydantic.BaseModel]:
     return options_model(target)
 
 
-def validate_options(component: Component, given: Mapping[str, Any], *, where: str = "") -> dict[str, Any]:
+def validate_options(
+    component: Component, given: Mapping[str, Any], *, where: str = "", fields: Collection[str] = ()
+) -> dict[str, Any]:
     """All options of the component: those ``given`` converted to their types, the others at their defaults.
 
     Args:
         component: whose options.
         given: what the recipe says.
         where: place of the options, e.g. ``"rul.yaml, student"``; put before the option's name in an error.
+        fields: what else may stand beside the options in a recipe, such as a weight; for hints.
 
     Raises:
         OptionError: an unknown option (with the nearest name), a wrong value or a missing one.
@@ -119,7 +122,7 @@ def validate_options(component: Component, given: Mapping[str, Any], *, where: s
     try:
         values = model.model_validate(_current(component, model, given, where))
     except pydantic.ValidationError as error:
-        raise _option_error(component, model, error, where) from error
+        raise _option_error(component, model, error, where, fields) from error
     return {name: values.__dict__[name] for name in model.model_fields}
 
 
@@ -233,7 +236,11 @@ def _located(component: Component) -> type[pydantic.BaseModel]:
 
 
 def _option_error(
-    component: Component, model: type[pydantic.BaseModel], error: pydantic.ValidationError, where: str
+    component: Component,
+    model: type[pydantic.BaseModel],
+    error: pydantic.ValidationError,
+    where: str,
+    fields: Collection[str],
 ) -> OptionError:
     """The first problem as an error of ours, with the others counted."""
     problems = error.errors(include_url=False)
@@ -245,6 +252,8 @@ def _option_error(
     if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
         known = list(model.model_fields)
         fix = nearest(name, known) if known else "it takes no options"
+        near = nearest(name, [*known, *fields])
+        fix = near if near.startswith("did you mean") else fix
         return OptionError(f"{who} has no option '{name}'{more}", where=place, fix=fix)
     field = model.model_fields[name]
     expected = type_name(field.annotation if not field.metadata else _with_bounds(field))

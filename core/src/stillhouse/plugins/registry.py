@@ -187,4 +187,4 @@ def _suggestion(name: str, known: set[str], kinds: tuple[str, ...]) -> str:
         return f"did you mean '{by_name[close[0]]}'?"
     if known and len(known) <= 8:
         return f"known: {', '.join(sorted(known))}"
-    return "list them with: stillhouse components" + (f" --kind {kinds[0]}" if len(kinds) == 1 else "")
+    return "list them with: stillhouse components" + (f" --kind {kinds[0]}" if len(kinds) <= 2 else "")

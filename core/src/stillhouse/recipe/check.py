@@ -79,8 +79,14 @@ def bind(registry: Registry, kind: str | tuple[str, ...], ref: ComponentRef | So
     """
     component = registry.get(kind, use or ref.use)
     own = ref.model_dump(include=set(type(ref).model_fields))
-    options = validate_options(component, ref.options)
+    options = validate_options(component, ref.options, fields=_fields_beside(ref))
     return Bound(component, options, type(ref).model_validate({**own, "use": component.id}))
+
+
+def _fields_beside(ref: ComponentRef | SoftTerm) -> set[str]:
+    """Fields that a recipe takes beside the options of such a component."""
+    teacher = set(TeacherConfig.model_fields) - {"members"} if isinstance(ref, TeacherMember) else set()
+    return (set(type(ref).model_fields) | teacher) - {"use"}
 
 
 @dataclass(frozen=True)
@@ -327,10 +333,11 @@ class _Checker:
         spec = model.component.spec
         assert isinstance(spec, ModelSpec)
         if spec.kinds and head.output not in spec.kinds:
+            kind = "teacher" if path[0] == "teacher" else "student"
             raise IncompatibleError(
                 f"'{model.id}' makes {', '.join(spec.kinds)} predictions, the head '{head.name}' needs {head.output}",
                 where=self.at(*path),
-                fix="choose another model (`stillhouse components --kind student`)",
+                fix=f"choose another model (`stillhouse components --kind {kind} --output {head.output}`)",
             )
         if "writes" in head.tags and "writes" not in spec.tags:
             raise IncompatibleError(
