@@ -193,11 +193,22 @@ def test_a_tree_gets_the_size_that_suits_labels_before_it_gets_a_teacher(tmp_pat
     final = parse_value((found.folder / "recipe.yaml").read_text(encoding="utf-8"), source="recipe")
     if final["student"]["max_depth"] != chosen:
         assert {"use": "core/decision-tree", "max_depth": chosen, "min_samples_leaf": 1} in final["controls"]
-    fixed = tune(
-        {**values, "search": {**values["search"], "student.max_depth": [3, 4]}},
-        out=tmp_path / "fixed", trials=1, folds=2, manager=manager,
-    )  # fmt: skip
-    assert [row["label"] for row in fixed.record["truths"] if row["what"] == "student alone"] == ["as in the recipe"]
+
+
+def test_what_a_search_does_not_vary_is_in_the_end_what_the_recipe_says(
+    tmp_path: Path, manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stillhouse.tuning.search.OVERFIT", float("inf"))  # no trial has out-of-fold targets
+    values = recipe(
+        student={"use": "core/decision-tree", "max_depth": 4},
+        teacher={"use": "core/random-forest", "n_estimators": 20, "out_of_fold": 3},
+        search={"teacher": ["core/hist-gradient-boosting"], "student.max_depth": [3, 4]},
+    )
+    found = tune(values, out=tmp_path / "s", trials=1, folds=2, manager=manager)
+    assert [row["label"] for row in found.record["truths"] if row["what"] == "student alone"] == ["as in the recipe"]
+    assert "out of fold" not in [dimension["name"] for dimension in found.record["space"]]
+    final = parse_value((found.folder / "recipe.yaml").read_text(encoding="utf-8"), source="recipe")
+    assert final["teacher"]["out_of_fold"] == 3
 
 
 def test_a_test_row_in_a_view_is_an_error() -> None:

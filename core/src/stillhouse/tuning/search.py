@@ -50,6 +50,8 @@ FOLDS = 5
 """Folds of out-of-fold targets that are tried where a teacher overfits."""
 OVERFIT = 1.5
 """Loss on held-out rows over loss on training rows from which out-of-fold targets are tried."""
+OUT_OF_FOLD = "out of fold"
+"""Name of the dimension that has them."""
 RECORD = "tune.json"
 
 
@@ -248,6 +250,9 @@ def _search(
         pool, budget, trials, lambda trial: reporter.stage(f"trial {trial.number + 1}", _said(trial, head.primary))
     )
     chosen, confirmation = _confirm(bench, pool, study, space)
+    if not any(dimension.name == OUT_OF_FOLD for dimension in space.dimensions):
+        # Trials did without, for their time; what is not searched is in the end what the recipe says.
+        chosen = changed(chosen, {"teacher.out_of_fold": resolved.recipe.teacher.out_of_fold})
     record |= {
         "space": [dimension.describe() for dimension in space.dimensions],
         "trials": [_trial_row(trial) for trial in study.trials],
@@ -279,7 +284,7 @@ def _teacher_dimensions(resolved: ResolvedRecipe, truths: Truths, budget: Budget
     seconds = sum(scores.seconds for _, scores in truths.teachers[:TEACHERS])
     if overfits and budget.open(4 * seconds):
         values = sorted({0, folds or FOLDS})
-        dimensions.append(Dimension("out of fold", {str(value): {"teacher.out_of_fold": value} for value in values}))
+        dimensions.append(Dimension(OUT_OF_FOLD, {str(value): {"teacher.out_of_fold": value} for value in values}))
     return dimensions
 
 
@@ -373,7 +378,7 @@ def _trial_row(trial: FrozenTrial) -> dict[str, Any]:
 
 def _final_seconds(bench: Bench, truths: Truths) -> float:
     """About what confirmation and final run take: teacher, and baseline and student for each seed."""
-    teacher = truths.teachers[0][1].seconds / len(bench.views)
+    teacher = truths.teachers[0][1].seconds / len(bench.views) * (1 + bench.resolved.recipe.teacher.out_of_fold)
     student = truths.baseline.seconds / len(bench.views)
     confirmation = len(bench.views) * (1 + CONFIRMED) * 1.5 * student
     return 1.3 * teacher + len(FINAL_SEEDS) * 2.5 * student + confirmation
