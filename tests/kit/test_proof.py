@@ -328,7 +328,7 @@ CASES = [
     Bad(
         "forward[student:proof/small]",
         "ZeroDivisionError: division by zero (at student 'proof/small', ",
-        {STUDENTS: [("        return self.output(torch.relu(self.hidden(x)))", "        return 1 / 0")]},
+        {STUDENTS: [("        return logits", "        return 1 / 0")]},
     ),
     Bad(
         "loss[head:proof/classes]",
@@ -401,9 +401,8 @@ CASES = [
             STUDENTS: [
                 ("        self.hidden =", "        self.seen = 0\n        self.hidden ="),
                 (
-                    "        return self.output(torch.relu(self.hidden(x)))",
-                    "        self.seen += self.training\n"
-                    "        return self.output(torch.relu(self.hidden(x))) + self.seen",
+                    "        return logits",
+                    "        self.seen += self.training\n        return logits + self.seen",
                 ),
             ]
         },
