@@ -16,10 +16,10 @@ demo: $(BIN)/.installed
 	$(BIN)/stillhouse run audio_vision/digits-few-labels --out runs/demo
 
 test: $(BIN)/.installed
-	$(BIN)/python -m pytest -m "not slow" -n 2 $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal $(ARGS)
 
 test-all: $(BIN)/.installed
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 # The core alone, with the oldest releases of its direct dependencies that its pyproject.toml allows. uv looks where pip
 # is told to look for wheels.
@@ -30,7 +30,7 @@ $(LOWEST)/.installed: $(BIN)/.installed requirements-test.txt core/pyproject.tom
 	touch $@
 
 test-lowest: $(LOWEST)/.installed
-	$(LOWEST)/python -m pytest tests/core tests/kit -m "not slow and not plugins" -n 2 $(ARGS)
+	$(LOWEST)/python -m pytest tests/core tests/kit -m "not slow and not plugins" -n 2 --dist worksteal $(ARGS)
 
 lint: $(BIN)/.installed
 	$(BIN)/ruff check .

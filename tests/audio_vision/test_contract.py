@@ -32,6 +32,8 @@ def samples(files: SimpleNamespace) -> Iterator[None]:
         soundfile.write(clips / f"{number}.wav", files.tone(200 + 400 * (number % 3), 0.3, 8000, number), 8000)
         lines.append(f"{number}.wav,{('hum', 'beep', 'hum;beep')[number % 3]}")
     (clips / "tags.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    scenes = [f"{number}.wav,{('street', 'office', 'park')[number % 3]},{number // 3}" for number in range(24)]
+    (clips / "scenes.csv").write_text("\n".join(["file,scene,place", *scenes]) + "\n", encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STILLHOUSE_DATA", str(DATA))
         yield

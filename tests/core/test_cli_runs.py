@@ -42,7 +42,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_runs_lists_what_the_folders_hold(made: Path, capsys: Any) -> None:
+def test_runs_lists_what_the_folders_hold(made: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")  # room for a long path
     capsys.readouterr()
     assert main(["runs", str(made), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)

@@ -236,7 +236,7 @@ def test_undeclared_package_fails_the_check(tmp_path: Path, capsys: pytest.Captu
     path = tmp_path / "file_domain.py"
     path.write_text(CODE.replace("file_domain:rows", "file_domain_lazy:rows"))
     (tmp_path / "file_domain_lazy.py").write_text("import package_that_nobody_has\n")
-    assert main(["plugins", "check", str(path), "--quick"]) == 1
+    assert main(["plugins", "check", str(path)]) == 1
     shown = capsys.readouterr().out
     assert "needs the package 'package_that_nobody_has'" in shown
     assert "add it to the distribution's dependencies" in shown

@@ -93,7 +93,7 @@ def test_first_kind_wins_and_find_gives_all() -> None:
         ("objective", "soft-target", "no objective 'soft-target'", "did you mean 'core/soft-targets'?"),
         ("dataset", "core/mlp", "'core/mlp' is a", ""),
         ("dataset", "law/synthetic", "no dataset 'law/synthetic'", "did you mean 'core/synthetic'?"),
-        ("dataset", "law/x", "no dataset 'law/x'", "known: core/synthetic, core/synthetic-text, core/texts, law/cases"),
+        ("dataset", "law/x", "no dataset 'law/x'", "core/texts, law/cases"),
         ("dataset", "laww/cases", "no plugin 'laww' is installed", "did you mean 'law/cases'?"),
         ("dataset", "biology/cells", "plugin 'biology' is not installed", "pip install stillhouse-biology"),
         ("dataset", "earth_science/rain", "is not installed", "pip install stillhouse-earth-science"),

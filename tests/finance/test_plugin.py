@@ -19,7 +19,8 @@ from stillhouse.testing import run_tiny
 from stillhouse.testing.plan import Plan
 
 NEWS = ("news-demo", "news-mobilebert", "news-sentiment", "news-small", "news-tinybert")
-RECIPES = ("fraud-demo", "fraud-born-again", "fraud-handbook", "fraud-rules", "tabular", "vix", *NEWS)
+SERIES = ("forecast", "forecast-demo", "movement", "volume", "volume-demo")
+RECIPES = ("fraud-demo", "fraud-born-again", "fraud-handbook", "fraud-rules", "tabular", "vix", *NEWS, *SERIES)
 QUICK = ["evaluate.latency_samples=5", "evaluate.throughput_batch=8"]
 
 
