@@ -16,7 +16,7 @@ from stillhouse.storage import SUMMARY
 def claim(folder: Path, resolved: ResolvedRecipe, *, overwrite: bool) -> None:
     """Make the folder, or make sure that it is a run of the same name, and that nothing finished in it is lost."""
     existing = folder / "recipe.yaml"
-    if existing.exists():
+    if existing.exists() and existing.read_text(encoding="utf-8") != resolved_yaml(resolved):
         name = (parse_value(existing.read_text(encoding="utf-8"), source=str(existing)) or {}).get("name")
         if name != resolved.recipe.name:
             raise RunFolderError(
@@ -32,8 +32,10 @@ def claim(folder: Path, resolved: ResolvedRecipe, *, overwrite: bool) -> None:
                 where=str(folder),
                 fix="choose another folder with --out, or give --overwrite to make it again",
             )
-    elif folder.exists() and (
-        not folder.is_dir() or any(not each.name.startswith(("run.", ".")) for each in folder.iterdir())
+    elif (
+        folder.exists()
+        and not existing.exists()
+        and (not folder.is_dir() or any(not each.name.startswith(("run.", ".")) for each in folder.iterdir()))
     ):
         raise RunFolderError(
             f"'{folder}' exists and is not a run",
@@ -53,8 +55,10 @@ def claim(folder: Path, resolved: ResolvedRecipe, *, overwrite: bool) -> None:
 def _changed(folder: Path, resolved: ResolvedRecipe) -> list[str]:
     """What differs from the recipe that the folder was made with; seeds and sizes that are added do not count."""
     saved = folder / "recipe.yaml"
-    before = parse_value(saved.read_text(encoding="utf-8"), source=str(saved)) or {}
-    now = parse_value(resolved_yaml(resolved), source="recipe")
+    text, text_now = saved.read_text(encoding="utf-8"), resolved_yaml(resolved)
+    if text == text_now:
+        return []
+    before, now = parse_value(text, source=str(saved)) or {}, parse_value(text_now, source="recipe")
     if set(before.get("seeds", [])) <= set(now["seeds"]):
         before["seeds"] = now["seeds"]
     sizes = resolved.recipe.sizes
