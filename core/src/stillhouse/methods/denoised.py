@@ -84,19 +84,19 @@ class Denoised(Method):
         batch = {name: entry.to(context.device) for name, entry in rows.items()}
         with torch.random.fork_rng(), torch.no_grad():
             base.eval()
-            student_features, teacher = base.outputs(batch).features, base.teacher(batch)
+            features, teacher = base.outputs(batch).features, base.teacher(batch)
         networks: dict[str, Diffusion] = {}
         for number, term in enumerate(base.loss.terms):
             if term.student is None or term.teacher is None:
                 continue
-            own, theirs = student_features[term.student], teacher.features[term.teacher]
-            if term.adapter is None and own.shape != theirs.shape:
+            student_features, teacher_features = features[term.student], teacher.features[term.teacher]
+            if term.adapter is None and student_features.shape != teacher_features.shape:
                 raise IncompatibleError(
                     f"'{term.name}' compares features of unlike shapes, and denoising needs like ones",
                     where=f"objectives.soft.{number}",
                     fix="an objective with an adapter such as core/hints",
                 )
-            networks[str(number)] = Diffusion(theirs, self.width, self.steps, self.start_step)
+            networks[str(number)] = Diffusion(teacher_features, self.width, self.steps, self.start_step)
         return Denoising(base, networks, self.fit_weight)
 
 
@@ -191,10 +191,11 @@ class Denoising(Distillation):
             if term.student is not None and term.teacher is not None:
                 network = self.networks[str(number)]
                 assert isinstance(network, Diffusion)
-                own, theirs = student.features[term.student].float(), teacher.features[term.teacher].float()
-                adapted = own if term.adapter is None else term.adapter(own)
-                mean, scale = theirs.mean(), theirs.std().clamp(min=1e-6)
-                target = (theirs - mean) / scale
+                student_features = student.features[term.student].float()
+                teacher_features = teacher.features[term.teacher].float()
+                adapted = student_features if term.adapter is None else term.adapter(student_features)
+                mean, scale = teacher_features.mean(), teacher_features.std().clamp(min=1e-6)
+                target = (teacher_features - mean) / scale
                 fits.append(network.fit(target))
                 denoised = Outputs(student.prediction, {term.student: network.denoise((adapted - mean) / scale)})
                 standard = Outputs(teacher.prediction, {term.teacher: target})

@@ -123,9 +123,9 @@ class ByClass(Distillation):
         teacher = self.teacher(batch)
         total: Tensor
         total, values = self.loss(student, teacher, batch, labelled)
-        own = self._feature(Outputs(student.prediction, features), self._paths[0])
-        theirs = self._feature(teacher, self._paths[1])
-        relation = self.relation(own, theirs, batch["target"][:labelled].long().flatten())
+        student_features = self._feature(Outputs(student.prediction, features), self._paths[0])
+        teacher_features = self._feature(teacher, self._paths[1])
+        relation = self.relation(student_features, teacher_features, batch["target"][:labelled].long().flatten())
         values["classes"] = {"raw": relation.detach(), "weighted": self._weight * relation.detach()}
         return total + self._weight * relation, values
 
@@ -136,9 +136,9 @@ class ByClass(Distillation):
     def relation(self, student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
         """Squared difference between nearness to class centres, a scalar, of features ``[B, ...]``; the first rows
         have the classes ``target``."""
-        own, own_defined = self._nearness(student, target)
-        theirs, their_defined = self._nearness(teacher.detach(), target)
-        return torch.where(own_defined & their_defined, own - theirs, 0.0).square().mean()
+        near, defined = self._nearness(student, target)
+        wanted, wanted_defined = self._nearness(teacher.detach(), target)
+        return torch.where(defined & wanted_defined, near - wanted, 0.0).square().mean()
 
     def _nearness(self, features: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines to the centre of each class ``[B, C]``, and which of them are defined."""

@@ -181,7 +181,7 @@ class Similarities(Distillation):
     def __init__(self, base: Distillation, pretext: Pretext, head: nn.Module, weight: float) -> None:
         super().__init__(base.student, base.inputs, base.loss, base.teacher)
         self.head, self._weight, self._temperature, self._view = head, weight, pretext.temperature, pretext.view
-        self._theirs = [
+        self._teacher_head = [
             pretext.head.requires_grad_(False).eval()
         ]  # in a list: no module of this one, it does not learn
 
@@ -191,14 +191,18 @@ class Similarities(Distillation):
         total: Tensor
         total, values = self.loss(student, teacher, batch, labelled)
         changed = self._view({name: entry[:labelled] for name, entry in batch.items()})
-        own, theirs = Outputs(self.outputs(changed).prediction), Outputs(self.teacher(changed).prediction)
+        student_changed = Outputs(self.outputs(changed).prediction)
+        teacher_changed = Outputs(self.teacher(changed).prediction)
         soft = total.new_zeros(())
         for term, weight in zip(self.loss.terms, self.loss.weights, strict=True):
             if term.student is None:
-                soft = soft + (1 - self.loss.alpha) * weight * term(own, theirs, changed, labelled)
+                soft = soft + (1 - self.loss.alpha) * weight * term(student_changed, teacher_changed, changed, labelled)
         log, wanted = (
             similarities(head, before.prediction[:labelled], after.prediction, self._temperature)
-            for head, before, after in ((self.head, student, own), (self._theirs[0], teacher, theirs))
+            for head, before, after in (
+                (self.head, student, student_changed),
+                (self._teacher_head[0], teacher, teacher_changed),
+            )
         )
         alike = kl_elements(log, wanted.detach()).sum(1).mean()
         values["changed"] = {"raw": soft.detach(), "weighted": soft.detach()}

@@ -114,9 +114,12 @@ class Routed(Distillation):
         self.policies, self.back = nn.ModuleList(), nn.ModuleList()
         for term in self.loss.terms:
             if term.student is not None and term.teacher is not None:
-                own, theirs = example[0].features[term.student], example[1].features[term.teacher]
-                self.policies.append(nn.Linear(_pooled(own).shape[1] + _pooled(theirs).shape[1], 2))
-                self.back.append(make_adapter(tuple(theirs.shape[1:]), tuple(own.shape[1:])))
+                student_features = example[0].features[term.student]
+                teacher_features = example[1].features[term.teacher]
+                self.policies.append(
+                    nn.Linear(_pooled(student_features).shape[1] + _pooled(teacher_features).shape[1], 2)
+                )
+                self.back.append(make_adapter(tuple(teacher_features.shape[1:]), tuple(student_features.shape[1:])))
 
     def forward(self, batch: Batch, labelled: int) -> tuple[Tensor, TermValues]:
         """See `Learner.forward`; the share of open gates is logged as raw value of ``gates``, which weighs nothing."""
@@ -132,14 +135,19 @@ class Routed(Distillation):
             if term.student is None or term.teacher is None:
                 raw = term(student, teacher, batch, labelled)
             else:
-                own, theirs = student.features[term.student], teacher.features[term.teacher]
+                student_features, teacher_features = student.features[term.student], teacher.features[term.teacher]
                 spot = len(routes)
-                seen = torch.cat((_pooled(own), _pooled(theirs)), dim=1).detach()
+                seen = torch.cat((_pooled(student_features), _pooled(teacher_features)), dim=1).detach()
                 gate = F.gumbel_softmax(self.policies[spot](seen), tau=self._temperature, hard=True)[:, 0]
-                shape = (-1, *(1 for _ in own.shape[1:]))
-                routes.append((term.student, gate.reshape(shape) * (self.back[spot](theirs) - own.detach())))
-                adapted = own if term.adapter is None else term.adapter(own)
-                each = soft_losses(term, adapted, theirs, batch)
+                shape = (-1, *(1 for _ in student_features.shape[1:]))
+                routes.append(
+                    (
+                        term.student,
+                        gate.reshape(shape) * (self.back[spot](teacher_features) - student_features.detach()),
+                    )
+                )
+                adapted = student_features if term.adapter is None else term.adapter(student_features)
+                each = soft_losses(term, adapted, teacher_features, batch)
                 raw = (gate.detach()[: len(each)] * each).mean()
                 opened.append(gate.detach().mean())
             part = (1 - loss.alpha) * weight * raw

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from stillhouse.errors import IncompatibleError, StillhouseError
@@ -80,7 +81,7 @@ def checks_before_training(context: RunContext) -> Iterator[tuple[str, Callable[
     resolved = context.resolved
     yield "student", lambda: check_taps(untrained(context, resolved.student), resolved.terms)
     for position, bound in enumerate(resolved.controls):
-        yield f"control {position}", lambda bound=bound: _build(context, bound)  # type: ignore[misc]
+        yield f"control {position}", partial(_build, context, bound)
     yield "sizes", lambda: check_sizes(context)
     yield "method", lambda: check_method(context)
     if resolved.recipe.teacher.checkpoint is None:
@@ -88,7 +89,7 @@ def checks_before_training(context: RunContext) -> Iterator[tuple[str, Callable[
         for bound in resolved.teachers:
             if not any((bound.id, bound.options) == (other.id, other.options) for other in seen):
                 seen.append(bound)
-                yield "teacher", lambda bound=bound: _check_teacher(context, bound)  # type: ignore[misc]
+                yield "teacher", partial(_check_teacher, context, bound)
 
 
 def _build(context: RunContext, bound: Bound) -> None:

@@ -37,11 +37,11 @@ class Workers:
         self._processes = []
         with _one_thread():
             for _ in range(jobs):
-                ours, theirs = method.Pipe()
-                process = method.Process(target=_work, args=(theirs, dict(setup)), daemon=True)
+                here, there = method.Pipe()
+                process = method.Process(target=_work, args=(there, dict(setup)), daemon=True)
                 process.start()
-                theirs.close()
-                self._pipes.append(ours)
+                there.close()
+                self._pipes.append(here)
                 self._processes.append(process)
 
     def make(

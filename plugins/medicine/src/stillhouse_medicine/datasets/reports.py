@@ -55,7 +55,7 @@ def report_impression(
     for training, 10 for validation, 20 for the test, whatever the seed. Radiologists write the same findings again and
     again, so that many of a test report are in a training report word for word: reports whose findings are ``new``, and
     reports that are not normal (``abnormal``), are judged by themselves, too, and the impression of the nearest
-    training report is a reference. XXXX stands for what was made anonymous; it is kept.
+    training report is a reference. XXXX stands for what was de-identified; it is kept.
 
     Args:
         context: what the framework gives.
