@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from stillhouse.objectives import VID, CorrelationAware, NormalisedKD
 
+Labels = Literal["teacher", "customised"]
 LABELS = torch.tensor([1, 3, 0, 2, 1, 0])
 
 
@@ -54,10 +56,10 @@ def normalised(s: np.ndarray, t: np.ndarray, y: np.ndarray, gamma: float, temper
     temperature=st.floats(0.5, 6.0),
 )
 def test_normalised_kd_equals_the_formula(
-    labels: str, seed: int, scale: float, gamma: float, temperature: float
+    labels: Labels, seed: int, scale: float, gamma: float, temperature: float
 ) -> None:
     student, teacher = pair((6, 4), seed, scale)
-    objective = NormalisedKD(gamma=gamma, temperature=temperature, soft_labels=labels)  # type: ignore[arg-type]
+    objective = NormalisedKD(gamma=gamma, temperature=temperature, soft_labels=labels)
     value = objective(student, teacher, target=LABELS)
     expected = normalised(
         student.detach().numpy(), teacher.numpy(), LABELS.numpy(), gamma, temperature, labels == "customised"
@@ -70,8 +72,8 @@ TEACHER = torch.tensor([[2.0, 1.0, 0.0], [0.5, -0.5, 2.0]])
 
 
 @pytest.mark.parametrize(("labels", "frozen"), [("teacher", 0.632353961), ("customised", 0.298123956)])
-def test_normalised_kd_frozen(labels: str, frozen: float) -> None:
-    objective = NormalisedKD(temperature=2.0, soft_labels=labels)  # type: ignore[arg-type]
+def test_normalised_kd_frozen(labels: Labels, frozen: float) -> None:
+    objective = NormalisedKD(temperature=2.0, soft_labels=labels)
     value = objective(STUDENT, TEACHER, target=torch.tensor([1, 2]))
     assert value.item() == pytest.approx(frozen, rel=1e-5)
 
@@ -102,10 +104,10 @@ def test_customised_labels_have_no_gradient_and_need_no_teacher() -> None:
 
 @pytest.mark.parametrize("labels", ["teacher", "customised"])
 @pytest.mark.parametrize("classes", [2, 4])
-def test_normalised_kd_at_extremes(labels: str, classes: int) -> None:
+def test_normalised_kd_at_extremes(labels: Labels, classes: int) -> None:
     teacher = torch.where(torch.rand(3, classes, generator=torch.Generator().manual_seed(0)) > 0.5, 1e4, -1e4)
     student = (-teacher).requires_grad_()
-    objective = NormalisedKD(soft_labels=labels)  # type: ignore[arg-type]
+    objective = NormalisedKD(soft_labels=labels)
     value = objective(student, teacher, target=torch.tensor([0, 1, 1]))
     value.backward()
     assert torch.isfinite(value)

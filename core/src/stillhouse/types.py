@@ -386,6 +386,24 @@ class Estimator(Protocol):
         """Targets for features ``[N, F]``."""
 
 
+@runtime_checkable
+class Writer(Protocol):
+    """A model that writes texts, which heads judge and methods learn from: what those with the tag ``writes`` are."""
+
+    def generate(
+        self,
+        source: Tensor,
+        source_mask: Tensor,
+        *,
+        max_tokens: int,
+        beams: int = 1,
+        sample: bool = False,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        """Ids of the texts ``[B, max_tokens]`` that it writes after those that it reads, ``source`` ``[B, S]`` where
+        ``source_mask`` says so; see `stillhouse.text.generators.TextWriter.generate`."""
+
+
 class SubsetSplit(Split):
     """Some rows of another split.
 

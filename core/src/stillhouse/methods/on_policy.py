@@ -16,7 +16,7 @@ from stillhouse.text.generators import until_end
 from stillhouse.trained import Trained
 from stillhouse.training.learner import Distillation, Learner
 from stillhouse.training.loss import TermValues
-from stillhouse.types import Batch
+from stillhouse.types import Batch, Writer
 
 
 class OnPolicy(Method):
@@ -87,7 +87,8 @@ class OwnTexts(Distillation):
 
     def rewritten(self, batch: Batch) -> Batch:
         """The batch with texts drawn from the student as ``given`` and ``target``."""
-        written: Tensor = self.student.generate(  # type: ignore[operator]
+        assert isinstance(self.student, Writer)  # the tag "writes" admits no others
+        written = self.student.generate(
             batch["source"],
             batch["source_mask"],
             max_tokens=self._max_tokens,

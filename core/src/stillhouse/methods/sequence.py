@@ -16,7 +16,7 @@ from stillhouse.storage import cache_folder, digest, read_tensors, state_digest,
 from stillhouse.text.generators import until_end
 from stillhouse.text.pairs import Rewritten
 from stillhouse.trained import Trained
-from stillhouse.types import Split
+from stillhouse.types import Split, Writer
 
 
 class SequenceLevel(Method):
@@ -124,7 +124,7 @@ def writing_teacher(context: MethodContext) -> Trained:
     Raises:
         IncompatibleError: it has several members, or cannot write.
     """
-    if len(context.teachers) != 1 or not hasattr(context.teachers[0].model, "generate"):
+    if len(context.teachers) != 1 or not isinstance(context.teachers[0].model, Writer):
         raise IncompatibleError(
             "the teacher cannot write: it has no generate(), or several members",
             where="teacher",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -50,7 +51,7 @@ def until_end(written: Tensor, end: int) -> Tensor:
     return (ends.cumsum(dim=1) - ends) == 0
 
 
-class TextWriter(nn.Module):
+class TextWriter(nn.Module, ABC):
     """A model that writes a text token by token after one that it reads.
 
     Args:
@@ -71,10 +72,10 @@ class TextWriter(nn.Module):
         model.generation_config = GenerationConfig()
         self.saved_options = {"config": {k: v for k, v in model.config.to_dict().items() if k != "_name_or_path"}}
 
+    @abstractmethod
     def forward(self, source: Tensor, source_mask: Tensor, given: Tensor) -> Tensor:
         """Logits ``[B, L, V]`` of the token behind each of those ``given`` ``[B, L]``, after a text that is read
         (``source`` and ``source_mask``, ``[B, S]``)."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def generate(
@@ -118,8 +119,9 @@ class TextWriter(nn.Module):
         written = torch.where(until_end(written, self.end), written, self.pad)
         return torch.nn.functional.pad(written, (0, max_tokens - written.shape[1]), value=self.pad)
 
+    @abstractmethod
     def _generate(self, source: Tensor, source_mask: Tensor, config: Any) -> Tensor:
-        raise NotImplementedError
+        """Ids that the model writes, ``[B, at most max_tokens]``, without what it was given."""
 
 
 class Seq2SeqWriter(TextWriter):

@@ -23,7 +23,7 @@ from stillhouse.kinds import SEQUENCE_IGNORE
 from stillhouse.text.pairs import texts_of
 from stillhouse.text.pretrained import require
 from stillhouse.text.tokenizer import Tokenizer
-from stillhouse.types import Batch, DataInfo, ReportFigure
+from stillhouse.types import Batch, DataInfo, ReportFigure, Writer
 
 FACTS = 3
 """First numbers of an answer: summed loss, number of tokens that it is of, and how many of them are right."""
@@ -113,15 +113,13 @@ class Generation(Sequence):
         Raises:
             IncompatibleError: the model cannot write.
         """
-        if not hasattr(model, "generate"):
+        if not isinstance(model, Writer):
             raise IncompatibleError(
                 f"{type(model).__name__} has no generate(), and the head judges what a model writes",
                 where="model",
                 fix="choose a model that writes, such as core/hf-seq2seq or core/hf-causal",
             )
-        written = model.generate(  # type: ignore[operator]
-            batch["source"], batch["source_mask"], max_tokens=self.max_tokens, beams=self.beams
-        )
+        written = model.generate(batch["source"], batch["source_mask"], max_tokens=self.max_tokens, beams=self.beams)
         return answers_of(prediction, batch.get("target"), self._ids(written), self.max_tokens)
 
     def _ids(self, written: Tensor) -> Tensor:
