@@ -101,6 +101,7 @@ def test_a_name_that_differs_in_case_alone_is_meant() -> None:
 
 
 def test_all_that_is_wrong_is_told_at_once() -> None:
+    pytest.importorskip("transformers")
     changes = [
         "teacher={use: core/hf-encoder}",
         "objectives.soft=[{use: core/hints, student: backbone.1, teacher: nowhere}]",

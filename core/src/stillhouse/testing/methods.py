@@ -10,7 +10,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from stillhouse.errors import IncompatibleError, OptionError, PluginError, StillhouseError
+from stillhouse.errors import IncompatibleError, MissingDependencyError, OptionError, PluginError, StillhouseError
 from stillhouse.kinds import OutputKind
 from stillhouse.methods import Method
 from stillhouse.pipeline import run
@@ -135,6 +135,8 @@ class _Methods:
                 tapped = self._attempt()
                 if not isinstance(tapped, IncompatibleError):
                     self._first = tapped
+        if isinstance(self._first, MissingDependencyError):  # an optional package, as of a target
+            raise Skipped(self._first.what, self._first.fix)
         return self._first
 
     def _attempt(self) -> dict[str, Tensor] | Exception:
