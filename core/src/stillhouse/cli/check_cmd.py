@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stillhouse.cli.numbers import in_bytes, in_count, in_time
+from stillhouse.cli.numbers import in_bytes, in_count, in_time, in_words
 from stillhouse.cli.output import print_error, print_fields, print_json, print_lines, print_prose, print_table
 from stillhouse.cli.run_cmd import SeedsOption, SetOption, SizesOption, parse_seeds, parse_sizes, show_progress
 from stillhouse.cli.shared import JsonOption, complete_recipe, get_manager
@@ -99,11 +99,11 @@ def _print(found: Checked) -> None:
         print_lines(f"This recipe cannot be run: {several} wrong.")
         return
     memory = "" if found.memory_bytes is None else f" It needs about {in_bytes(found.memory_bytes)} of memory."
-    without = f", without the fit of {' and '.join(found.unknown)}" if found.unknown else ""
+    without = f", without the fit of {in_words(found.unknown)}" if found.unknown else ""
     if found.seconds or not found.unknown:
         takes = f"Training takes about {in_time(found.seconds)} on this machine, one model after the other{without}"
     else:
-        takes = f"How long the fit of {' and '.join(found.unknown)} takes is not known before"
+        takes = f"How long the fit of {in_words(found.unknown)} takes is not known before"
     print_prose(f"Nothing is wrong. {takes}.{memory}")
 
 

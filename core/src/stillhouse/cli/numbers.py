@@ -1,6 +1,8 @@
-"""Numbers as people read them: counts, bytes, times."""
+"""Numbers and lists as people read them: counts, bytes, times, names."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 def in_count(value: int | None) -> str:
@@ -41,6 +43,11 @@ def significant(value: float, digits: int = 3) -> str:
         return "0"
     text = f"{float(f'{value:.{digits}g}'):,.10f}" if abs(value) < 10**digits else f"{value:,.0f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def in_words(names: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 def metric_value(value: float) -> str:

@@ -54,7 +54,7 @@ def _row(run: dict[str, Any]) -> tuple[str, ...]:
         in_count(run["parameters"]),
         in_bytes(run["bytes"]),
         "?" if latency is None else in_time(latency / 1000),
-        in_time(run["seconds"]),
+        "" if run["seconds"] is None else in_time(run["seconds"]),
     )
 
 

@@ -48,7 +48,7 @@ def describe_run(folder: Path) -> dict[str, Any]:
         ``folder``, ``recipe``, ``state`` ("finished", "running", or "stopped in STAGE"), ``created``, and what the
         summary says (each null without one): ``metric``, ``teacher``, ``baseline``, ``student`` (test values),
         ``gain``, ``gain_ci95``, ``helped``, ``seeds``, ``parameters``, ``bytes``, ``latency_ms`` of the student,
-        ``seconds`` of all trainings.
+        ``seconds`` of all trainings of networks (None where there was none).
     """
     text = (folder / "recipe.yaml").read_text(encoding="utf-8")
     recipe = parse_value(text, source=str(folder / "recipe.yaml")) or {}
@@ -74,7 +74,8 @@ def describe_run(folder: Path) -> dict[str, Any]:
         "parameters": student.get("parameters"),
         "bytes": student.get("bytes"),
         "latency_ms": (student.get("latency_ms") or {}).get("p50"),
-        "seconds": round(sum(summary["seconds"].values()), 3) if summary else None,
+        # Estimators are not timed: a sum of nothing is no time.
+        "seconds": round(sum(summary["seconds"].values()), 3) or None if summary else None,
     }
 
 

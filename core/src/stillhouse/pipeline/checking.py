@@ -57,7 +57,7 @@ class Planned:
     component: str
     form: str
     parameters: int | None = None
-    trainings: float = 1
+    trainings: int = 1
     fits: list[Rehearsed] = field(default_factory=list)
     in_store: int = 0
 
@@ -229,7 +229,7 @@ class _Rehearsal:
     def _attempt(self, step: Callable[[], Any]) -> bool:
         return _attempt(self._checked, step, [each.what for each in self._checked.problems])
 
-    def _planned(self, role: str, bound: Bound, *, trainings: float) -> Planned:
+    def _planned(self, role: str, bound: Bound, *, trainings: int) -> Planned:
         planned = Planned(role, bound.id, "network", trainings=trainings)
         self._checked.models.append(planned)
         return planned
@@ -246,7 +246,7 @@ class _Rehearsal:
         rehearsed: list[tuple[Bound, Planned]] = []
         for bound in self._resolved.teachers:
             folds = self._resolved.recipe.teacher.out_of_fold
-            planned = self._planned("teacher", bound, trainings=1 + max(folds - 1, 0))
+            planned = self._planned("teacher", bound, trainings=1 + folds)
             twins = [other for known, other in rehearsed if (known.id, known.options) == (bound.id, bound.options)]
             if self._attempt(partial(self._teacher, bound, planned, twins[:1], found)):
                 rehearsed.append((bound, planned))
