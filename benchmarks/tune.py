@@ -110,6 +110,7 @@ def run_task(name: str, runs: Path, jobs: int, minutes: float | None) -> dict[st
         "stopped": found.get("stopped", ""),
         "trials": len(found["trials"]),
         "minutes": round(found["seconds"] / 60, 1),
+        "limit": minutes or task.minutes,
         "jobs": jobs,
     }
 
@@ -121,10 +122,11 @@ def write_table(rows: list[dict[str, Any]]) -> None:
         "",
         "Made by `python -m benchmarks.tune`: each recipe as it is, and after `stillhouse tune`, with five seeds each.",
         "Test metrics; gains are signed so that positive is better, with 95 % intervals over seeds, or over test rows",
-        "where models have no randomness. Minutes are those of the whole search, final run included.",
+        "where models have no randomness. Minutes are those of the whole search, final run included; the limit",
+        "(`--minutes`) holds for the trials: what has begun is finished.",
         "",
         "| task | metric | defaults: teacher, baseline, student | gain | tune: teacher, baseline, student | gain | "
-        "held-out gain | trials, minutes |",
+        "held-out gain | trials, minutes (limit) |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -137,7 +139,7 @@ def write_table(rows: list[dict[str, Any]]) -> None:
             "no teacher is better than the student alone" if after is None else _models(after),
             "" if after is None else _gain(after),
             "" if after is None else f"{after['held_out_gain']:+.3g}",
-            f"{row['trials']}, {row['minutes']:.0f}",
+            f"{row['trials']}, {row['minutes']:.0f} ({row['limit']:.0f})",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     helped = {key: sum(bool(row[key] and row[key]["helped"]) for row in rows) for key in ("defaults", "tune")}
