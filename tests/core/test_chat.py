@@ -44,6 +44,7 @@ from stillhouse.types import Batch, DataInfo, DescribingReader, Task, TensorSpec
 pytest.importorskip("httpx")
 
 from stillhouse.chat.answers import EPSILON, Reply, label_masses, named_answer, read_reply
+from stillhouse.chat.service import Service
 from stillhouse.chat.teacher import ChatTeacher
 
 KEY = "sk-a-key-that-must-stand-nowhere"
@@ -591,16 +592,16 @@ def test_a_run_that_is_killed_asks_nothing_twice_and_ends_with_the_same_numbers(
         return by_sign(body)
 
     kill = threading.Event()
-    genuine = ChatTeacher._reply
+    genuine = Service._reply
 
-    def reply(self: ChatTeacher, *args: Any) -> Reply:
+    def reply(self: Service, *args: Any) -> Reply:
         if kill.is_set():
             raise Killed
         return genuine(self, *args)
 
     server.rule = killing
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ChatTeacher, "_reply", reply)
+        patch.setattr(Service, "_reply", reply)
         with pytest.raises(Killed):
             stillhouse.run(chat_recipe(server, **options), out=tmp_path / "run")
     server.rule = by_sign

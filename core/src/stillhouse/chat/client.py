@@ -40,14 +40,23 @@ class Client:
         retries: attempts after the first.
         backoff: seconds before the second attempt; doubled each time, and shortened by up to half at random.
         connections: most at a time.
+        where: field of the recipe that has the options, for errors.
     """
 
     def __init__(
-        self, base_url: str, *, key_variable: str, timeout: float, retries: int, backoff: float, connections: int
+        self,
+        base_url: str,
+        *,
+        key_variable: str,
+        timeout: float,
+        retries: int,
+        backoff: float,
+        connections: int,
+        where: str,
     ) -> None:
         self._base, self._variable = base_url.rstrip("/"), key_variable
         self._retries, self._backoff = retries, backoff
-        self._timeout, self._connections = timeout, connections
+        self._timeout, self._connections, self._where = timeout, connections, where
         self._lock = threading.Lock()
         self._http: httpx.Client | None = None
 
@@ -105,7 +114,7 @@ class Client:
             problem = "holds characters that no key has" if key else "is not set"
             raise ServiceError(
                 f"the environment variable {self._variable} {problem}",
-                where="teacher, api_key_env",
+                where=f"{self._where}, api_key_env",
                 fix=f"export {self._variable}=... before the command; the key stands nowhere else",
             )
         return key
