@@ -692,6 +692,22 @@ def test_the_contract_asks_a_server_that_it_is_given(server: Server, there: bool
     assert bool(server.requests) is there
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_the_contract_has_rows_written_by_a_server_that_it_is_given(server: Server, there: bool) -> None:
+    pytest.importorskip("transformers")
+    options = {"base_url": server.url, "model": "m", "retries": 0}
+    server.rule = lambda body: (200, chat(f"words that nobody wrote before, number {body['seed']}"))
+    if not there:
+        server.close()
+    manager = default_manager()
+    (record,) = [each for each in manager.records if each.name == "core"]
+    plan = Plan(manager, record, options={"core/chat-texts": options})
+    for check in ("rows", "same-seed", "training-rows"):
+        outcome = plan.run(f"{check}[augmenter:core/chat-texts]")
+        assert outcome.outcome == ("passed" if there else "skipped"), outcome
+    assert bool(server.requests) is there
+
+
 def test_a_process_that_is_killed_loses_what_was_on_its_way_and_nothing_else(server: Server, tmp_path: Path) -> None:
     recipe, folder = tmp_path / "recipe.yaml", tmp_path / "run"
     recipe.write_text(json.dumps(chat_recipe(server, concurrency=1)))
@@ -724,6 +740,105 @@ def test_texts_of_a_dataset_are_asked_about_word_for_word(server: Server, tmp_pa
     prompts = {prompt_of(body) for body in server.requests}
     assert prompts
     assert all(re.search(r" \. report \d+$", each) for each in prompts), "blanks are as they were written"
+
+
+def text_recipe(server: Server, **options: Any) -> dict[str, Any]:
+    """Texts whose training rows a model writes again, labelled by a forest of words."""
+    service = {"base_url": server.url, "model": "m", "retries": 1, "backoff": 0.01}
+    return {
+        "dataset": {"use": "core/synthetic-text", "rows": 60},
+        "head": "core/multiclass",
+        "teacher": {"use": "core/tfidf-logistic"},
+        "student": {"use": "core/text-encoder", "embedding": 4, "width": 4, "layers": 1},
+        "extra_rows": {"use": "core/chat-texts", "per_row": 0.5, **service, **options},
+        "train": {"student": {"epochs": 1, "batch_size": 16}},
+        "seeds": [0],
+    }
+
+
+def test_texts_in_other_words_are_labelled_by_the_teacher_and_asked_for_once(server: Server, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    server.rule = lambda body: (200, chat(f'"{prompt_of(body).splitlines()[-1]} indeed"\n\nDo you like it?'))
+    result = stillhouse.run(text_recipe(server), out=tmp_path / "run")
+    splits = (
+        default_manager()
+        .registry.get("dataset", "core/synthetic-text")
+        .load()(stillhouse.types.DataContext(root=tmp_path, base=tmp_path), rows=60)
+    )
+    training = {each["text"] for each in splits.reader.describe(splits.train.batch(range(len(splits.train))))}
+    asked = [prompt_of(body).splitlines()[-1] for body in server.requests]
+    assert len(asked) == round(0.5 * len(splits.train)) == result.summary["extra_rows"]["rows"]
+    assert set(asked) <= training
+    assert len(set(asked)) == len(asked), "every text as often as any other"
+    assert len({body["seed"] for body in server.requests}) == len(asked)
+    facts = result.summary["extra_rows"]["asked"]
+    assert (facts["requests"], facts["input_tokens"], facts["copies_left_out"]) == (len(asked), 20 * len(asked), 0)
+    assert result.report is not None
+    assert f"A service wrote them: {len(asked)} requests" in result.report.read_text()
+    stillhouse.run(text_recipe(server), out=tmp_path / "again")
+    assert len(server.requests) == len(asked), "what was written is kept"
+
+
+def test_new_texts_are_asked_for_of_the_classes_that_have_the_fewest(server: Server) -> None:
+    pytest.importorskip("tokenizers")
+    from stillhouse.chat.writers import ChatTexts
+    from stillhouse.text import text_splits
+
+    texts = [f"{word} number {number}" for word, count in (("red", 30), ("blue", 10)) for number in range(count)]
+    target = [0] * 30 + [1] * 10
+    splits = text_splits(texts, target, classes=("red", "blue"), seed=0, vocabulary=100, overlap=1.0)
+    few = int((splits.train.columns(["target"])["target"] == 1).sum())
+    more = len(splits.train) - 2 * few
+    server.rule = lambda body: (200, chat("blue indeed"))
+    writer = ChatTexts(base_url=server.url, model="m", write="classes", shots=2, names=["a red one", "a blue one"])
+    writer.prepare(splits.reader)
+    made = writer(splits.train, splits.info, more + 4, 0)
+    prompts = [prompt_of(body) for body in server.requests]
+    assert len(made) == len(prompts) == more + 4
+    wanted = [re.findall(r'kind "(.*?)"', each)[0] for each in prompts]
+    assert (wanted.count("a blue one"), wanted.count("a red one")) == (more + 2, 2)
+    for prompt, name in zip(prompts, wanted, strict=True):
+        examples = re.findall(r"^- (\w+) number", prompt, re.MULTILINE)
+        assert examples == [name.split()[1]] * 2, "examples are training texts of the class"
+    assert "target" not in made.row(0)
+
+
+def test_copies_of_held_out_texts_and_empty_replies_make_no_rows(server: Server, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    splits = (
+        default_manager()
+        .registry.get("dataset", "core/synthetic-text")
+        .load()(stillhouse.types.DataContext(root=tmp_path, base=tmp_path), rows=60)
+    )
+    held_out = splits.reader.describe(splits.test.batch([0]))[0]["text"]
+    says = iter([held_out.upper(), "", "quite new"])
+    server.rule = lambda body: (200, chat(next(says, "something else")))
+    heard = Heard()
+    run = stillhouse.run(text_recipe(server, concurrency=1), out=tmp_path / "run", reporter=heard)
+    wanted = len(server.requests)
+    assert run.summary["extra_rows"]["rows"] == wanted - 2
+    assert run.summary["extra_rows"]["asked"]["copies_left_out"] == 1
+    assert any(f"brought {wanted - 2} of the {wanted} rows" in each for each in heard.warnings)
+
+
+def test_writers_are_refused_where_they_have_nothing_to_write(server: Server, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    server.rule = lambda body: (200, chat(" \n"))
+    with pytest.raises(DataError, match="replies of the language model are empty"):
+        stillhouse.run(text_recipe(server), out=tmp_path / "run")
+    with pytest.raises(IncompatibleError, match="'names' has 2 classes in words, the dataset has 3"):
+        stillhouse.run(text_recipe(server, write="classes", names=["a", "b"]), out=tmp_path / "run")
+    with pytest.raises(OptionError, match="names what there is not") as error:
+        stillhouse.run(text_recipe(server, prompt="{{ rows.text }}"), out=tmp_path / "run")
+    assert "text" in error.value.fix
+
+
+def test_a_check_of_a_recipe_asks_for_no_rows(server: Server) -> None:
+    pytest.importorskip("transformers")
+    from stillhouse.pipeline.checking import check
+
+    assert check(text_recipe(server)).problems == []
+    assert server.requests == []
 
 
 @pytest.mark.parametrize("kind", ["wordpiece", "bpe"])

@@ -264,6 +264,27 @@ class Augmenter(Protocol):
         ...
 
 
+class AskedAugmenter(Augmenter, Protocol):
+    """An `Augmenter` that asks somebody for the rows: a language model, a simulator. It may make fewer than ``count``,
+    and since nobody knows where they come from, rows that are in the test or validation rows are left out."""
+
+    def prepare(self, reader: Reader | None) -> None:
+        """Called once before it makes rows.
+
+        Args:
+            reader: that of the dataset; it may put rows into words (`DescribingReader`), and words into rows.
+
+        Raises:
+            IncompatibleError: it cannot make rows of that dataset.
+        """
+        ...
+
+    def facts(self) -> dict[str, Any]:
+        """What the rows cost: numbers by name (None where one is not known), kept as ``extra_rows.asked`` in the
+        summary."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataContext:
     """What the framework gives to a dataset.

@@ -29,6 +29,54 @@ MOST_NUMBERS = 512
 Row = Mapping[str, Any]
 
 
+class Template:
+    """A Jinja template; it runs in a sandbox, and what it names must exist.
+
+    Raises:
+        OptionError: the text is not Jinja.
+    """
+
+    def __init__(self, text: str) -> None:
+        environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
+        try:
+            self._template = environment.from_string(text)
+        except TemplateSyntaxError as error:
+            raise OptionError(
+                f"the prompt is not a Jinja template: {error.message}",
+                where=f"prompt, line {error.lineno}",
+                fix="correct the template; docs/chat.md has examples",
+            ) from error
+
+    def render(self, about: str, **names: Any) -> str:
+        """The prompt.
+
+        Args:
+            about: what it is about, for errors.
+            names: what the template sees.
+
+        Raises:
+            OptionError: the template names what there is not, or fails.
+        """
+        try:
+            return self._template.render(**names)
+        except UndefinedError as error:
+            row = names.get("row")
+            beside = ", ".join(name for name in names if name != "row")
+            raise OptionError(
+                f"the prompt names what there is not: {error.message}",
+                where=f"prompt, {about}",
+                fix=f"the row has {', '.join(row)}; beside it there are {beside}"
+                if row and beside
+                else f"there are {', '.join(row) if row else beside}",
+            ) from error
+        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
+            raise OptionError(
+                f"the prompt cannot be filled in: {type(error).__name__}: {error}",
+                where=f"prompt, {about}",
+                fix="correct the template; docs/chat.md has examples",
+            ) from error
+
+
 class Prompts:
     """Prompts for rows, from a Jinja template that sees
 
@@ -37,7 +85,7 @@ class Prompts:
     - ``examples``: training rows, each with ``row`` and ``answer``.
 
     Args:
-        template: its text; it runs in a sandbox, and what it names must exist.
+        template: text of a `Template`.
         info: of the dataset.
         answers: the reply wanted for each class.
         columns: names of the numbers of all inputs, flattened in order; empty means as the dataset's reader says, and
@@ -54,15 +102,7 @@ class Prompts:
         self._reader: Reader | None = None
         self._examples: list[list[tuple[int, dict[str, Any]]]] = []
         self._order: list[int] = []
-        environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
-        try:
-            self._template = environment.from_string(template)
-        except TemplateSyntaxError as error:
-            raise OptionError(
-                f"the prompt is not a Jinja template: {error.message}",
-                where=f"prompt, line {error.lineno}",
-                fix="correct the template; docs/chat.md has examples",
-            ) from error
+        self._template = Template(template)
 
     def prepare(self, train: Split, reader: Reader | None, *, shots: int, seed: int) -> None:
         """Read rows as the dataset's reader does from now on, and draw examples.
@@ -150,20 +190,7 @@ class Prompts:
             for example in [each for whose, each in drawn if whose != index][: len(drawn) - 1]
         ]
         examples = [shown[at] for at in self._order]
-        try:
-            return self._template.render(row=row, choices=self._choices, examples=examples)
-        except UndefinedError as error:
-            raise OptionError(
-                f"the prompt names what there is not: {error.message}",
-                where=f"prompt, row {index}",
-                fix=f"the row has {', '.join(row)}; beside it there are choices and examples",
-            ) from error
-        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
-            raise OptionError(
-                f"the prompt cannot be filled in: {type(error).__name__}: {error}",
-                where=f"prompt, row {index}",
-                fix="correct the template; docs/chat.md has examples",
-            ) from error
+        return self._template.render(f"row {index}", row=row, choices=self._choices, examples=examples)
 
 
 def _numbers(value: Any) -> Any:

@@ -572,6 +572,16 @@ def stillhouse_augmenters() -> Iterable[AugmenterSpec]:
         inputs=TEXT_INPUTS,
         tags=("text",),
     )
+    yield AugmenterSpec(
+        name="chat-texts",
+        target="stillhouse.chat.writers:ChatTexts",
+        summary="Texts that a language model behind HTTP writes: training texts in other words, or of rare classes",
+        requires=("httpx",),
+        extra="chat",
+        inputs=TEXT_INPUTS,
+        asked=True,
+        tags=("text",),
+    )
 
 
 @hookimpl

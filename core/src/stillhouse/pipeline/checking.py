@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from stillhouse.errors import StillhouseError
 from stillhouse.evaluation.measure import parameters
 from stillhouse.methods import Method
 from stillhouse.pipeline.context import RunContext
+from stillhouse.pipeline.extra_rows import is_service
 from stillhouse.pipeline.models import is_in_store, member_seed
 from stillhouse.pipeline.opening import checks_before_training, open_context, untrained
 from stillhouse.pipeline.rehearsal import (
@@ -166,6 +167,8 @@ def check(
     """
     registry = (manager or default_manager()).registry
     resolved = resolve(recipe, registry, overrides=with_changes(overrides, seeds, sizes))
+    if resolved.extra_rows is not None and is_service(resolved.extra_rows):
+        resolved = replace(resolved, extra_rows=None)  # nothing is asked, and so nothing paid for, by a check
     with tempfile.TemporaryDirectory(prefix="stillhouse-check-") as folder:
         context = open_context(resolved, Path(folder), registry, reporter or Silent(), download=download)
         checked = Checked(resolved.recipe.name)

@@ -278,7 +278,7 @@ def copied_rows(splits: Splits, limit_bytes: int = 400_000_000) -> list[Copies]:
     per_row = sum(first[name].numel() * first[name].element_size() for name in names)
     if per_row * sum(map(len, splits.named().values())) > limit_bytes:
         return []
-    keys = {name: _keys(split, names) for name, split in splits.named().items()}
+    keys = {name: row_hashes(split, names) for name, split in splits.named().items()}
     times = Counter(keys["train"])
     # One more than was counted, so that a small split without twins does not promise that there are none.
     twins = (sum(count for count in times.values() if count > 1) + 1) / (len(keys["train"]) + 2)
@@ -290,8 +290,8 @@ def copied_rows(splits: Splits, limit_bytes: int = 400_000_000) -> list[Copies]:
     return found
 
 
-def _keys(split: Split, names: Sequence[str]) -> list[int]:
-    """A hash of the inputs of each row."""
+def row_hashes(split: Split, names: Sequence[str]) -> list[int]:
+    """A hash of these inputs of each row, without padding."""
     # Rows of different lengths are compared as they are: padding depends on the split that they are in.
     columns = split.columns(names) if split.lengths is None else None
     rows = (

@@ -247,6 +247,7 @@ def _extra_rows(context: RunContext) -> dict[str, Any] | None:
         # Without stored answers the teacher is asked in each step, and its time is in that of the student's training.
         "labelling_seconds": round(read_json(kept)["seconds"], 3) if kept.exists() else None,
         "share_of_rows": beside / (1 + beside) * len(made.rows) / unlabelled,
+        **({} if made.asked is None else {"asked": made.asked}),
     }
 
 

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from stillhouse.errors import DataError, IncompatibleError
-from stillhouse.pipeline.data import check_inputs
+from stillhouse.pipeline.data import check_inputs, row_hashes
 from stillhouse.pipeline.stages import component_identity
 from stillhouse.plugins.registry import Component
 from stillhouse.plugins.specs import AugmenterSpec
-from stillhouse.recipe.check import ResolvedRecipe
+from stillhouse.recipe.check import Bound, ResolvedRecipe
 from stillhouse.recipe.model import ExtraRows
 from stillhouse.storage import digest
-from stillhouse.types import Augmenter, Batch, ConcatSplit, DataInfo, Split, Splits, TensorSplit
+from stillhouse.types import Batch, ConcatSplit, DataInfo, Split, Splits, SubsetSplit, TensorSplit
 
 IN_MEMORY = 400_000_000
 """Bytes of rows that are made once and kept; more of them are made again whenever they are asked for."""
@@ -34,12 +36,14 @@ class MadeRows:
         own: unlabelled rows that the dataset has itself.
         fingerprint: hash of all that they depend on.
         seconds: time to make them (those that are not kept in memory are made in each epoch).
+        asked: what a service was asked for them, `stillhouse.types.AskedAugmenter.facts`; None where none was.
     """
 
     rows: Split
     own: Split | None
     fingerprint: str
     seconds: float
+    asked: dict[str, Any] | None = None
 
 
 def make_extra_rows(resolved: ResolvedRecipe, splits: Splits) -> MadeRows | None:
@@ -56,17 +60,50 @@ def make_extra_rows(resolved: ResolvedRecipe, splits: Splits) -> MadeRows | None
     assert isinstance(bound.ref, ExtraRows)
     count, seed = max(1, round(bound.ref.per_row * len(splits.train))), resolved.recipe.data_seed
     start = time.perf_counter()
-    augmenter: Augmenter = bound.component.load()(**bound.options)
+    augmenter: Any = bound.component.load()(**bound.options)
+    asked = is_service(bound)
+    if asked:
+        augmenter.prepare(splits.reader)
     with torch.random.fork_rng(devices=[]):  # training rows may be augmented at random
         torch.manual_seed(seed)
         made = augmenter(splits.train, splits.info, count, seed)
-        check_made(made, splits.info, count, name=bound.id)
-        kept = _kept(made)
+        check_made(made, splits.info, count, name=bound.id, fewer=asked)
+        kept = _kept(_unknown_to_test(made, splits, name=bound.id) if asked else made)
     everything = {**splits.named(), **({"unlabelled": splits.unlabelled} if splits.unlabelled is not None else {})}
     first = 1 + max(int(split.index().max()) for split in everything.values())
     rows = _Numbered(kept, first)
     identity = {**component_identity(bound.component), "options": dict(bound.options), "rows": rows.fingerprint()}
-    return MadeRows(rows, splits.unlabelled, digest(identity), time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    if not asked:
+        return MadeRows(rows, splits.unlabelled, digest(identity), seconds)
+    if len(rows) < count:
+        warnings.warn(f"{bound.id} brought {len(rows)} of the {count} rows that were asked for", stacklevel=2)
+    facts = {**augmenter.facts(), "copies_left_out": len(made) - len(rows)}
+    return MadeRows(rows, splits.unlabelled, digest(identity), seconds, facts)
+
+
+def is_service(bound: Bound) -> bool:
+    """The augmenter asks a service for its rows."""
+    spec = bound.component.spec
+    return isinstance(spec, AugmenterSpec) and spec.asked
+
+
+def _unknown_to_test(made: Split, splits: Splits, *, name: str) -> Split:
+    """Rows of a service without those whose inputs are in the test or validation rows, which it may have known.
+
+    Raises:
+        DataError: none is left.
+    """
+    names = list(splits.info.inputs)
+    known = {key for split in (splits.val, splits.test) for key in row_hashes(split, names)}
+    new = [at for at, key in enumerate(row_hashes(made, names)) if key not in known]
+    if not new:
+        raise DataError(
+            f"all {len(made)} rows of augmenter '{name}' are test or validation rows",
+            where=name,
+            fix="look at what it writes; it must not be given these rows",
+        )
+    return made if len(new) == len(made) else SubsetSplit(made, new)
 
 
 def with_extra_rows(splits: Splits, made: MadeRows) -> Splits:
@@ -74,8 +111,9 @@ def with_extra_rows(splits: Splits, made: MadeRows) -> Splits:
     return replace(splits, unlabelled=made.rows if made.own is None else ConcatSplit((made.own, made.rows)))
 
 
-def check_made(made: Split, info: DataInfo, count: int, *, name: str) -> None:
-    """Extra rows are as many as were asked for, have the declared inputs, finite where training rows are, and no label.
+def check_made(made: Split, info: DataInfo, count: int, *, name: str, fewer: bool = False) -> None:
+    """Extra rows are as many as were asked for (or ``fewer``), have the declared inputs, finite where training rows
+    are, and no label.
 
     Raises:
         DataError: they are not.
@@ -86,7 +124,7 @@ def check_made(made: Split, info: DataInfo, count: int, *, name: str) -> None:
             where=name,
             fix="return a stillhouse.types.Split, such as TensorSplit",
         )
-    if len(made) != count:
+    if len(made) > count or not len(made) or (len(made) < count and not fewer):
         raise DataError(
             f"augmenter '{name}' made {len(made)} rows, {count} were asked for", where=name, fix="make 'count' rows"
         )

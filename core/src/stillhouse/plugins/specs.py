@@ -197,12 +197,14 @@ class AugmenterSpec(Spec):
         inputs: names of the dataset inputs that it needs; empty means whatever there is.
         dtypes: it needs an input of one of these dtypes, e.g. ``("float32",)``; empty means any.
         kinds: output kinds whose targets it can do with; empty means all.
+        asked: ``target`` returns a `stillhouse.types.AskedAugmenter`, which has the rows from a service.
     """
 
     kind: ClassVar[str] = "augmenter"
     inputs: tuple[str, ...] = ()
     dtypes: tuple[str, ...] = ()
     kinds: tuple[OutputKind, ...] = ()
+    asked: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

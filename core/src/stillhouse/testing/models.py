@@ -14,7 +14,6 @@ from stillhouse.errors import IncompatibleError, ServiceError, StillhouseError, 
 from stillhouse.forwarding import predict
 from stillhouse.kinds import OutputKind
 from stillhouse.plugins.checks import Planned, Skipped, label
-from stillhouse.plugins.options import options_of
 from stillhouse.plugins.registry import Component
 from stillhouse.storage import state_digest
 from stillhouse.testing.isolation import offline
@@ -74,13 +73,8 @@ class _Models:
         """Build the model in the first setting that it suits; what its target raises is the plugin's fault only where
         its own recipe puts the parts together, or where no setting suits."""
         self._bench.require(self._component, "target", "shape", "options")
-        given = self._bench.given(self._component) or {}
-        required = [each.name for each in options_of(self._component.load()) if each.required]
-        if is_asked(self._component) and not given.keys() >= set(required):
-            raise Skipped(
-                f"it needs the option '{required[0]}'",
-                f"contract(..., options={{'{self._component.id}': {{...}}}}) can name a service that runs",
-            )
+        if is_asked(self._component):
+            self._bench.require_service(self._component)
         first: Exception | None = None
         for setting in self._bench.settings(self._component):
             try:

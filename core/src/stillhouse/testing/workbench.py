@@ -105,6 +105,20 @@ class Workbench:
         by_kind = self.options.get(label(component))
         return by_kind if by_kind is not None else self.options.get(component.id)
 
+    def require_service(self, component: Component) -> None:
+        """The options without which a component that asks a service cannot ask.
+
+        Raises:
+            Skipped: they were not given.
+        """
+        given = self.given(component) or {}
+        missing = [each.name for each in options_of(component.load()) if each.required and each.name not in given]
+        if missing:
+            raise Skipped(
+                f"it needs the option '{missing[0]}'",
+                f"contract(..., options={{'{component.id}': {{...}}}}) can name a service that runs",
+            )
+
     def make(self, component: Component, options: Options, *, seed: int = 0, again: bool = False) -> Splits:
         """A dataset, offline; made once for the same options unless ``again``.
 

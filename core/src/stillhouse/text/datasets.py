@@ -9,6 +9,7 @@ import numpy as np
 from stillhouse.data import tables
 from stillhouse.errors import DataError, OptionError
 from stillhouse.text.pairs import pair_splits
+from stillhouse.text.reader import read_texts
 from stillhouse.text.splits import text_splits
 from stillhouse.text.tags import tagged_splits
 from stillhouse.types import DataContext, Splits
@@ -45,6 +46,7 @@ def texts(
     text: str = "text",
     label: str = "label",
     group: str | None = None,
+    unlabelled: Path | None = None,
     tokenizer: str = "wordpiece",
     vocabulary: int = 8000,
     max_length: int = 128,
@@ -60,6 +62,8 @@ def texts(
         text: column of the texts.
         label: column of the classes.
         group: column of documents, patients or machines that are never divided; none by default.
+        unlabelled: another file, of texts that only the teacher labels; those that nearly repeat a validation or test
+            text are left out.
         tokenizer: folder, hub id or "package:folder" of a Hugging Face tokenizer; or "wordpiece" or "bpe": one is
             trained on the training rows.
         vocabulary: size of a tokenizer that is trained.
@@ -90,6 +94,7 @@ def texts(
         fractions={"test": test_fraction, "val": val_fraction},
         groups=tables.words(table[group], where=str(file), first=first) if group else None,
         overlap=overlap,
+        unlabelled=() if unlabelled is None else read_texts(context.base / unlabelled, text)[0],
         column=text,
         description=f"Texts of {file.name}",
         where=str(file),

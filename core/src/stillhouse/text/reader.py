@@ -84,8 +84,12 @@ class TextReader:
             DataError: see `read_texts`.
         """
         texts, rows = read_texts(Path(path), self.column)
+        return self.rows_of(texts), {"row": rows, "text": texts}
+
+    def rows_of(self, texts: Sequence[str]) -> TextSplit:
+        """The texts, tokenized as the training rows were, as rows without a target."""
         ids = self.tokenizer.encode(texts, max_length=self.max_length)
-        return TextSplit(ids, {}, pad=self.tokenizer.pad), {"row": rows, "text": texts}
+        return TextSplit(ids, {}, pad=self.tokenizer.pad)
 
 
 def _key(ids: Sequence[int]) -> bytes:

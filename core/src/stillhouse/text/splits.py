@@ -55,6 +55,7 @@ def text_splits(
     groups: Sequence[str] | None = None,
     parts: Mapping[str, Sequence[int]] | None = None,
     overlap: float = 0.8,
+    unlabelled: Sequence[str] = (),
     column: str = "text",
     description: str = "",
     simulated: bool = False,
@@ -81,6 +82,7 @@ def text_splits(
         parts: positions of ``train``, ``val`` and ``test``, where the protocol gives them; texts that repeat each other
             are then not looked for, and ``groups`` are checked, not kept together.
         overlap: overlap of the sets of words from which two texts are near-duplicates; 1: of the same words.
+        unlabelled: texts that nobody has labelled; near-duplicates of validation and test texts are left out.
         column: column of new files that has the text.
         description: one line on what the rows are.
         simulated: the texts come from a generator.
@@ -132,5 +134,27 @@ def text_splits(
         )
         for name, part in positions.items()
     }
-    reader = TextReader(made, max_length=max_length, column=column, texts=texts)
-    return Splits(info=info, train=splits["train"], val=splits["val"], test=splits["test"], reader=reader)
+    reader = TextReader(made, max_length=max_length, column=column, texts=[*texts, *unlabelled])
+    further = _unlabelled(texts, unlabelled, [*positions["val"], *positions["test"]], overlap, made, max_length)
+    return Splits(
+        info=info, train=splits["train"], val=splits["val"], test=splits["test"], unlabelled=further, reader=reader
+    )
+
+
+def _unlabelled(
+    texts: Sequence[str],
+    unlabelled: Sequence[str],
+    held_out: Sequence[int],
+    overlap: float,
+    tokenizer: Tokenizer,
+    max_length: int,
+) -> TextSplit | None:
+    """Texts without labels that are no near-duplicates of those held out; their ids follow those of the others."""
+    if not unlabelled:
+        return None
+    family = near_duplicates([*texts, *unlabelled], least=overlap)
+    new = np.flatnonzero(~np.isin(family[len(texts) :], family[np.asarray(held_out)]))
+    if not len(new):
+        return None
+    ids = tokenizer.encode([unlabelled[at] for at in new.tolist()], max_length=max_length)
+    return TextSplit(ids, {"index": torch.from_numpy(len(texts) + new)}, pad=tokenizer.pad)
