@@ -92,6 +92,7 @@ def test_first_kind_wins_and_find_gives_all() -> None:
         ),
         ("objective", "soft-target", "no objective 'soft-target'", "did you mean 'core/soft-targets'?"),
         ("dataset", "core/mlp", "'core/mlp' is a", ""),
+        ("dataset", "law/text-cases", "no dataset 'law/text-cases'", "did you mean 'law/cases'?"),
         ("dataset", "law/synthetic", "no dataset 'law/synthetic'", "did you mean 'core/synthetic'?"),
         ("dataset", "law/x", "no dataset 'law/x'", "core/texts, law/cases"),
         ("dataset", "laww/cases", "no plugin 'laww' is installed", "did you mean 'law/cases'?"),

@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 from stillhouse.errors import (
     IncompatibleError,
     OptionError,
+    PluginError,
     RecipeError,
     StillhouseError,
     UnknownComponentError,
 )
 from stillhouse.pipeline.folder import resolved_yaml
 from stillhouse.plugins.manager import Manager
-from stillhouse.recipe import Recipe, recipe_schema, resolve
+from stillhouse.recipe import Recipe, TrainConfig, recipe_schema, resolve
 from stillhouse.recipe.read import apply_overrides, read_recipe
 from stillhouse.recipe.text import MOST_VALUES, parse_yaml, to_yaml
 
@@ -320,3 +321,58 @@ def test_any_text_gives_a_mapping_or_a_recipe_error(text: str) -> None:
         values, lines = parse_yaml(text, source="generated")
         assert isinstance(values, dict)
         assert all(line >= 1 for line in lines.values())
+
+
+@given(rows=st.integers(1, 2_000_000))
+def test_training_without_numbers_makes_enough_steps_and_no_fewer_than_ten_passes(rows: int) -> None:
+    found = TrainConfig().for_rows(rows)
+    steps = -(-rows // found.batch_size)
+    assert found.epochs * steps >= 1000
+    assert found.epochs >= 10
+    assert 16 <= found.batch_size <= 128
+    assert found.epochs == 10 or (found.epochs - 1) * steps < 1000, "and no more than that"
+    assert found.for_rows(7) == found, "numbers stay"
+
+
+@pytest.mark.parametrize("value", [0, -1, True, 1.5, "many", None])
+def test_a_number_of_epochs_is_one_or_auto(value: Any, registry: Any) -> None:
+    recipe = {**parse_yaml(GOOD, source="test")[0], "train": {"student": {"epochs": value}}}
+    with pytest.raises(RecipeError, match="'auto' or a whole number of at least 1"):
+        resolve(recipe, registry)
+
+
+FINE_TUNED = """
+from torch import nn
+from stillhouse import hookimpl
+from stillhouse.plugins import TeacherSpec
+
+
+@hookimpl
+def stillhouse_teachers():
+    yield TeacherSpec(
+        name="old", target="tuned:old", summary="one", fine_tuning={"epochs": 3, "lr": 1e-5, "warmup": 0.2}
+    )
+    yield TeacherSpec(name="wrong", target="tuned:old", summary="one", fine_tuning={"epochs": -1})
+
+
+def old(task, *, pretrained: str | None = None):
+    return nn.Linear(1, task.outputs)
+"""
+
+
+def test_a_pretrained_model_brings_its_training_where_the_recipe_has_none(tmp_path: Path) -> None:
+    (tmp_path / "tuned.py").write_text(FINE_TUNED)
+    registry = Manager.from_environment(no_plugins=True, files=[tmp_path / "tuned.py"]).registry
+    recipe = {**parse_yaml(GOOD, source="test")[0], "train": {"teacher": {"lr": 0.5}}}
+
+    def train(**teacher: Any) -> TrainConfig:
+        return resolve({**recipe, "teacher": teacher}, registry).recipe.train.teacher
+
+    assert train(use="tuned/old", pretrained="x").model_dump(include={"epochs", "lr", "warmup"}) == {
+        "epochs": 3,
+        "lr": 0.5,
+        "warmup": 0.2,
+    }
+    assert train(use="tuned/old").model_dump(include={"epochs", "warmup"}) == {"epochs": "auto", "warmup": 0.0}
+    with pytest.raises(PluginError, match="fine_tuning of 'tuned/wrong'"):
+        train(use="tuned/wrong", pretrained="x")

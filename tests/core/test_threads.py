@@ -44,17 +44,17 @@ def test_a_share_is_the_cores_divided_by_what_runs_side_by_side(monkeypatch: pyt
 def test_long_steps_get_the_share_and_short_ones_a_single_thread() -> None:
     large = nn.Sequential(nn.Conv2d(8, 256, 5, padding=2), nn.ReLU(), nn.Conv2d(256, 256, 3, padding=1))
     small = nn.Sequential(nn.Flatten(), nn.Linear(8 * 32 * 32, 2))
-    assert choose_threads(TrainConfig(), large, ROWS, ["x"]) == 4
-    assert choose_threads(TrainConfig(), small, ROWS, ["x"]) == 1
-    assert choose_threads(TrainConfig(threads=3), small, ROWS, ["x"]) == 3
-    assert choose_threads(TrainConfig(threads=500), small, ROWS, ["x"]) == 4, "never more than there are"
+    assert choose_threads(TrainConfig(batch_size=128), large, ROWS, ["x"]) == 4
+    assert choose_threads(TrainConfig(batch_size=128), small, ROWS, ["x"]) == 1
+    assert choose_threads(TrainConfig(batch_size=128, threads=3), small, ROWS, ["x"]) == 3
+    assert choose_threads(TrainConfig(batch_size=128, threads=500), small, ROWS, ["x"]) == 4, "never more than there are"
 
 
 @pytest.mark.usefixtures("four_cores")
 def test_choosing_leaves_model_and_random_state_alone() -> None:
     model = nn.Sequential(nn.BatchNorm2d(8), nn.Dropout(0.5)).train()
     before, state = model[0].running_mean.clone(), torch.get_rng_state()
-    choose_threads(TrainConfig(), model, ROWS, ["x"])
+    choose_threads(TrainConfig(batch_size=128), model, ROWS, ["x"])
     assert torch.equal(model[0].running_mean, before)
     assert torch.equal(torch.get_rng_state(), state)
     assert model[1].training

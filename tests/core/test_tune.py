@@ -195,6 +195,13 @@ def test_a_tree_gets_the_size_that_suits_labels_before_it_gets_a_teacher(tmp_pat
         assert {"use": "core/decision-tree", "max_depth": chosen, "min_samples_leaf": 1} in final["controls"]
 
 
+def test_a_search_whose_time_is_gone_still_tries_the_recipes_own_settings(tmp_path: Path, manager: Manager) -> None:
+    found = tune(recipe(), out=tmp_path / "s", trials=5, minutes=0.001, folds=2, manager=manager).record
+    assert found["teacher_found"]
+    assert [trial["state"] for trial in found["trials"]] == ["complete", "complete"]
+    assert found["final"] is not None
+
+
 def test_what_a_search_does_not_vary_is_in_the_end_what_the_recipe_says(
     tmp_path: Path, manager: Manager, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,6 +33,10 @@ WRITERS = {
 }
 """Models that write, by name: function and summary."""
 
+FINE_TUNING = {"epochs": 5, "batch_size": 16, "lr": 5e-5, "weight_decay": 0.01, "warmup": 0.1}
+"""Training of pretrained encoders, within the ranges of Devlin et al. 2019, "BERT", appendix A.3, with weight decay and
+warm-up as there. Models that write take twice the rate."""
+
 NOT_CLASSES: dict[str, str] = {
     REGRESSION: "a softmax over values has no meaning: use teacher-mse or teacher-bounded",
     GAUSSIAN: "a softmax over means and variances has no meaning: use gaussian-kl",
@@ -364,6 +368,7 @@ def stillhouse_teachers() -> Iterable[TeacherSpec]:
         kinds=OF_TEXT,
         requires=TEXT_PACKAGES,
         extra="text",
+        fine_tuning=FINE_TUNING,
         tags=("text",),
     )
     for name, (target, summary) in WRITERS.items():
@@ -375,6 +380,7 @@ def stillhouse_teachers() -> Iterable[TeacherSpec]:
             kinds=(SEQUENCE,),
             requires=TEXT_PACKAGES,
             extra="text",
+            fine_tuning={**FINE_TUNING, "lr": 1e-4},
             tags=("text", "writes"),
         )
     yield TeacherSpec(
@@ -427,6 +433,7 @@ def _text_students() -> Iterable[StudentSpec]:
             kinds=OF_TEXT,
             requires=TEXT_PACKAGES,
             extra="text",
+            fine_tuning=FINE_TUNING,
             tags=("text",),
         )
     for name, (target, summary) in WRITERS.items():
@@ -438,6 +445,7 @@ def _text_students() -> Iterable[StudentSpec]:
             kinds=(SEQUENCE,),
             requires=TEXT_PACKAGES,
             extra="text",
+            fine_tuning={**FINE_TUNING, "lr": 1e-4},
             tags=("text", "writes"),
         )
     yield StudentSpec(

@@ -57,6 +57,7 @@ def open_context(
         reporter.stage("extra rows", f"{made}, in {extra.seconds:.1f} s")
         splits = with_extra_rows(splits, extra)
         check_splits(splits, name=resolved.dataset.id)
+    resolved = resolved.for_rows(len(splits.train))
     context = RunContext(resolved, registry, folder, reporter, splits, head, data, extra)
     for message in (*messages, *messages_of_extra_rows):
         context.warn(message)

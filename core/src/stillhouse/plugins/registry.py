@@ -179,12 +179,11 @@ class Registry:
 def _suggestion(name: str, known: set[str], kinds: tuple[str, ...]) -> str:
     """The nearest known id, the named plugin's first; else all while they are few, or how to list them."""
     prefix, _, bare = name.rpartition("/")
-    ordered = sorted(known, key=lambda each: (not each.startswith(f"{prefix}/"), each))
-    by_name: dict[str, str] = {}
-    for each in ordered:
-        by_name.setdefault(each.rpartition("/")[2], each)
-    if close := difflib.get_close_matches(bare, by_name, n=1, cutoff=0.6):
-        return f"did you mean '{by_name[close[0]]}'?"
+    of_plugin = {each for each in known if each.startswith(f"{prefix}/")}
+    for ids in (of_plugin, known):
+        by_name = {each.rpartition("/")[2]: each for each in sorted(ids)}
+        if close := difflib.get_close_matches(bare, by_name, n=1, cutoff=0.6):
+            return f"did you mean '{by_name[close[0]]}'?"
     if known and len(known) <= 8:
         return f"known: {', '.join(sorted(known))}"
     return "list them with: stillhouse components" + (f" --kind {kinds[0]}" if len(kinds) <= 2 else "")

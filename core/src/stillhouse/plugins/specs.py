@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -230,6 +231,7 @@ class ModelSpec(Spec):
     kinds: tuple[OutputKind, ...] = ()
     features: str = ""
     rules: str = ""
+    fine_tuning: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()

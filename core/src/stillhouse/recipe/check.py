@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import pydantic
 from pydantic_core import to_jsonable_python
 
-from stillhouse.errors import IncompatibleError, OptionError, RecipeError, StillhouseError
+from stillhouse.errors import IncompatibleError, OptionError, PluginError, RecipeError, StillhouseError
 from stillhouse.kinds import DEFAULT_SOFT_LOSS, OutputKind
 from stillhouse.objectives.schedule import parse_schedule
 from stillhouse.plugins.options import validate_options
@@ -29,9 +29,20 @@ from stillhouse.plugins.specs import (
     ObjectiveSpec,
     TeacherSpec,
 )
-from stillhouse.recipe.model import ComponentRef, Recipe, Scheduled, SoftTerm, TeacherConfig, TeacherMember
+from stillhouse.recipe.model import (
+    ComponentRef,
+    Recipe,
+    Scheduled,
+    SoftTerm,
+    TeacherConfig,
+    TeacherMember,
+    TrainConfig,
+)
 from stillhouse.recipe.read import apply_overrides, load_recipe, locate
 from stillhouse.recipe.text import Path_
+
+PRETRAINED = ("pretrained", "weights")
+"""Options of models that say which trained weights they start from."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +185,14 @@ class ResolvedRecipe:
         assert isinstance(spec, MethodSpec)
         return spec
 
+    def for_rows(self, rows: int) -> ResolvedRecipe:
+        """The recipe whose training has numbers in place of ``auto``, for so many labelled training rows."""
+        train = self.recipe.train
+        known = train.model_copy(
+            update={"teacher": train.teacher.for_rows(rows), "student": train.student.for_rows(rows)}
+        )
+        return replace(self, recipe=self.recipe.model_copy(update={"train": known}))
+
     def to_recipe(self) -> dict[str, Any]:
         """The recipe with every default filled in, options of components included, JSON-ready; reading it again gives
         the same run."""
@@ -260,6 +279,7 @@ def resolve(
     for position, control in enumerate(controls):
         checker.check_model(control, spec, ("controls", position))
     sizes = checker.bind_sizes(recipe, student)
+    recipe = checker.with_fine_tuning(recipe, teachers, student)
     return ResolvedRecipe(
         recipe, base, head, dataset, teachers, student, method, terms, metrics, controls, extra_rows, sizes
     )
@@ -295,6 +315,27 @@ class _Checker:
         except StillhouseError as error:
             where = self.at(*path) + (f" ({error.where})" if error.where else "")
             raise type(error)(error.what, where=where, fix=error.fix) from error
+
+    def with_fine_tuning(self, recipe: Recipe, teachers: Sequence[Bound], student: Bound) -> Recipe:
+        """The recipe with the training that pretrained models want, where it says nothing itself."""
+        found = {}
+        for field, models in (("teacher", teachers), ("student", (student,))):
+            given: TrainConfig = getattr(recipe.train, field)
+            bound = next((each for each in models if any(each.options.get(name) for name in PRETRAINED)), None)
+            if bound is None:
+                continue
+            spec = bound.component.spec
+            assert isinstance(spec, ModelSpec)
+            try:
+                found[field] = given.beside(spec.fine_tuning)
+            except pydantic.ValidationError as error:
+                raise PluginError(
+                    f"fine_tuning of '{bound.id}': {error.errors()[0]['msg']}",
+                    where=bound.component.label,
+                    fix="ModelSpec.fine_tuning has settings of train.teacher and train.student",
+                ) from error
+        train = recipe.train.model_copy(update=found)
+        return recipe.model_copy(update={"train": train})
 
     def check_dataset(self, dataset: Bound, head: HeadSpec) -> None:
         spec = dataset.component.spec

@@ -2,14 +2,50 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from stillhouse.ranges import parse_space
 
 DEFAULT_METHOD = "core/offline"
+LEAST_STEPS, LEAST_EPOCHS = 1000, 10
+"""``epochs: auto`` makes so many steps, and so many passes over the rows, at least."""
+STEPS_AN_EPOCH = 30
+"""``batch_size: auto`` makes about so many steps of one pass, by batches of 16 to 128 rows."""
+AUTO = 0
+"""What a number is that follows from the number of training rows, until they are known."""
+
+
+def _from_auto(value: Any) -> Any:
+    if value == "auto":
+        return AUTO
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"it must be 'auto' or a whole number of at least 1, not {value!r}")
+    return value
+
+
+AutoInt = Annotated[
+    int,
+    BeforeValidator(_from_auto),
+    PlainSerializer(lambda value: value or "auto", return_type=Any),
+    WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1}]}),
+]
+"""A whole number, or `AUTO`, in a recipe ``auto``."""
 
 
 class _Strict(BaseModel):
@@ -176,8 +212,13 @@ class ObjectivesConfig(_Strict):
 class TrainConfig(_Strict):
     """How a network is trained; estimators take all of it from their own options."""
 
-    epochs: Annotated[int, Field(ge=1, description="passes over the training rows")] = 10
-    batch_size: Annotated[int, Field(ge=1, description="rows per step, over all processes")] = 128
+    epochs: Annotated[
+        AutoInt, Field(description="passes over the training rows; auto: as many as 1,000 steps take, at least 10")
+    ] = "auto"  # type: ignore[assignment]
+    batch_size: Annotated[
+        AutoInt,
+        Field(description="rows per step, over all processes; auto: 128, or less (down to 16) below 4,000 rows"),
+    ] = "auto"  # type: ignore[assignment]
     optimizer: Annotated[Literal["adamw", "adam", "sgd"], Field(description="the optimiser")] = "adamw"
     lr: Annotated[float, Field(gt=0, description="peak learning rate")] = 1e-3
     weight_decay: Annotated[float, Field(ge=0, description="decoupled weight decay (adamw), L2 otherwise")] = 0.0
@@ -229,6 +270,27 @@ class TrainConfig(_Strict):
         if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
             raise ValueError(f"threads must be 'auto' or a whole number of at least 1, not {value!r}")
         return value
+
+    def for_rows(self, rows: int) -> Self:
+        """These settings with numbers in place of ``auto``.
+
+        Args:
+            rows: labelled training rows.
+        """
+        fitting = 2 ** round(math.log2(max(rows, 1) / STEPS_AN_EPOCH))
+        batch_size = self.batch_size or int(min(max(fitting, 16), 128))
+        steps = max(math.ceil(rows / batch_size), 1)
+        epochs = self.epochs or max(LEAST_EPOCHS, math.ceil(LEAST_STEPS / steps))
+        return self.model_copy(update={"batch_size": batch_size, "epochs": epochs})
+
+    def beside(self, suited: Mapping[str, Any]) -> Self:
+        """These settings, with others where none was given.
+
+        Raises:
+            ValidationError: one of ``suited`` does not exist or has a wrong value.
+        """
+        given = self.model_dump(include=self.model_fields_set)
+        return self if not suited else type(self).model_validate({**suited, **given})
 
 
 class TrainConfigs(_Strict):

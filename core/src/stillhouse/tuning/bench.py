@@ -280,4 +280,4 @@ def make_bench(
     check_targets(splits, head, name=resolved.dataset.id)
     views = make_views(splits, head.kind, folds=folds, seed=seed)
     guard = check_untouched(views, splits.test)
-    return Bench(resolved, registry, head, views, folder, guard)
+    return Bench(resolved.for_rows(len(views[0].splits.train)), registry, head, views, folder, guard)

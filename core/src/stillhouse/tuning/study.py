@@ -21,6 +21,8 @@ from stillhouse.tuning.truths import seed_of
 
 REPEATS = 20
 """Draws in a row of settings that were tried before, after which the space has nothing new; half of them at random."""
+ALWAYS = 2
+"""Trials that are made whatever the time: the recipe's own settings, and those with little of the labels."""
 STARTUP = 8
 """Trials drawn at random, or given, before the sampler models what is good."""
 
@@ -79,7 +81,7 @@ class Study:
 
         Args:
             pool: where measurements are made.
-            budget: no trial begins after it.
+            budget: no trial begins after it, but for the first `ALWAYS`.
             trials: all in all, with those of earlier starts.
             done: called with each finished trial.
         """
@@ -87,7 +89,7 @@ class Study:
         begun = len(self.trials)
         seconds = self._usual_seconds()
         while True:
-            while len(running) < pool.jobs and begun < trials and budget.open(seconds):
+            while len(running) < pool.jobs and begun < trials and (begun < ALWAYS or budget.open(seconds)):
                 each = self._ask([other.recipe for other in running.values()], parallel=pool.jobs > 1)
                 if each is None:
                     trials = begun  # the space has nothing new

@@ -12,6 +12,8 @@ PACKAGE = "stillhouse_audio_vision"
 AUDIO_READER = f"{PACKAGE}.datasets.reader:AudioReader"
 IMAGE_READER = f"{PACKAGE}.datasets.reader:ImageReader"
 CLASSES, TAGS = (OutputKind.MULTICLASS,), (OutputKind.MULTILABEL,)
+FINE_TUNING = {"epochs": 10, "batch_size": 16, "lr": 5e-5, "weight_decay": 0.01, "warmup": 0.1}
+"""Training of transformers that start from trained weights."""
 CIFAR = "https://www.cs.toronto.edu/~kriz/cifar.html"
 
 
@@ -128,7 +130,12 @@ def stillhouse_teachers() -> Iterable[TeacherSpec]:
         ("resnet", "ResNet of torchvision's blocks, with a small stem for small images", ("vision",)),
     ):
         yield TeacherSpec(
-            name=name, target=f"{PACKAGE}.teachers:{name}", summary=summary, kinds=CLASSES + TAGS, tags=tags
+            name=name,
+            target=f"{PACKAGE}.teachers:{name}",
+            summary=summary,
+            kinds=CLASSES + TAGS,
+            fine_tuning=FINE_TUNING if name in ("ast", "vit") else {},
+            tags=tags,
         )
 
 

@@ -179,6 +179,7 @@ def stillhouse_teachers() -> Iterable[TeacherSpec]:
         summary="Any torchvision classifier with a convolutional part, from scratch or from weights",
         inputs=("image",),
         kinds=CLASSES,
+        fine_tuning={"batch_size": 32, "lr": 1e-4, "weight_decay": 0.01, "warmup": 0.1},
         tags=("images",),
     )
     yield TeacherSpec(
