@@ -47,7 +47,8 @@ def test_long_steps_get_the_share_and_short_ones_a_single_thread() -> None:
     assert choose_threads(TrainConfig(batch_size=128), large, ROWS, ["x"]) == 4
     assert choose_threads(TrainConfig(batch_size=128), small, ROWS, ["x"]) == 1
     assert choose_threads(TrainConfig(batch_size=128, threads=3), small, ROWS, ["x"]) == 3
-    assert choose_threads(TrainConfig(batch_size=128, threads=500), small, ROWS, ["x"]) == 4, "never more than there are"
+    many = TrainConfig(batch_size=128, threads=500)
+    assert choose_threads(many, small, ROWS, ["x"]) == 4, "never more than there are"
 
 
 @pytest.mark.usefixtures("four_cores")
