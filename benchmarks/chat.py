@@ -36,13 +36,11 @@ server = xllamacpp.Server(options)
 time.sleep(1e9)
 """
 PROMPT = """\
-Is the news good (Positive), bad (Negative) or neither (Neutral) for the share? Reply with one word.
-{% for each in examples %}
-News: {{ each.row.text }}
-{{ each.answer }}
-{% endfor %}
-News: {{ row.text }}
-"""
+{% for each in examples %}News: {{ each.row.text }}
+Sentiment (positive, neutral or negative): {{ each.answer }}
+
+{% endfor %}News: {{ row.text }}
+Sentiment (positive, neutral or negative):"""
 
 
 class Counter(BaseHTTPRequestHandler):
@@ -107,8 +105,8 @@ def sentences(rows: int, seed: int, file: Path) -> None:
 
 def recipe(file: Path, address: str, shots: int) -> dict[str, Any]:
     """One request at a time, one token each, whose log probabilities are the answer."""
-    teacher = {"use": "core/chat", "base_url": address, "model": "local", "prompt": PROMPT, "shots": shots}
-    teacher |= {"answers": ["Negative", "Neutral", "Positive"], "reply_tokens": 1, "concurrency": 1, "timeout": 300}
+    teacher = {"use": "core/chat", "base_url": address, "model": "local", "api": "completions", "prompt": PROMPT}
+    teacher |= {"shots": shots, "reply_tokens": 1, "parameters": {"logprobs": 100}, "concurrency": 1, "timeout": 300}
     return {
         "head": "core/multiclass",
         "dataset": {"use": "core/texts", "path": str(file), "val_fraction": 1 / 6, "test_fraction": 2 / 3},
