@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import stillhouse
 from stillhouse.errors import DataError, IncompatibleError, MissingDependencyError, OptionError
@@ -233,6 +234,70 @@ def test_frozen_layers_do_not_learn(folder: Path) -> None:
     assert {name.split(".")[3] for name in resting if ".layer." in name} == {"0", "1"}
     with pytest.raises(OptionError, match="frozen is 5"):
         hf_encoder(task_of(splits), pretrained=str(folder), frozen=5)
+
+
+def test_lora_trains_adapters_alone_and_merges_them(folder: Path) -> None:
+    pytest.importorskip("peft")
+    splits = splits_of(tokenizer=str(folder))
+    plain = hf_encoder(task_of(splits), pretrained=str(folder)).eval()
+    model = hf_encoder(task_of(splits), pretrained=str(folder), lora_rank=2).eval()
+    model.output.load_state_dict(plain.output.state_dict())
+    learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert {name for name in learning if "lora_" not in name} == {"output.weight", "output.bias"}
+    batch = splits.train.batch(range(4))
+    inputs = {name: batch[name] for name in ("tokens", "mask")}
+    with torch.no_grad():
+        assert torch.equal(model(**inputs), plain(**inputs))
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.5)
+        changed = model(**inputs)
+        model.merge_adapters()
+        assert torch.allclose(model(**inputs), changed, atol=1e-5)
+    assert not torch.allclose(changed, plain(**inputs), atol=1e-2)
+    assert model.state_dict().keys() == plain.state_dict().keys()
+
+
+def test_models_by_lora_are_opened_without_peft(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("peft")
+    monkeypatch.setenv("STILLHOUSE_CACHE", str(tmp_path / "store"))
+    recipe = {key: value for key, value in RECIPE.items() if key not in ("method", "objectives", "controls")}
+    rows = [f"{text},{label}" for text, label in zip(TEXTS, TARGET, strict=True)]
+    (tmp_path / "texts.csv").write_text("\n".join(["text,label", *rows]))
+    columns = {"path": str(tmp_path / "texts.csv"), "text": "text", "label": "label"}
+    recipe["dataset"] = {"use": "core/texts", **columns, "tokenizer": str(folder), "max_length": 12}
+    recipe["student"] = {"use": "core/hf-encoder", "pretrained": str(folder), "lora_rank": 2}
+    recipe["teacher"] = recipe["student"]
+    stillhouse.run(recipe, out=tmp_path / "run")
+    trained = load_file(tmp_path / "run/teacher/member-0/model.safetensors")
+    assert not [name for name in trained if "lora" in name]
+    query = "encoder.encoder.layer.0.attention.self.query.weight"
+    original = load_file(folder / "model.safetensors")
+    assert not torch.equal(trained[query], original[query.removeprefix("encoder.")])
+    assert torch.equal(
+        trained["encoder.embeddings.word_embeddings.weight"], original["embeddings.word_embeddings.weight"]
+    )
+    monkeypatch.setitem(sys.modules, "peft", None)
+    file = tmp_path / "new.txt"
+    file.write_text("the pump leaks oil\n")
+    assert stillhouse.predict(tmp_path / "run", file)["row"] == [1]
+    with pytest.raises(MissingDependencyError, match="lora_rank needs the package 'peft'") as error:
+        stillhouse.run(recipe, out=tmp_path / "other", overrides=["data_seed=1"])
+    assert "stillhouse[lora]" in error.value.fix
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lora_rank": 2}, "without 'pretrained'"),
+        ({"lora_rank": 2, "frozen": 1}, "and frozen 1"),
+        ({"lora_rank": -1, "pretrained": "folder"}, "lora_rank is -1"),
+    ],
+)
+def test_lora_that_makes_no_sense_is_refused(folder: Path, options: dict[str, Any], message: str) -> None:
+    options = {name: str(folder) if value == "folder" else value for name, value in options.items()}
+    with pytest.raises(OptionError, match=message):
+        hf_encoder(task_of(splits_of(tokenizer=str(folder))), **options)
 
 
 def test_vectors_to_start_from_keep_their_neighbours(folder: Path) -> None:

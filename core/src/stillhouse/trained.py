@@ -86,6 +86,12 @@ class Trained:
             return answer
         return estimator_prediction(self.model, self.features(batch), self.task.kind, self.task.outputs)
 
+    def merge(self) -> None:
+        """Merge adapters that were trained beside the weights into them, where the model has some: what is judged,
+        saved and asked from then on is one and the same."""
+        if hasattr(self.model, "merge_adapters"):
+            self.model.merge_adapters()
+
     def save(self, folder: Path) -> None:
         """Write weights (safetensors) or the estimator (skops), the model's rules where it has some, then
         ``model.json``, whose presence says that all is there."""

@@ -10,13 +10,14 @@ import stillhouse
 import torch
 from stillhouse.errors import DataError, OptionError
 from stillhouse.testing import run_tiny
+from stillhouse.text import TextReader
 from stillhouse.types import DataContext, DataInfo, Task
 
-from stillhouse_law.datasets import documents, judgments_sim
+from stillhouse_law.datasets import documents, facts_sim, judgments_sim
 from stillhouse_law.heads import Outcome
 from stillhouse_law.simulator import OUTCOMES, decide, make_case
 from stillhouse_law.students import BagOfWords, Phrases
-from stillhouse_law.text import TextReader, Vocabulary
+from stillhouse_law.text import FactsReader, Vocabulary
 
 SAMPLE = Path(__file__).parent / "documents.csv"
 
@@ -64,21 +65,35 @@ def test_words_get_numbers_and_a_mask() -> None:
     assert encoded["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0], [1, 0, 0]]
 
 
-def test_new_documents_are_read_as_the_training_documents_were(context: DataContext) -> None:
+def test_new_cases_and_documents_are_read_as_those_of_the_training_rows(context: DataContext, tmp_path: Path) -> None:
+    facts = tmp_path / "facts.txt"
+    facts.write_text("The tenant sued the owner.\nThe claim was paid.\n")
+    cases = judgments_sim(context, cases=60, unlabelled=0)
+    assert isinstance(cases.reader, FactsReader)
+    rows, texts = FactsReader.from_state(cases.reader.state()).read(facts)
+    assert len(rows) == len(texts["text"]) == 2
     splits = documents(context, path=SAMPLE, length=16)
     assert splits.info.classes == ("employment", "sale", "tenancy")
     assert isinstance(splits.reader, TextReader)
     rows, texts = TextReader.from_state(splits.reader.state()).read(SAMPLE)
-    assert len(rows) == len(texts["text"]) == sum(len(split) for split in splits.named().values())
+    assert len(rows) == len(texts["row"]) == sum(len(split) for split in splits.named().values())
+
+
+def test_no_case_of_facts_is_in_two_splits(context: DataContext) -> None:
+    splits = facts_sim(context, cases=300)
+    rows = [{tuple(split.row(at)["tokens"].tolist()) for at in range(len(split))} for split in splits.named().values()]
+    assert sum(map(len, rows)) == len(set.union(*rows))
+    with pytest.raises(OptionError, match="noise"):
+        facts_sim(context, noise=1.0)
 
 
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        ("text,label\n", "has no rows"),
-        ("body,label\na,b\n", "has no column 'text'"),
-        ("text,label\na,x\n,y\n", "row 3 of 'bad.csv' has no text"),
-        ("text,label\na,x\nb,x\n", "1 labels cannot be split"),
+        ("text,label\n", "no rows"),
+        ("body,label\na,b\n", "there is no column 'text'"),
+        ("text,label\na,x\n,y\n", "row 3"),
+        ("text,label\na,x\nb,x\n", "all rows have the label 'x'"),
     ],
 )
 def test_bad_file_is_refused_with_its_place(context: DataContext, tmp_path: Path, content: str, what: str) -> None:
@@ -87,7 +102,7 @@ def test_bad_file_is_refused_with_its_place(context: DataContext, tmp_path: Path
         documents(context, path=Path("bad.csv"))
     assert what in caught.value.what
     assert caught.value.fix
-    with pytest.raises(DataError, match=r"'missing.csv' cannot be read"):
+    with pytest.raises(DataError, match="does not exist"):
         documents(context, path=Path("missing.csv"))
 
 
@@ -111,11 +126,13 @@ def test_recall_of_each_outcome() -> None:
 
 
 def test_student_of_a_finished_run_reads_new_documents(tmp_path: Path) -> None:
+    config = {"model_type": "bert", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     recipe = {
         "head": "law/outcome",
         "dataset": {"use": "law/documents", "path": str(SAMPLE), "length": 16},
-        "teacher": {"use": "law/encoder", "width": 16, "layers": 1},
-        "student": "law/phrases",
+        "teacher": {"use": "core/hf-encoder", "config": config},
+        "student": {"use": "core/text-encoder", "vocabulary": 40, "embedding": 4, "width": 8, "layers": 1, "inner": 8},
+        "controls": ["core/tfidf-logistic"],
     }
     summary = run_tiny(recipe, out=tmp_path / "run")
     assert summary["student"]["parameters"] < summary["teacher"]["parameters"]
@@ -124,5 +141,6 @@ def test_student_of_a_finished_run_reads_new_documents(tmp_path: Path) -> None:
     assert len(predicted["label"]) == 18
 
 
-def test_recipe_runs_to_its_report() -> None:
-    assert run_tiny("law/judgments")["verdict"]["sentence"]
+@pytest.mark.parametrize("recipe", ["law/judgments", "law/facts"])
+def test_recipe_runs_to_its_report(recipe: str) -> None:
+    assert run_tiny(recipe)["verdict"]["sentence"]

@@ -91,6 +91,7 @@ def trained_model(
         context.wait()
         return trained
     trained, history = make()
+    trained.merge()
     if context.is_main:
         trained.save(folder)
         write_text(folder / "history.jsonl", "".join(json.dumps(record) + "\n" for record in history))

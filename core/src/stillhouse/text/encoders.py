@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from stillhouse.errors import IncompatibleError, OptionError
 from stillhouse.kinds import OutputKind
 from stillhouse.text.attention import NAME, add_scores, register
+from stillhouse.text.lora import add_adapters, merge_adapters
 from stillhouse.text.pretrained import pretrained as from_pretrained
 from stillhouse.text.pretrained import require
 from stillhouse.text.vocabulary import OwnVocabulary, text_facts
@@ -63,7 +64,9 @@ class HFEncoder(nn.Module):
         self.output = output_layer(task.kind, config.hidden_size, task.outputs, task.info)
         self.pool = None if task.kind is OutputKind.SEQUENCE else pool
         # Where it came from is of no use to those who get the model, and may be a path of this machine.
-        self.saved_options = {"config": {k: v for k, v in config.to_dict().items() if k != "_name_or_path"}}
+        self.saved_options: dict[str, Any] = {
+            "config": {k: v for k, v in config.to_dict().items() if k != "_name_or_path"}
+        }
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Predictions ``[B, outputs]``, or ``[B, T, outputs]`` for sequences, of ``tokens`` and ``mask`` ``[B, T]``."""
@@ -72,6 +75,12 @@ class HFEncoder(nn.Module):
             states = pooled(states, mask, self.pool)
         prediction: Tensor = self.output(self.dropout(states))
         return prediction
+
+    def merge_adapters(self) -> None:
+        """Merge what LoRA has learnt into the encoder, see `stillhouse.text.lora.merge_adapters`; saved as it is then,
+        the model needs no peft."""
+        if merge_adapters(self.encoder):
+            self.saved_options["lora_rank"] = 0
 
 
 def hf_encoder(
@@ -83,6 +92,7 @@ def hf_encoder(
     pool: Literal["mean", "first"] = "mean",
     dropout: float = 0.1,
     frozen: int = 0,
+    lora_rank: int = 0,
 ) -> nn.Module:
     """An encoder of Hugging Face: with the weights of a pretrained one, or new from a configuration.
 
@@ -95,13 +105,25 @@ def hf_encoder(
         pool: what stands for a text: the mean of its tokens, or the first ([CLS]).
         dropout: probability of dropping a feature before the output layer.
         frozen: keep the embeddings and so many of the first layers as they are; 0 lets all learn.
+        lora_rank: keep the pretrained weights, and train low-rank adapters of this rank beside its linear layers, which
+            are merged at the end; 0 trains all weights. Needs stillhouse[lora].
 
     Raises:
         IncompatibleError: the dataset has no texts, or more tokens than the pretrained encoder.
         OptionError: an option is out of range.
         DataError: the pretrained encoder cannot be had.
+        MissingDependencyError: ``lora_rank`` is set, and peft is not installed.
     """
-    return _build(task, pretrained, config, vocabulary, pool, dropout, frozen, None, "core/hf-encoder")
+    who = "core/hf-encoder"
+    if lora_rank and (frozen or (task.pretrained and pretrained is None)):
+        raise OptionError(
+            f"lora_rank is {lora_rank} " + (f"and frozen {frozen}" if frozen else "without 'pretrained'"),
+            where=who,
+            fix="leave 'frozen' out: LoRA keeps all pretrained weights" if frozen else "name a pretrained encoder",
+        )
+    made = _build(task, pretrained, config, vocabulary, pool, dropout, frozen, None, who)
+    add_adapters(made.encoder, lora_rank, who)
+    return made
 
 
 def hf_layers(
@@ -147,7 +169,7 @@ def _build(
     frozen: int,
     layers: slice | Sequence[int] | None,
     who: str,
-) -> nn.Module:
+) -> HFEncoder:
     if not 0 <= dropout < 1:
         raise OptionError(f"dropout is {dropout}", where=who, fix="a number from 0 to below 1")
     require("transformers", f"'{who}'")

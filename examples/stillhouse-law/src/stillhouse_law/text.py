@@ -1,8 +1,7 @@
-"""Words as numbers, and new files of texts for ``stillhouse predict``."""
+"""Words as numbers, for rows that hold two texts: facts, and the reasons that only a teacher may read."""
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from stillhouse.errors import DataError
+from stillhouse.text import read_texts
 from stillhouse.types import Batch, Split, TensorSplit
 
 WORD = re.compile(r"[^\W_]+")
@@ -53,12 +52,12 @@ class Vocabulary:
 
 
 @dataclass(frozen=True)
-class TextReader:
-    """Reads new texts as the training texts were read.
+class FactsReader:
+    """Reads the facts of new cases as those of the training rows were read.
 
     Args:
         vocabulary: that of the training texts.
-        column: name of the CSV column that holds the text.
+        column: name of the column that holds the facts.
     """
 
     vocabulary: Vocabulary
@@ -75,37 +74,11 @@ class TextReader:
         return cls(Vocabulary(tuple(vocabulary["words"]), vocabulary["length"]), state["column"])
 
     def read(self, path: Path) -> tuple[Split, dict[str, list[Any]]]:
-        """Rows of a CSV file, and their texts to tell them apart.
+        """Rows of a file (``.csv``, ``.parquet``, ``.jsonl``, or lines of a ``.txt``), and their texts to tell them
+        apart.
 
         Raises:
-            DataError: the file cannot be read, has no such column, or no rows.
+            DataError: the file cannot be read, has no such column, or a text is empty.
         """
-        texts = [row[self.column] for row in read_table(path, [self.column])]
+        texts, _ = read_texts(path, self.column)
         return TensorSplit(self.vocabulary.encode(texts)), {self.column: texts}
-
-
-def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Rows of a CSV file that has these columns, none of them empty.
-
-    Raises:
-        DataError: which file, row or column is wrong.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            table = csv.DictReader(file)
-            header, rows = table.fieldnames or [], list(table)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"'{path.name}' cannot be read: {error}", where=str(path), fix="give a CSV in UTF-8") from error
-    for column in columns:
-        if column not in header:
-            raise DataError(
-                f"'{path.name}' has no column '{column}'", where=str(path), fix=f"its columns are {', '.join(header)}"
-            )
-        for number, row in enumerate(rows, start=2):
-            if not (row[column] or "").strip():
-                raise DataError(
-                    f"row {number} of '{path.name}' has no {column}", where=str(path), fix="fill it in, or drop the row"
-                )
-    if not rows:
-        raise DataError(f"'{path.name}' has no rows", where=str(path), fix="give at least one row below the header")
-    return rows
