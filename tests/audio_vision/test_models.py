@@ -12,15 +12,26 @@ import torchaudio
 from stillhouse.errors import IncompatibleError, OptionError
 from stillhouse.forwarding import accepted_inputs
 from stillhouse.types import DataInfo, Task, TensorSpec
-from stillhouse_audio_vision.frontend import FLOOR, LogMel, audio_front, frames, image_front, mel_settings
+from stillhouse_audio_vision.frontend import (
+    FLOOR,
+    Cepstrum,
+    LogMel,
+    UnitPower,
+    audio_front,
+    frames,
+    image_front,
+    mel_settings,
+)
 from stillhouse_audio_vision.students import image_cnn, image_mobile_cnn, mobile_cnn
-from stillhouse_audio_vision.teachers import ast, cnn, resnet, vit
+from stillhouse_audio_vision.teachers import ast, cnn, resnet, vit, wave_cnn
 
 AUDIO = {
     "mobile-cnn": (mobile_cnn, {"width": 0.25}),
     "cnn": (cnn, {"width": 4, "blocks": 2}),
+    "cnn of cepstrum": (cnn, {"width": 4, "blocks": 2, "cepstrum": 7}),
     "ast": (ast, {"width": 16, "layers": 1, "heads": 2, "patch": 4}),
 }
+WAVE = {"wave-cnn": (wave_cnn, {"width": 4})}
 IMAGE = {
     "image-mobile-cnn": (image_mobile_cnn, {"width": 0.25}),
     "image-cnn": (image_cnn, {"width": 2}),
@@ -31,14 +42,14 @@ IMAGE = {
 
 def made(name: str, tasks: SimpleNamespace) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
     torch.manual_seed(0)
-    if name in AUDIO:
-        make, options = AUDIO[name]
+    if name in AUDIO | WAVE:
+        make, options = (AUDIO | WAVE)[name]
         return make(tasks.audio(), **options), {"waveform": torch.randn(4, 2000)}
     make, options = IMAGE[name]
     return make(tasks.image(), **options), {"image": torch.rand(4, 1, 8, 8)}
 
 
-@pytest.mark.parametrize("name", [*AUDIO, *IMAGE])
+@pytest.mark.parametrize("name", [*AUDIO, *WAVE, *IMAGE])
 def test_each_model_predicts_learns_and_does_not_mix_rows(name, tasks):
     model, batch = made(name, tasks)
     model(**batch).square().mean().backward()
@@ -99,11 +110,21 @@ def test_the_spectrogram_is_that_of_an_independent_computation():
     np.testing.assert_allclose(got, np.log(banks @ power / np.sum(window**2) + FLOOR), atol=1e-3)
 
 
+def test_the_cepstrum_is_the_cosine_transform_of_the_bands():
+    scipy = pytest.importorskip("scipy.fft")
+    spectrogram = torch.randn(2, 16, 5)
+    got = Cepstrum(16, 7).eval()(spectrogram)
+    wanted = scipy.dct(spectrogram.numpy(), axis=1, norm="ortho")[:, :7]
+    np.testing.assert_allclose(got[:, 0].numpy(), wanted, atol=1e-4)
+
+
 def test_loudness_does_not_count_and_silence_is_finite():
     front = LogMel(**mel_settings(8000, 16, 12.5))
     waveform = torch.randn(1, 2000)
     torch.testing.assert_close(front(waveform), front(0.1 * waveform), atol=1e-3, rtol=1e-3)
     assert torch.isfinite(front(torch.zeros(1, 2000))).all()
+    torch.testing.assert_close(UnitPower()(waveform), UnitPower()(0.1 * waveform), atol=1e-3, rtol=1e-3)
+    assert torch.isfinite(UnitPower()(torch.zeros(1, 2000))).all()
 
 
 @pytest.mark.parametrize("name", list(AUDIO))
@@ -128,6 +149,10 @@ def test_a_cached_spectrogram_gives_the_same_prediction(name, tasks):
 def test_inputs_of_the_wrong_kind_are_refused(tasks):
     with pytest.raises(IncompatibleError, match="takes sound"):
         audio_front(tasks.image().info)
+    with pytest.raises(IncompatibleError, match="takes sound"):
+        cnn(tasks.image())
+    with pytest.raises(IncompatibleError, match="takes waveforms"):
+        wave_cnn(tasks.image())
     with pytest.raises(IncompatibleError, match="takes images"):
         image_front(tasks.audio().info)
 
@@ -139,6 +164,8 @@ def test_inputs_of_the_wrong_kind_are_refused(tasks):
         (image_mobile_cnn, "image", {"width": 9.0}, "width is 9.0"),
         (image_cnn, "image", {"blocks": 0}, "blocks is 0"),
         (cnn, "audio", {"dropout": 1.0}, "dropout is 1.0"),
+        (cnn, "audio", {"cepstrum": 17}, "cepstrum is 17"),
+        (wave_cnn, "audio", {"width": 0}, "width is 0"),
         (resnet, "image", {"dropout": -1.0}, "dropout is -1.0"),
         (ast, "audio", {"width": 10, "heads": 4}, "not a multiple"),
         (ast, "audio", {"patch": 99}, "patch is 99"),

@@ -19,6 +19,7 @@ from stillhouse_audio_vision.datasets.sounds import fixed, read_sound
 RECIPES = (
     "tagging-demo",
     "fsdd-speakers",
+    "fsdd-representations",
     "fsdd-mixtures",
     "esc10",
     "esc50",

@@ -108,6 +108,32 @@ def test_the_task_is_told_by_the_labels_or_by_the_user(files, context, tmp_path,
     assert sum(splits.info.class_counts) == (int(target.sum()) if task == "multilabel" else 24)
 
 
+@pytest.mark.parametrize("labels", [2, 4], ids=["binary", "multiclass"])
+def test_noise_makes_a_share_of_the_training_labels_wrong_and_no_others(files, context, tmp_path, labels):
+    own = own_set(tmp_path, files.medmnist(rows=(200, 20, 20), labels=labels))
+    clean, noisy, again = (medmnist(context(), **own, noise=share) for share in (0.0, 0.3, 0.3))
+    targets = [
+        [split.columns(["target"])["target"] for split in each.named().values()] for each in (clean, noisy, again)
+    ]
+    (train, *others), (wrong, *same), (repeated, *_) = targets
+    assert (train != wrong).sum() == 60
+    assert wrong.dtype == train.dtype
+    assert torch.equal(wrong, repeated)
+    assert set(wrong.tolist()) == set(range(labels))
+    assert all(torch.equal(one, other) for one, other in zip(others, same, strict=True))
+    assert sum(noisy.info.class_counts) == 200
+    assert noisy.info.class_counts == tuple(torch.bincount(wrong.long()).tolist())
+    assert "30% of the training labels made wrong" in noisy.info.description
+    elsewhere = medmnist(replace(context(), seed=1), **own, noise=0.3).train.columns(["target"])["target"]
+    assert (elsewhere != wrong).any()
+
+
+@pytest.mark.parametrize(("noise", "columns", "message"), [(1.0, 1, "noise is 1.0"), (0.1, 3, "one class a row")])
+def test_noise_that_makes_no_sense_is_refused(files, context, tmp_path, noise, columns, message):
+    with pytest.raises(OptionError, match=message):
+        medmnist(context(), **own_set(tmp_path, files.medmnist(columns=columns)), noise=noise)
+
+
 def test_slices_of_a_volume_become_channels(context, tmp_path):
     arrays = {}
     for part in ("train", "val", "test"):

@@ -19,7 +19,19 @@ from stillhouse.testing.tiny import run_tiny
 from stillhouse_medicine.datasets.medmnist import medmnist
 from stillhouse_medicine.datasets.vqa_rad import vqa_rad
 
-RECIPES = ("vqa-demo", "vqa-rad", "pneumonia", "pneumonia-robust", "segmentation-demo", "diagnosis-demo")
+RECIPES = (
+    "vqa-demo",
+    "vqa-no-image-demo",
+    "vqa-no-question-demo",
+    "vqa-rad",
+    "vqa-rad-no-image",
+    "vqa-rad-no-question",
+    "pneumonia",
+    "pneumonia-noisy",
+    "pneumonia-robust",
+    "segmentation-demo",
+    "diagnosis-demo",
+)
 QUICK = ["evaluate.latency_samples=5", "evaluate.throughput_batch=8"]
 
 
@@ -53,6 +65,12 @@ def test_demonstrations_run_offline(name):
     for model in ("teacher", "baseline", "student"):
         assert 0 <= summary[model]["metrics"]["test"][primary] <= 1
     assert bool(summary["dataset"].get("simulated")) is (name != "diagnosis-demo")
+
+
+@pytest.mark.parametrize(("name", "missing"), [("vqa-no-image-demo", "image"), ("vqa-no-question-demo", "question")])
+def test_a_student_without_an_input_is_told_of_as_such(name, missing):
+    summary = run_tiny(f"medicine/{name}")
+    assert all(facts["missing_inputs"] == missing for facts in summary["method_facts"]["per_seed"])
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +147,8 @@ def test_a_recipe_on_official_files_runs_tiny(files, tmp_path, monkeypatch):
     seen = run_tiny("medicine/pneumonia", teacher__width=4)
     assert any("not the official file" in warning for warning in seen["warnings"])
     assert 0 <= seen["student"]["metrics"]["test"]["auc"] <= 1
+    noisy = run_tiny("medicine/pneumonia-noisy", teacher__width=4)
+    assert "30% of the training labels made wrong" in noisy["dataset"]["description"]
 
 
 real = pytest.mark.skipif("STILLHOUSE_DATA" not in os.environ, reason="STILLHOUSE_DATA is not set")

@@ -70,9 +70,40 @@ class AddChannel(nn.Module):
         return value.unsqueeze(1)
 
 
-def audio_front(info: DataInfo) -> nn.Sequential:
+class Cepstrum(nn.Module):
+    """Log-mel spectrograms ``[B, mels, frames]`` to mel-frequency cepstral coefficients (MFCC)
+    ``[B, 1, coefficients, frames]``: their discrete cosine transform over bands (orthonormal), each coefficient
+    standardised by the statistics of batch normalisation, since the first ones are far larger than the others.
+
+    Args:
+        mels: bands.
+        coefficients: how many are kept, the smoothest first.
+    """
+
+    def __init__(self, mels: int, coefficients: int) -> None:
+        super().__init__()
+        self.transform: Tensor
+        self.register_buffer("transform", torchaudio.functional.create_dct(coefficients, mels, "ortho"))
+        self.standardise = nn.BatchNorm1d(coefficients, affine=False)
+
+    def forward(self, spectrogram: Tensor) -> Tensor:
+        """See the class."""
+        found: Tensor = self.standardise((spectrogram.transpose(1, 2) @ self.transform).transpose(1, 2))
+        return found.unsqueeze(1)
+
+
+class UnitPower(nn.Module):
+    """Waveforms ``[B, T]`` at unit mean power, as ``[B, 1, 1, T]``."""
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """See the class."""
+        power = waveform.square().mean(dim=-1, keepdim=True)
+        return (waveform * torch.rsqrt(power + 1e-8))[:, None, None]
+
+
+def audio_front(info: DataInfo, *, cepstrum: int = 0) -> nn.Sequential:
     """From the dataset's ``waveform`` ``[B, T]`` or ``spectrogram`` ``[B, mels, frames]`` to a standardised
-    ``[B, 1, mels, frames]``.
+    ``[B, 1, mels, frames]``, or to that many cepstral coefficients ``[B, 1, cepstrum, frames]``.
 
     Raises:
         IncompatibleError: the dataset has no sound.
@@ -85,6 +116,8 @@ def audio_front(info: DataInfo) -> nn.Sequential:
             fix="choose an image model, or a dataset with the input 'waveform' or 'spectrogram'",
         )
     layers: list[nn.Module] = [] if "spectrogram" in info.inputs else [LogMel(**settings)]
+    if cepstrum:
+        return nn.Sequential(*layers, Cepstrum(settings["mels"], cepstrum))
     return nn.Sequential(*layers, AddChannel(), Standardise([info.meta["log_mel_mean"]], [info.meta["log_mel_std"]]))
 
 

@@ -92,6 +92,24 @@ def conv_blocks(channels: int, widths: list[int]) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+def wave_blocks(width: int) -> tuple[nn.Sequential, int]:
+    """Convolutions over the samples of ``[B, 1, 1, T]``: one of 80 samples in steps of 4, then three of 3, with max
+    pooling by 4 between them; the last two double the channels (M5 of Dai et al. 2017).
+
+    Returns:
+        the layers, and the channels of their output.
+    """
+    layers: list[nn.Module] = [Conv2dNormActivation(1, width, kernel_size=(1, 80), stride=(1, 4), padding=(0, 40))]
+    before = width
+    for after in (width, 2 * width, 4 * width):
+        layers += [
+            nn.MaxPool2d((1, 4), ceil_mode=True),
+            Conv2dNormActivation(before, after, kernel_size=(1, 3), padding=(0, 1)),
+        ]
+        before = after
+    return nn.Sequential(*layers), before
+
+
 MOBILE_BLOCKS = ((48, 1), (64, 2), (96, 1), (128, 2))
 """Channels at width 1 and stride of each depthwise-separable block; few and wide, since on a CPU a layer costs time
 however small it is."""

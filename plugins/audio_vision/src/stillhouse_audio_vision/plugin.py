@@ -137,6 +137,14 @@ def stillhouse_teachers() -> Iterable[TeacherSpec]:
             fine_tuning=FINE_TUNING if name in ("ast", "vit") else {},
             tags=tags,
         )
+    yield TeacherSpec(
+        name="wave-cnn",
+        target=f"{PACKAGE}.teachers:wave_cnn",
+        summary="CNN on the samples of the waveform (M5), a member of several teachers",
+        inputs=("waveform",),
+        kinds=CLASSES + TAGS,
+        tags=("audio",),
+    )
 
 
 @hookimpl
@@ -190,6 +198,7 @@ def stillhouse_recipes() -> Iterable[RecipeSpec]:
     for name, dataset, summary, offline, minutes in (
         ("tagging-demo", "scenes-sim", "Tagging of simulated sound scenes in about two minutes, offline", True, 2.0),
         ("fsdd-speakers", "fsdd", "Spoken digits of speakers that were never heard", False, 10.0),
+        ("fsdd-representations", "fsdd", "The same from three teachers of unlike representations", False, 15.0),
         ("fsdd-mixtures", "fsdd", "Tagging of two overlapping digits of speakers that were never heard", False, 5.0),
         ("esc10", "esc50", "Environmental sounds in ten classes, official folds", False, 20.0),
         ("esc50", "esc50", "Environmental sounds in 50 classes, official folds", False, 120.0),

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import resnet as torchvision_resnet
 
-from stillhouse.errors import MissingDependencyError, OptionError
+from stillhouse.errors import IncompatibleError, MissingDependencyError, OptionError
 from stillhouse.types import Task
-from stillhouse_audio_vision.frontend import audio_front, frames, image_front
+from stillhouse_audio_vision.frontend import UnitPower, audio_front, frames, image_front
 from stillhouse_audio_vision.networks import (
     AudioNetwork,
     ImageNetwork,
@@ -21,6 +21,7 @@ from stillhouse_audio_vision.networks import (
     conv_blocks,
     given,
     in_bounds,
+    wave_blocks,
 )
 
 AST_RATE, AST_FRAMES_HOP_MS = 16000, 10.0
@@ -97,7 +98,7 @@ class Half(nn.Module):
         return (image - 0.5) / 0.5
 
 
-def cnn(task: Task, *, width: int = 32, blocks: int = 4, dropout: float = 0.2) -> nn.Module:
+def cnn(task: Task, *, width: int = 32, blocks: int = 4, dropout: float = 0.2, cepstrum: int = 0) -> nn.Module:
     """A CNN on the log-mel spectrogram after PANNs (Kong et al. 2020): about 1.2 million parameters by default.
 
     Args:
@@ -105,6 +106,8 @@ def cnn(task: Task, *, width: int = 32, blocks: int = 4, dropout: float = 0.2) -
         width: channels of the first block; each further block doubles them.
         blocks: blocks of two 3x3 convolutions.
         dropout: share of the embedding dropped while training.
+        cepstrum: mel-frequency cepstral coefficients (MFCC) to look at in place of the spectrogram, 13 or so; 0 for the
+            spectrogram.
 
     Raises:
         OptionError: an option is out of range.
@@ -113,10 +116,36 @@ def cnn(task: Task, *, width: int = 32, blocks: int = 4, dropout: float = 0.2) -
     in_bounds("width", width, 1, 512, model="cnn")
     in_bounds("blocks", blocks, 1, 6, model="cnn")
     in_bounds("dropout", dropout, 0.0, 0.95, model="cnn")
+    audio_front(task.info)  # refuses a dataset without sound
+    in_bounds("cepstrum", cepstrum, 0, frames(task.info)[0], model="cnn")
     widths = [width * 2**number for number in range(blocks)]
-    return AudioNetwork(
-        audio_front(task.info), conv_blocks(1, widths), MeanMaxPool(), widths[-1], task.outputs, dropout
-    )
+    front = audio_front(task.info, cepstrum=cepstrum)
+    return AudioNetwork(front, conv_blocks(1, widths), MeanMaxPool(), widths[-1], task.outputs, dropout)
+
+
+def wave_cnn(task: Task, *, width: int = 64, dropout: float = 0.2) -> nn.Module:
+    """A CNN on the samples of the waveform (M5 of Dai et al. 2017): about 150,000 parameters by default. It errs on
+    other rows than a CNN on spectrograms, which makes it a member of several teachers rather than a teacher alone.
+
+    Args:
+        task: inputs and width of the prediction.
+        width: channels of the first convolution.
+        dropout: share of the embedding dropped while training.
+
+    Raises:
+        OptionError: an option is out of range.
+        IncompatibleError: the dataset gives no waveforms.
+    """
+    in_bounds("width", width, 1, 512, model="wave-cnn")
+    in_bounds("dropout", dropout, 0.0, 0.95, model="wave-cnn")
+    if "waveform" not in task.inputs:
+        raise IncompatibleError(
+            f"the model takes waveforms, the dataset gives {sorted(task.inputs)}",
+            where="model 'wave-cnn'",
+            fix="set the dataset's input: waveform",
+        )
+    features, last = wave_blocks(width)
+    return AudioNetwork(UnitPower(), features, MeanMaxPool(), last, task.outputs, dropout)
 
 
 def ast(

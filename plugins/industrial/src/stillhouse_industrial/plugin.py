@@ -316,14 +316,18 @@ def stillhouse_recipes() -> Iterable[RecipeSpec]:
         minutes=5.0,
         tags=("text", "maintenance"),
     )
-    yield RecipeSpec(
-        name="tep-faults",
-        target="stillhouse_industrial:recipes/tep-faults.yaml",
-        summary="Fault diagnosis on the Tennessee Eastman process, with supervised contrastive distillation",
-        dataset="industrial/tennessee-eastman",
-        minutes=10.0,
-        tags=("faults",),
-    )
+    for name, how in (
+        ("tep-faults", "with supervised contrastive distillation"),
+        ("tep-faults-contrast", "against remembered rows and the hard ones among them"),
+    ):
+        yield RecipeSpec(
+            name=name,
+            target=f"stillhouse_industrial:recipes/{name}.yaml",
+            summary=f"Fault diagnosis on the Tennessee Eastman process, {how}",
+            dataset="industrial/tennessee-eastman",
+            minutes=10.0,
+            tags=("faults",),
+        )
     yield RecipeSpec(
         name="intrusion",
         target="stillhouse_industrial:recipes/intrusion.yaml",

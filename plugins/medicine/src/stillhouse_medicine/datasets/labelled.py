@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from stillhouse.errors import OptionError
 from stillhouse.types import DataInfo, Splits, TensorSpec
 from stillhouse_medicine.augment import NONE, Augment
 from stillhouse_medicine.images import ImageSplit
@@ -27,6 +28,28 @@ class Labels:
     target: Tensor
     index: Tensor
     groups: Sequence[str] | None = None
+
+
+def flipped(labels: Labels, share: float, *, task: str, classes: int, seed: int) -> Labels:
+    """The labels with a ``share`` of the rows given another class, each other class being as likely (symmetric noise).
+
+    Which rows these are, and their number to the nearest row, depends on the seed alone.
+
+    Raises:
+        OptionError: the share is outside [0, 1), or rows have not one class each.
+    """
+    if not 0 <= share < 1:
+        raise OptionError(f"noise is {share}", where="dataset.noise", fix="a share of the labels, below 1")
+    if not share:
+        return labels
+    if task not in ("multiclass", "binary"):
+        raise OptionError(f"noise is for one class a row, not for a {task} task", where="dataset.noise", fix="0")
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randperm(len(labels.target), generator=generator)[: round(share * len(labels.target))]
+    step = torch.randint(1, classes, (len(rows),), generator=generator)
+    target = labels.target.clone()
+    target[rows] = ((target[rows].long() + step) % classes).to(target.dtype)
+    return replace(labels, target=target)
 
 
 def build(

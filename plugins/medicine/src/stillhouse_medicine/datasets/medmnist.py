@@ -19,7 +19,7 @@ from stillhouse.data.downloads import fetch
 from stillhouse.errors import DataError, nearest
 from stillhouse.types import DataContext, Splits
 from stillhouse_medicine.augment import augmentation
-from stillhouse_medicine.datasets.labelled import Labels, build
+from stillhouse_medicine.datasets.labelled import Labels, build, flipped
 from stillhouse_medicine.datasets.reader import ImageReader
 
 PARTS = ("train", "val", "test")
@@ -38,6 +38,7 @@ def medmnist(
     task: Literal["auto", "multiclass", "binary", "multilabel"] = "auto",
     classes: tuple[str, ...] | None = None,
     augment: dict[str, float] | None = None,
+    noise: float = 0.0,
 ) -> Splits:
     """Images and labels of a MedMNIST file with its own train, val and test; the task is the set's.
 
@@ -45,15 +46,19 @@ def medmnist(
     both), multi-label ones medicine/multilabel. The slices of a 3-D set become the channels of the image.
 
     Args:
-        context: where the file is; an official one that is missing is downloaded there (unless downloads are off).
+        context: where the file is; an official one that is missing is downloaded there (unless downloads are off); the
+            seed of noise.
         name: the file's name without .npz: pneumoniamnist, chestmnist_64, organmnist3d, or one of your own making.
         path: another place of the file, relative to the recipe.
         task: what the labels mean; "auto": as the official set says, else as the labels look.
         classes: names of the classes, when the set is not an official one.
         augment: random changes of training images: shift, rotate, scale, contrast, noise, mirror.
+        noise: share of training labels made wrong, by the data seed, to study methods for noisy labels; validation and
+            test keep theirs.
 
     Raises:
         DataError: the file is missing, corrupt, lacks an array, or has labels outside the set's classes.
+        OptionError: noise is no share, or the task has several labels a row.
     """
     file = context.base / path if path is not None else context.root / f"{name}.npz"
     base, _, size = (file.stem if path is not None else name).partition("_")
@@ -90,10 +95,13 @@ def medmnist(
             )
         labels[part] = Labels(target, torch.arange(first, first + len(target)))
         first += len(target)
+    labels["train"] = flipped(labels["train"], noise, task=kind, classes=len(names), seed=context.seed)
     shapes = {tuple(each.shape[1:]) for each in pictures.values()}
     if len(shapes) > 1:
         raise DataError(f"images of the splits differ in shape: {sorted(shapes)}", where=str(file))
     said = "" if checksum == "official" else " (not the official file)"
+    if noise:
+        said += f", {noise:.0%} of the training labels made wrong"
     splits = build(
         pictures,
         labels,
