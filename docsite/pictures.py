@@ -21,19 +21,16 @@ from rich.text import Text
 RECIPE = "audio_vision/digits-few-labels"
 RUN = Path("runs/digits-few-labels")
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
-COLUMNS = 100
+COLUMNS = 108
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SIZE = (1100, 1000)
 
 
 def terminal(out: Path) -> None:
-    """Run the demo and draw what it prints, as text in an SVG."""
-    command = [sys.executable, "-m", "stillhouse", "run", RECIPE, "--overwrite"]
+    """Run the demo and draw its result as text in an SVG; progress stays on the screen."""
+    command = [sys.executable, "-m", "stillhouse", "run", RECIPE]
     environment = {**os.environ, "FORCE_COLOR": "1", "COLUMNS": str(COLUMNS)}
-    shutil.rmtree(RUN, ignore_errors=True)
-    done = subprocess.run(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=True, text=True
-    )
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True)
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), color_system="truecolor", highlight=False)
     console.print(Text.assemble(("$ ", "bold green"), (f"stillhouse run {RECIPE}", "bold")))
     console.print(Text.from_ansi(done.stdout.rstrip()))
