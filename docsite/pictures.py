@@ -23,7 +23,7 @@ RUN = Path("runs/digits-few-labels")
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 COLUMNS = 108
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-SIZE = (1100, 1000)
+SIZE = (1100, 660)
 
 
 def terminal(out: Path) -> None:

@@ -111,3 +111,24 @@ def test_every_spec_has_a_reference() -> None:
     shown = re.findall(r"^::: stillhouse\.plugins\.specs\.(\w+)$", page, flags=re.MULTILINE)
     known = [name for name, value in vars(specs).items() if isinstance(value, type) and issubclass(value, specs.Spec)]
     assert sorted(shown) == sorted(known)
+
+
+def test_readme_and_home_have_the_same_results() -> None:
+    def results(text: str) -> list[str]:
+        return [line.replace("](docs/", "](") for line in text.splitlines() if line.startswith("| ") and "×" in line]
+
+    of_readme = results((DOCS.parent / "README.md").read_text())
+    assert of_readme == results((DOCS / "index.md").read_text())
+    assert len(of_readme) == 10
+
+
+def test_the_gallery_lists_the_reports_that_are_there(tmp_path: Path) -> None:
+    hooks = runpy.run_path(str(DOCS.parent / "docsite" / "hooks.py"))
+    page = hooks["on_page_markdown"]
+    asked = page.__globals__
+    text = (DOCS / "gallery.md").read_text()
+    asked["INDEX"] = tmp_path / "index.json"
+    assert "`make gallery`" in page(text)
+    made = [{"recipe": "core/quickstart", "file": "core-quickstart.html", "sentence": "No proof."}]
+    asked["INDEX"].write_text(json.dumps(made))
+    assert "| [`core/quickstart`](gallery/core-quickstart.html) | No proof. |" in page(text)
