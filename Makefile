@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 LOWEST := .venv-lowest/bin
 
-.PHONY: demo test test-all test-lowest lint docs bench clean
+.PHONY: demo test test-all test-lowest lint docs gallery pictures bench clean
 
 # Made once, and again when a list of requirements changes.
 $(BIN)/.installed: requirements-dev.txt requirements-tools.txt requirements-test.txt pyproject.toml core/pyproject.toml $(wildcard plugins/*/pyproject.toml)
@@ -40,6 +40,14 @@ lint: $(BIN)/.installed
 
 docs: $(BIN)/.installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# Reports of the demos for the page docs/gallery.md; some fifteen minutes, kept for the next call.
+gallery: $(BIN)/.installed
+	$(BIN)/python -m docsite.gallery $(ARGS)
+
+# Pictures of the README and the site's home, from a run of the demo; the report's needs chromium.
+pictures: $(BIN)/.installed
+	$(BIN)/python -m docsite.pictures
 
 bench: $(BIN)/.installed
 	$(BIN)/python -m benchmarks $(ARGS)

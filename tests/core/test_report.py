@@ -376,6 +376,13 @@ def test_controls_and_references_are_listed(folder):
         assert words in page.words
 
 
+def test_members_of_a_kind_are_counted(folder):
+    change(
+        folder, lambda summary: summary["teacher"].update(component=" + ".join(["example/cnn"] * 3 + ["example/gru"]))
+    )
+    assert "3 × example/ cnn + example/ gru" in page_of(folder)[1].words
+
+
 def test_rules_of_the_student_are_printed_and_escaped(folder):
     assert "Rules of the student" not in page_of(folder)[1].words
     (folder / "student" / "seed-0" / "rules.txt").write_text("amount <= 220.0: genuine\n<b>")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import shlex
 from pathlib import Path
 from typing import Any
@@ -89,3 +90,45 @@ def test_complete_recipes_of_the_pages_resolve(page: str, tmp_path: Path) -> Non
             assert resolve(path, default_manager().registry).recipe.name == "recipe"
             complete += 1
     assert complete
+
+
+def test_the_page_of_recipe_fields_is_that_of_the_models() -> None:
+    made = runpy.run_path(str(DOCS.parent / "docsite" / "fields.py"))
+    assert made["page"]() == (DOCS / "reference" / "recipe.md").read_text(), "run: python -m docsite.fields"
+
+
+def test_every_environment_variable_is_on_its_page() -> None:
+    sources = [*(DOCS.parent / "core" / "src").rglob("*.py"), *(DOCS.parent / "plugins").glob("*/src/**/*.py")]
+    read = {name for path in sources for name in re.findall(r"STILLHOUSE_[A-Z]+(?:_[A-Z]+)*", path.read_text())}
+    told = re.findall(r"STILLHOUSE_[A-Z_]+", (DOCS / "reference" / "environment.md").read_text())
+    assert set(told) == read
+
+
+def test_every_spec_has_a_reference() -> None:
+    from stillhouse.plugins import specs
+
+    page = (DOCS / "reference" / "specs.md").read_text()
+    shown = re.findall(r"^::: stillhouse\.plugins\.specs\.(\w+)$", page, flags=re.MULTILINE)
+    known = [name for name, value in vars(specs).items() if isinstance(value, type) and issubclass(value, specs.Spec)]
+    assert sorted(shown) == sorted(known)
+
+
+def test_readme_and_home_have_the_same_results() -> None:
+    def results(text: str) -> list[str]:
+        return [line.replace("](docs/", "](") for line in text.splitlines() if line.startswith("| ") and "×" in line]
+
+    of_readme = results((DOCS.parent / "README.md").read_text())
+    assert of_readme == results((DOCS / "index.md").read_text())
+    assert len(of_readme) == 10
+
+
+def test_the_gallery_lists_the_reports_that_are_there(tmp_path: Path) -> None:
+    hooks = runpy.run_path(str(DOCS.parent / "docsite" / "hooks.py"))
+    page = hooks["on_page_markdown"]
+    asked = page.__globals__
+    text = (DOCS / "gallery.md").read_text()
+    asked["INDEX"] = tmp_path / "index.json"
+    assert "`make gallery`" in page(text)
+    made = [{"recipe": "core/quickstart", "file": "core-quickstart.html", "sentence": "No proof."}]
+    asked["INDEX"].write_text(json.dumps(made))
+    assert "| [`core/quickstart`](gallery/core-quickstart.html) | No proof. |" in page(text)

@@ -2,18 +2,15 @@
 
 Conventions that heads, models and objectives share (``B`` rows):
 
-========================  ======================  ===========================================  ================
-kind                      prediction              target                                       default soft loss
-========================  ======================  ===========================================  ================
-multiclass                logits ``[B, C]``       class ``[B]`` int64                          soft-targets
-binary                    logits ``[B, 1]``       0/1 ``[B]`` float32                          bernoulli-kl
-multilabel                logits ``[B, L]``       0/1 ``[B, L]`` float32                       bernoulli-kl
-regression                values ``[B, D]``       ``[B]`` (``D = 1``) or ``[B, D]`` float32    teacher-mse
-gaussian                  ``[B, 2 * D]``: means,  ``[B]`` (``D = 1``) or ``[B, D]`` float32    gaussian-kl
-                          then log-variances
-segmentation              logits ``[B, C, H, W]`` class ``[B, H, W]`` int64, 255 is ignored    pixel-kl
-sequence                  logits ``[B, T, V]``    token ``[B, T]`` int64, -100 is ignored      token-kl
-========================  ======================  ===========================================  ================
+| kind | prediction | target | default soft loss |
+|---|---|---|---|
+| multiclass | logits ``[B, C]`` | class ``[B]`` int64 | core/soft-targets |
+| binary | logits ``[B, 1]`` | 0/1 ``[B]`` float32 | core/bernoulli-kl |
+| multilabel | logits ``[B, L]`` | 0/1 ``[B, L]`` float32 | core/bernoulli-kl |
+| regression | values ``[B, D]`` | ``[B]`` (``D = 1``) or ``[B, D]`` float32 | core/teacher-mse |
+| gaussian | ``[B, 2 * D]``: means, then log-variances | ``[B]`` (``D = 1``) or ``[B, D]`` float32 | core/gaussian-kl |
+| segmentation | logits ``[B, C, H, W]`` | class ``[B, H, W]`` int64, 255 is ignored | core/pixel-kl |
+| sequence | logits ``[B, T, V]`` | token ``[B, T]`` int64, -100 is ignored | core/token-kl |
 
 A regression head may predict several values, such as quantiles, of one target ``[B]``.
 """

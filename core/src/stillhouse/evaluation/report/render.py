@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -321,5 +322,7 @@ def _seeds(seeds: Any) -> str:
 
 
 def _breakable(component: str) -> Markup:
-    """An id that may break after its slashes and plus signs, and nowhere else."""
-    return Markup(escape(component).replace("/", Markup("/<wbr>")))
+    """An id, or those of an ensemble, each with its number; they may break after slashes and plus signs only."""
+    members = Counter(component.split(" + "))
+    shown = " + ".join(f"{count} × {name}" if count > 1 else name for name, count in members.items())
+    return Markup(escape(shown).replace("/", Markup("/<wbr>")))
