@@ -110,17 +110,10 @@ def text_splits(
         else Tokenizer.load(tokenizer)
     )
     ids = made.encode(texts, max_length=max_length)
-    counts = np.bincount(target[positions["train"]], minlength=len(classes))
-    if (counts == 0).any():
-        raise DataError(
-            f"class '{classes[int(np.argmin(counts))]}' has no training texts",
-            where=where,
-            fix="bring more texts of that class, or lower the fractions",
-        )
     info = DataInfo(
         inputs={"tokens": TensorSpec((-1,), "int64"), "mask": TensorSpec((-1,), "bool")},
         classes=tuple(classes),
-        class_counts=tuple(int(count) for count in counts),
+        class_counts=_class_counts(target[positions["train"]], classes, where),
         description=description,
         simulated=simulated,
         meta={"text": token_facts(made, tokenizer, max_length, [ids[at] for at in positions["train"]])},
@@ -139,6 +132,22 @@ def text_splits(
     return Splits(
         info=info, train=splits["train"], val=splits["val"], test=splits["test"], unlabelled=further, reader=reader
     )
+
+
+def _class_counts(target: np.ndarray, classes: Sequence[str], where: str) -> tuple[int, ...]:
+    """Training texts of each class.
+
+    Raises:
+        DataError: a class has none.
+    """
+    counts = np.bincount(target, minlength=len(classes))
+    if (counts == 0).any():
+        raise DataError(
+            f"class '{classes[int(np.argmin(counts))]}' has no training texts",
+            where=where,
+            fix="bring more texts of that class, or lower the fractions",
+        )
+    return tuple(int(count) for count in counts)
 
 
 def _unlabelled(
