@@ -172,7 +172,7 @@ def test_a_finished_run_is_not_repeated_and_a_changed_part_is_with_the_reason(tm
     assert second.summary == first.summary
     changed = Log()
     change = {"out": tmp_path / "run", "overrides": ["objectives.alpha=0.9"]}
-    with pytest.raises(RunFolderError, match=r"objectives\.alpha: 0\.5 -> 0\.9") as caught:
+    with pytest.raises(RunFolderError, match=r"objectives\.alpha: 0\.3 -> 0\.9") as caught:
         stillhouse.run(recipe(), **change)
     assert "--overwrite" in caught.value.fix
     assert stillhouse.run(recipe(), out=tmp_path / "run").summary == first.summary
@@ -180,7 +180,7 @@ def test_a_finished_run_is_not_repeated_and_a_changed_part_is_with_the_reason(tm
     stillhouse.run(recipe(), **change, overwrite=True, reporter=changed)
     assert not (tmp_path / "run" / "export").exists()
     assert changed.models == ["student, seed 0", "student, seed 1"]
-    assert any("objectives.alpha: 0.5 -> 0.9" in note for note in changed.notes)
+    assert any("objectives.alpha: 0.3 -> 0.9" in note for note in changed.notes)
     more = Log()
     stillhouse.run(recipe(), out=tmp_path / "run", overrides=["objectives.alpha=0.9"], seeds=[0, 1, 2], reporter=more)
     assert more.models == ["baseline, seed 2", "student, seed 2"]

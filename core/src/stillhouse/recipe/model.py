@@ -21,7 +21,7 @@ from pydantic import (
 from stillhouse.ranges import parse_space
 
 DEFAULT_METHOD = "core/offline"
-LEAST_STEPS, LEAST_EPOCHS = 1000, 10
+LEAST_STEPS, LEAST_EPOCHS = 2000, 10
 """``epochs: auto`` makes so many steps, and so many passes over the rows, at least."""
 STEPS_AN_EPOCH = 30
 """``batch_size: auto`` makes about so many steps of one pass, by batches of 16 to 128 rows."""
@@ -197,7 +197,7 @@ class SoftTerm(BaseModel):
 class ObjectivesConfig(_Strict):
     """Survey equation (2): ``L = alpha * L_hard + (1 - alpha) * sum(weight_i * soft_i)``."""
 
-    alpha: Annotated[Scheduled, Field(description="share of the hard loss, in [0, 1]; a number or a schedule")] = 0.5
+    alpha: Annotated[Scheduled, Field(description="share of the hard loss, in [0, 1]; a number or a schedule")] = 0.3
     soft: Annotated[list[SoftTerm], Field(min_length=1, description="the distillation losses")] = [SoftTerm(use="soft")]
 
     @field_validator("alpha")
@@ -213,7 +213,7 @@ class TrainConfig(_Strict):
     """How a network is trained; estimators take all of it from their own options."""
 
     epochs: Annotated[
-        AutoInt, Field(description="passes over the training rows; auto: as many as 1,000 steps take, at least 10")
+        AutoInt, Field(description="passes over the training rows; auto: as many as 2,000 steps take, at least 10")
     ] = "auto"  # type: ignore[assignment]
     batch_size: Annotated[
         AutoInt,

@@ -25,7 +25,7 @@ def distill(
     objectives: Sequence[Term | nn.Module],
     *,
     hard_loss: HardLoss | None = None,
-    alpha: Any = 0.5,
+    alpha: Any = 0.3,
     inputs: Sequence[str],
     epochs: int = 1,
     optimizer: torch.optim.Optimizer | None = None,

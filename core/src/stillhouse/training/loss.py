@@ -98,7 +98,7 @@ class DistillationLoss(nn.Module):
         OptionError: a schedule leaves what its option takes, or there is no such option.
     """
 
-    def __init__(self, hard_loss: HardLoss | None, terms: Sequence[Term], alpha: Any = 0.5) -> None:
+    def __init__(self, hard_loss: HardLoss | None, terms: Sequence[Term], alpha: Any = 0.3) -> None:
         super().__init__()
         self.hard_loss = hard_loss
         self.terms = list(terms)
