@@ -109,14 +109,14 @@ def _told(error: Any) -> UsageError:
     if kind == "NoSuchOption":
         what = f"there is no option '{error.option_name}'"
         fix = _did_you_mean(error.option_name, options) or help_line
-        if error.option_name in [each for param in error.ctx.find_root().command.params for each in param.opts]:
+        if error.option_name in _global_options(error.ctx):
             what, fix = f"option '{error.option_name}' requires an argument", f"give it a value; {help_line}"
     elif message.startswith("No such command"):
         name = _QUOTED.findall(message)[0]
         what, fix = f"there is no command '{name}'", _did_you_mean(name, commands) or help_line
-    elif kind == "MissingParameter":
+    elif kind == "MissingParameter" and error.param is not None:
         what, fix = f"{_name_of(error.param)} is missing", example
-    elif kind == "BadParameter":
+    elif kind == "BadParameter" and error.param is not None:
         where = f"{path}, {_name_of(error.param)}"
         what, fix = _bad_value(error.message, example)
     elif "unexpected extra argument" in message:
@@ -124,6 +124,10 @@ def _told(error: Any) -> UsageError:
     elif "requires an argument" in message:
         fix = f"give it a value; {help_line}"
     return UsageError(what, where=where, fix=fix)
+
+
+def _global_options(ctx: Any) -> list[str]:
+    return [] if ctx is None else [each for param in ctx.find_root().command.params for each in param.opts]
 
 
 def _did_you_mean(wrong: str, known: Any) -> str:

@@ -55,7 +55,7 @@ def full_precision(
         self.check_options()
         wide = torch.float64 if torch.float64 in (student.dtype, teacher.dtype) else torch.float32
         student, teacher, device = student.to(wide), teacher.detach().to(wide), student.device.type
-        if not torch.is_autocast_enabled(device):
+        if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
             return forward(self, student, teacher, *args, **kwargs)
         with torch.autocast(device_type=device, enabled=False):
             return forward(self, student, teacher, *args, **kwargs)
