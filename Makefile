@@ -50,7 +50,7 @@ pictures: $(BIN)/.installed
 	$(BIN)/python -m docsite.pictures
 
 bench: $(BIN)/.installed
-	$(BIN)/python -m benchmarks $(ARGS)
+	$(BIN)/python -m benchmarks --write $(ARGS)
 
 clean:
 	rm -rf .venv .venv-lowest site runs

@@ -1,34 +1,73 @@
-"""How long a command makes its user wait, in starts of the bare interpreter."""
+"""How much processor time a command takes before its work begins, and the contract of a new plugin."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
-from benchmarks.timing import Comparison, compare
+from benchmarks.timing import Comparison, compare, processor_seconds
+
+PLUGINS = 50
+"""Installed plugins of the crowded environment."""
 
 
 def compare_start() -> Iterator[Comparison]:
-    """``stillhouse --help``, ``plugins list`` and ``components``, each in a fresh process."""
+    """Commands against the bare interpreter, each in a fresh process, and the contract of a scaffolded plugin."""
     for arguments in (["--help"], ["plugins", "list"], ["components"]):
-        yield compare(
-            f"stillhouse {' '.join(arguments)}, against starting Python",
-            lambda arguments=arguments: _run("-m", "stillhouse", *arguments),  # type: ignore[misc]
-            lambda: _run("-c", "pass"),
+        yield _against_python(f"stillhouse {' '.join(arguments)}", lambda arguments=arguments: _stillhouse(*arguments))
+    with tempfile.TemporaryDirectory() as folder:
+        crowded = _crowd(Path(folder))
+        yield _against_python(
+            f"stillhouse plugins list with {PLUGINS} more plugins", lambda: _stillhouse("plugins", "list", path=crowded)
         )
-    yield compare(
-        "import torch, against starting Python (what the commands above avoid)", _import_torch, _bare, pairs=3
-    )
+    yield _against_python("import torch (what the commands above avoid)", lambda: _run("-c", "import torch"), pairs=3)
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "stillhouse-bench"
+        _stillhouse("plugins", "new", "bench", "--output", str(source))
+        for options in (["--quick"], []):
+            yield _against_python(
+                f"stillhouse plugins check {' '.join(options)} of a new plugin".replace("  ", " "),
+                lambda options=options: _stillhouse("plugins", "check", str(source), *options),
+                pairs=3,
+            )
+
+
+def _against_python(name: str, work: object, pairs: int = 9) -> Comparison:
+    return compare(f"{name}, against starting Python", work, _bare, pairs=pairs, clock=processor_seconds)  # type: ignore[arg-type]
+
+
+def _crowd(folder: Path) -> str:
+    """A folder of installed distributions, each a plugin with one metric."""
+    for number in range(PLUGINS):
+        name = f"crowd{number:02}"
+        (folder / f"{name}.py").write_text(
+            "from stillhouse import hookimpl\nfrom stillhouse.plugins import MetricSpec\n\n\n"
+            "def zero(prediction, target):\n    return 0.0\n\n\n"
+            "@hookimpl\ndef stillhouse_metrics():\n"
+            f"    return [MetricSpec(name='zero', summary='Nothing', target='{name}:zero', higher_is_better=True)]\n"
+        )
+        info = folder / f"stillhouse_{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: stillhouse-{name}\nVersion: 1.0\nRequires-Dist: stillhouse>=0.1,<0.2\n"
+        )
+        (info / "entry_points.txt").write_text(f"[stillhouse.plugins]\n{name} = {name}\n")
+    return str(folder)
+
+
+def _stillhouse(*arguments: str, path: str = "") -> None:
+    _run("-m", "stillhouse", *arguments, path=path)
 
 
 def _bare() -> None:
     _run("-c", "pass")
 
 
-def _import_torch() -> None:
-    _run("-c", "import torch")
-
-
-def _run(*arguments: str) -> None:
-    subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+def _run(*arguments: str, path: str = "") -> None:
+    places = [place for place in (path, os.environ.get("PYTHONPATH", "")) if place]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
+    subprocess.run([sys.executable, *arguments], check=True, capture_output=True, env=environment)

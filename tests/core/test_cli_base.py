@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +18,7 @@ import stillhouse
 from stillhouse.cli import app as cli_app
 from stillhouse.cli import main
 from stillhouse.cli.shared import FLAGS, VALUES, hoisted
-from stillhouse.errors import DataError
+from stillhouse.errors import DataError, UsageError
 from stillhouse.plugins.specs import KINDS
 
 
@@ -199,7 +202,7 @@ def test_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) ->
     [
         (["run", "x", "--plugin", "f.py"], ["--plugin", "f.py", "run", "x"]),
         (["run", "--plugin=f.py", "x", "--debug"], ["--plugin=f.py", "--debug", "run", "x"]),
-        (["run", "x", "--plugin"], ["--plugin", "run", "x"]),
+        (["run", "x", "--plugin"], ["run", "x", "--plugin"]),
         (["run", "--", "--debug"], ["run", "--", "--debug"]),
         (["--no-plugins", "plugins", "list", "--disable-plugin", "a", "--json"],
          ["--no-plugins", "--disable-plugin", "a", "plugins", "list", "--json"]),
@@ -241,3 +244,71 @@ def test_python_dash_m(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
         runpy.run_module("stillhouse", run_name="__main__")
     assert stop.value.code == 0
     assert stillhouse.__version__ in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("line", "what", "where", "fix"),
+    [
+        ("runn x", "there is no command 'runn'", "stillhouse", "did you mean 'run'?"),
+        ("plugins chek", "there is no command 'chek'", "stillhouse plugins", "did you mean 'check'?"),
+        ("run x --sedes 0", "there is no option '--sedes'", "stillhouse run", "did you mean '--seeds'?"),
+        ("run", "RECIPE... is missing", "stillhouse run", "for example: stillhouse run core/quickstart"),
+        ("check a b", "unexpected argument b", "stillhouse check", "see: stillhouse check --help"),
+        ("predict run f.csv --seed x", "the value is not a whole number", "--seed", "for example: stillhouse predict"),
+        ("show x --kind techer", "'techer' is unknown", "--kind", "did you mean 'teacher'?"),
+        ("cache clear techers", "'techers' is unknown", "stillhouse cache clear", "did you mean 'teachers'?"),
+        ("components --output regresion", "no output kind 'regresion'", "--output", "did you mean 'regression'?"),
+        ("recipes --minutes 0", "--minutes is 0", "--minutes", "a number above 0"),
+        ("run x --plugin", "'--plugin' requires an argument", "stillhouse", "give it a value"),
+        ("predict run f.csv --out f.xlsx", "not written as '.xlsx'", "--out f.xlsx", "a file .csv or .jsonl"),
+    ],
+)
+def test_line_that_is_not_understood_is_told_like_every_error(
+    line: str, what: str, where: str, fix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(line.split()) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith("UsageError: ")
+    assert what in said[0]
+    assert where in said[1]
+    assert fix in said[2]
+
+
+def test_usage_error_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--json", "--sedes", "3"]) == 2
+    error = json.loads(capsys.readouterr().err)["error"]
+    assert (error["class"], error["fix"]) == (UsageError.__name__, "did you mean '--seeds'?")
+
+
+def _leaves(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _leaves(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+COMMANDS = dict(_leaves(typer.main.get_command(cli_app.app)))
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_help_ends_with_examples_that_can_be_parsed(path: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*path, "--help"]) == 0
+    shown = capsys.readouterr().out
+    usage, examples = shown.splitlines()[0], shown.partition("Examples:\n")[2].splitlines()
+    assert "{" not in usage
+    assert "[[" not in usage
+    assert examples, shown
+    for line in examples:
+        words = shlex.split(line.partition(" > ")[0].partition(" < ")[0])
+        assert tuple(words[1 : 1 + len(path)]) == path
+        COMMANDS[path].make_context("x", words[1 + len(path) :])  # raises where it would not be understood
+
+
+def test_help_has_every_command_in_a_section_with_its_whole_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "..." not in shown.partition("Options:")[2]
+    for section in ("What there is:", "Runs:", "Results:", "Plugins and upkeep:"):
+        assert section in shown
+    assert "\nCommands:" not in shown

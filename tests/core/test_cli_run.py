@@ -72,7 +72,7 @@ def test_stop_after_names_the_folder(tmp_path: Path, capsys: Any) -> None:
         (["run", "core/quikstart"], "core/quickstart"),
         (["run", "core/quickstart", "--seeds", "a"], "--seeds 0,1,2"),
         (["run", "core/quickstart", "--set", "student.hiden=3"], "hidden"),
-        (["run", "absent.yaml"], "cannot read"),
+        (["run", "absent.yaml"], "there is no file 'absent.yaml'"),
         (["predict", "nowhere", "file.csv"], "not a run folder"),
         (["export", "nowhere"], "not a run folder"),
         (["init", "core/quikstart"], "core/quickstart"),

@@ -107,6 +107,42 @@ def test_compare_refuses_what_cannot_be_compared(made: Path, tmp_path: Path, cap
     assert main(["compare", str(made / "wide")]) == 2
     assert main(["compare", str(made / "wide"), str(tmp_path)]) == 2
     assert "not a run folder" in capsys.readouterr().err
+    assert main(["compare", str(made / "wide"), str(made / "wide" / ".")]) == 2
+    assert "named twice" in capsys.readouterr().err
+
+
+def test_an_unfinished_run_is_told_how_to_go_on(made: Path, tmp_path: Path, capsys: Any) -> None:
+    half = tmp_path / "half"
+    assert main(["run", "core/quickstart", "--out", str(half), "--stop-after", "teacher", *TINY]) == 0
+    capsys.readouterr()
+    assert main(["compare", str(made / "wide"), str(half)]) == 2
+    said = capsys.readouterr().err
+    assert "not finished (stopped in teacher)" in said
+    command = said.partition("go on with it: stillhouse ")[2].splitlines()[0].split()
+    assert main([*command, "--quiet", "--stop-after", "baseline"]) == 0
+
+
+def test_a_narrow_terminal_gets_fewer_columns_and_whole_words(
+    made: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(made)
+    monkeypatch.setenv("COLUMNS", "70")
+    capsys.readouterr()
+    assert main(["runs", "."]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 70
+    assert [line.split()[0] for line in lines[2:]] == ["narrow", "other", "wide"]
+    assert "Recipe" not in lines[0]
+    assert "Gain" in lines[0]
+
+
+def test_runs_says_where_runs_come_from(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["runs"]) == 2
+    assert "stillhouse run core/quickstart" in capsys.readouterr().err
+    (tmp_path / "runs").write_text("")
+    assert main(["runs"]) == 2
+    assert "is a file" in capsys.readouterr().err
 
 
 def test_welch_is_that_of_scipy() -> None:
@@ -224,6 +260,13 @@ def test_predict_reads_csv_and_json_lines_from_stdin(
         assert [float(row[last]) for row in found] == pytest.approx([float(row[last]) for row in from_file])
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b" \n")))
     assert main(["predict", run, "-"]) == 2
+    for text, says in ((TABLE.replace("3,2", "3,two", 1), "'two' is not"), ('[{"x0": 1}]', "a JSON array")):
+        capsys.readouterr()
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(text.encode())))
+        assert main(["predict", run, "-"]) == 2
+        said = capsys.readouterr().err
+        assert says in said
+        assert "where: stdin" in said
     out = tmp_path / "out.jsonl"
     assert main(["predict", run, str(file), "--out", str(out)]) == 0
     assert len(out.read_text().splitlines()) == 200
@@ -276,6 +319,7 @@ def test_significant_never_has_an_exponent_and_is_near(value: float) -> None:
 def test_completion_knows_recipes_by_bare_name() -> None:
     from stillhouse.cli.shared import complete_component, complete_recipe, complete_run
 
-    assert "core/quickstart" in complete_recipe("quick")
+    assert complete_recipe("core/qu") == ["core/quickstart"]
+    assert complete_recipe("quick") == ["quickstart"], "a shell drops what does not begin with the word"
     assert "core/hints" in complete_component("core/hin")
     assert complete_run("nowhere") == []

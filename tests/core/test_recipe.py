@@ -221,8 +221,39 @@ def test_a_malformed_override_is_refused(override: str) -> None:
     assert override in caught.value.where
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "what", "fix"),
+    [
+        ("train.student.epochs", "0", "'epochs' is 0", "a number from 1 upwards"),
+        ("train.student.epochs", "many", "'epochs' is 'many'", "write a whole number"),
+        ("train.student.lr", "-1", "'lr' is -1", "a number above 0"),
+        ("seeds", "3", "'seeds' is 3", "write a list, e.g. [0, 1]"),
+        ("train.student.balance", "[1]", "'balance' is a list", "write true or false"),
+    ],
+)
+def test_value_of_the_wrong_type_or_size_says_what_is_wanted(
+    registry: Any, field: str, value: str, what: str, fix: str
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        resolve("core/quickstart", registry, overrides=[f"{field}={value}"])
+    assert (caught.value.what, caught.value.fix) == (what, fix)
+
+
+def test_a_file_that_is_no_recipe_and_one_that_is_misspelt(
+    registry: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text("")
+    (tmp_path / "mine.txt").write_text("")
+    with pytest.raises(RecipeError, match=r"there is no file 'mien\.yaml'") as caught:
+        resolve("mien.yaml", registry)
+    assert "did you mean 'mine.yaml'?" in caught.value.fix
+    with pytest.raises(RecipeError, match="not a YAML file by its name"):
+        resolve("mine.txt", registry)
+
+
 def test_a_missing_file_and_an_unknown_recipe_are_told_apart(registry: Any) -> None:
-    with pytest.raises(RecipeError, match="cannot read"):
+    with pytest.raises(RecipeError, match="there is no file"):
         resolve("absent.yaml", registry)
     with pytest.raises(UnknownComponentError, match="quickstrat") as caught:
         resolve("core/quickstrat", registry)

@@ -137,3 +137,22 @@ def test_a_reader_of_columns_refuses_other_files_and_other_counts(tmp_path: Path
         reader.read(tmp_path / "new.csv")
     with pytest.raises(ValueError, match="2 columns, 1 means"):
         ColumnsReader(columns=("a", "b"), mean=(0.0,), std=(1.0, 1.0))
+
+
+def test_columns_that_differ_in_case_alone_are_told_as_such() -> None:
+    table = pd.DataFrame({"AGE": [1], "INCOME": [2]})
+    with pytest.raises(DataError) as caught:
+        tables.require_columns(table, ["age", "income"], "x.csv")
+    assert caught.value.fix == "upper and lower case count: rename 'AGE' to 'age', and so on"
+
+
+def test_a_column_that_is_wanted_is_no_hint_for_another() -> None:
+    table = pd.DataFrame({"mean radius": [1]})
+    with pytest.raises(DataError) as caught:
+        tables.require_columns(table, ["mean radius", "mean area"], "x.csv")
+    assert caught.value.fix == "add it to the file"
+
+
+def test_a_folder_is_no_table(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="a folder, not a file"):
+        tables.read_table(tmp_path)

@@ -41,6 +41,11 @@ class StillhouseError(Exception):
         return "\n".join(lines)
 
 
+class UsageError(StillhouseError):
+    """A command line cannot be understood: an unknown command or option, a missing argument, a value of the wrong
+    type."""
+
+
 class RecipeError(StillhouseError):
     """A recipe cannot be read: a syntax error, an unknown field, a value of the wrong type."""
 
@@ -104,7 +109,7 @@ def nearest(wrong: str, known: Iterable[str]) -> str:
     names = sorted(known)
     # A name that differs in case alone may share no letter with what was written.
     close = [name for name in names if name.casefold() == wrong.casefold()][:1]
-    close = close or difflib.get_close_matches(wrong, names, n=1, cutoff=0.5)
+    close = close or difflib.get_close_matches(wrong, names, n=1, cutoff=0.55)
     if not close:  # a bare name against full ids: compare what follows the last slash
         tails = {name.rsplit("/", 1)[-1]: name for name in names}
         close = [tails[t] for t in difflib.get_close_matches(wrong.rsplit("/", 1)[-1], tails, n=1, cutoff=0.6)]

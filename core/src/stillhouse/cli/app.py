@@ -9,19 +9,33 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
-from stillhouse.cli import check_cmd, components_cmd, plugins_cmd, run_cmd, runs_cmd, tune_cmd, upkeep_cmd
+from stillhouse.cli import (
+    check_cmd,
+    components_cmd,
+    deploy_cmd,
+    plugins_cmd,
+    run_cmd,
+    runs_cmd,
+    tune_cmd,
+    upkeep_cmd,
+)
 from stillhouse.cli.output import print_defect, print_error
 from stillhouse.cli.shared import Settings, hoisted
+from stillhouse.cli.usage import UPKEEP, Group, understood
 from stillhouse.errors import StillhouseError
 
 
-class _Group(TyperGroup):
+class _Group(Group):
     """Accepts the global options anywhere on the line."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, hoisted(args))
+        with understood():
+            return super().parse_args(ctx, hoisted(args))
+
+    def invoke(self, ctx: Any) -> Any:
+        with understood():
+            return super().invoke(ctx)
 
 
 app = typer.Typer(
@@ -33,12 +47,14 @@ app = typer.Typer(
     rich_markup_mode=None,  # typer's use of rich imports Markdown and a highlighter for every --help
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-app.add_typer(plugins_cmd.app, name="plugins")
+# In the order in which they are met: what there is, a run, what became of it, authors and upkeep.
 components_cmd.register(app)
 run_cmd.register(app)
 check_cmd.register(app)
-runs_cmd.register(app)
 tune_cmd.register(app)
+runs_cmd.register(app)
+deploy_cmd.register(app)
+app.add_typer(plugins_cmd.app, name="plugins", rich_help_panel=UPKEEP)
 upkeep_cmd.register(app)
 
 
@@ -50,7 +66,7 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(epilog="These options may stand before or after a command.")
+@app.callback(epilog="These options may stand before or after a command. Examples: stillhouse COMMAND --help")
 def _global_options(
     ctx: typer.Context,
     no_plugins: Annotated[bool, typer.Option("--no-plugins", help="Load no installed plugin.")] = False,

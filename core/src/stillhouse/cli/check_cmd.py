@@ -6,18 +6,28 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stillhouse.cli.numbers import in_bytes, in_count, in_time, in_words
+from stillhouse.cli.numbers import about, in_bytes, in_count, in_time, in_words
 from stillhouse.cli.output import print_error, print_fields, print_json, print_lines, print_prose, print_table
 from stillhouse.cli.run_cmd import SeedsOption, SetOption, SizesOption, parse_seeds, parse_sizes, show_progress
 from stillhouse.cli.shared import JsonOption, complete_recipe, get_manager
+from stillhouse.cli.usage import RUN, Command, examples
 
 if TYPE_CHECKING:
     from stillhouse.pipeline.checking import Checked, Planned
 
 
+NUMBERS = ("Parameters", "Trainings", "Steps each", "A step", "Time")
+"""Columns of the table of models that hold numbers."""
+
+
 def register(app: typer.Typer) -> None:
     """Add the command of this module to ``app``."""
-    app.command("check")(check)
+    app.command(
+        "check",
+        cls=Command,
+        rich_help_panel=RUN,
+        epilog=examples("check industrial/rul-fd001", "check mine.yaml --set student.width=16 --seeds 0-4"),
+    )(check)
 
 
 def check(
@@ -34,7 +44,7 @@ def check(
     download: Annotated[bool, typer.Option("--download", help="Download a dataset that is missing.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Check a recipe without training: its files and rows, whether all parts fit, parameters, steps, time and memory.
+    """Check a recipe without training: parts, files, time, memory.
 
     Every model is built, and every fit takes a few steps on a few rows. The exit status is 2 when something is wrong.
     """
@@ -55,7 +65,8 @@ def check(
         print_json(**found.describe())
     else:
         _print(found)
-        for problem in found.problems:
+        # Teacher, baseline and student may stumble over the same thing.
+        for problem in {str(each): each for each in found.problems}.values():
             print_error(problem, as_json=False)
     if found.problems:
         raise typer.Exit(2)
@@ -90,18 +101,17 @@ def _print(found: Checked) -> None:
         )
         for each in found.models
     ]
-    print_table(
-        ("Model", "Component", "Parameters", "Trainings", "Steps each", "A step", "Time"), table, wrap=("Component",)
-    )
+    print_table(("Model", "Component", *NUMBERS), table, wrap=("Component",), right=NUMBERS)
     print_lines("")
     if found.problems:
-        several = "one thing is" if len(found.problems) == 1 else f"{len(found.problems)} things are"
+        count = len({str(each) for each in found.problems})
+        several = "one thing is" if count == 1 else f"{count} things are"
         print_lines(f"This recipe cannot be run: {several} wrong.")
         return
     memory = "" if found.memory_bytes is None else f" It needs about {in_bytes(found.memory_bytes)} of memory."
     without = f", without the fit of {in_words(found.unknown)}" if found.unknown else ""
     if found.seconds or not found.unknown:
-        takes = f"Training takes about {in_time(found.seconds)} on this machine, one model after the other{without}"
+        takes = f"Training takes about {about(found.seconds)} on this machine, one model after the other{without}"
     else:
         takes = f"How long the fit of {in_words(found.unknown)} takes is not known before"
     print_prose(f"Nothing is wrong. {takes}.{memory}")
@@ -114,4 +124,4 @@ def _time(planned: Planned) -> str:
         return "trained before"
     if planned.in_store and planned.in_store >= planned.trainings:
         return "in the store"
-    return "?" if planned.seconds is None else in_time(planned.seconds)
+    return "?" if planned.seconds is None else about(planned.seconds)

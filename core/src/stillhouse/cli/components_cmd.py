@@ -9,7 +9,8 @@ import typer
 
 from stillhouse.cli.output import assembled, print_fields, print_json, print_lines, print_table, print_warning, styled
 from stillhouse.cli.shared import JsonOption, complete_component, get_manager
-from stillhouse.errors import StillhouseError
+from stillhouse.cli.usage import FIND, Command, examples
+from stillhouse.errors import StillhouseError, UsageError, nearest
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -33,14 +34,37 @@ class Kind(StrEnum):
     RECIPE = "recipe"
 
 
-KindOption = Annotated[Kind | None, typer.Option("--kind", help="Only components of this kind.")]
+KindOption = Annotated[
+    Kind | None,
+    typer.Option(
+        "--kind",
+        metavar="KIND",
+        help="Only components of this kind: dataset, augmenter, teacher, student, head, objective, method, metric or "
+        "recipe.",
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to ``app``."""
-    app.command("components")(components)
-    app.command("show")(show)
-    app.command("recipes")(recipes)
+    app.command(
+        "recipes",
+        cls=Command,
+        rich_help_panel=FIND,
+        epilog=examples("recipes", "recipes --offline --minutes 1", "recipes fraud --from finance"),
+    )(recipes)
+    app.command(
+        "components",
+        cls=Command,
+        rich_help_panel=FIND,
+        epilog=examples("components --kind objective --output regression", "components tree"),
+    )(components)
+    app.command(
+        "show",
+        cls=Command,
+        rich_help_panel=FIND,
+        epilog=examples("show core/soft-targets", "show mlp --kind student", "show industrial/rul-fd001"),
+    )(show)
 
 
 WordArgument = Annotated[
@@ -54,7 +78,7 @@ def components(
     word: WordArgument = "",
     kind: KindOption = None,
     plugin: FromOption = None,
-    tag: Annotated[str | None, typer.Option("--tag", help="Only components with this tag.")] = None,
+    tag: Annotated[str | None, typer.Option("--tag", metavar="TAG", help="Only components with this tag.")] = None,
     output: Annotated[
         str | None,
         typer.Option("--output", metavar="KIND", help="Only those that serve this output kind, e.g. regression."),
@@ -66,6 +90,10 @@ def components(
     found = _chosen(manager, str(kind) if kind else None, word, plugin)
     found = [each for each in found if tag is None or tag in each.spec.tags]
     if output is not None:
+        from stillhouse.kinds import OutputKind
+
+        if output not in set(OutputKind):
+            raise UsageError(f"there is no output kind '{output}'", where="--output", fix=nearest(output, OutputKind))
         found = [each for each in found if output in _outputs(each)]
     if json:
         print_json(components=[each.describe() for each in found])
@@ -73,7 +101,7 @@ def components(
         rows = [(each.kind, each.id, _summary(each)) for each in found]
         print_table(("Kind", "Id", "Summary"), rows, wrap=("Summary",))
     else:
-        print_lines("No component fits.")
+        print_lines("No component fits. All of them: stillhouse components")
 
 
 def _chosen(manager: Manager, kind: str | None, word: str, plugin: str | None) -> list[Component]:
@@ -111,6 +139,8 @@ def recipes(
     json: JsonOption = False,
 ) -> None:
     """List the recipes that can be run by name."""
+    if minutes is not None and not minutes > 0:
+        raise UsageError(f"--minutes is {minutes:g}", where="--minutes", fix="a number above 0, e.g. 1")
     found = _chosen(get_manager(ctx), "recipe", word, plugin)
     found = [each for each in found if not offline or each.spec.describe()["offline"]]
     if minutes is not None:
@@ -123,10 +153,10 @@ def recipes(
             described = each.spec.describe()
             about = f"{described['minutes']:g}" if described["minutes"] else "?"
             rows.append((each.id, "no" if described["offline"] else "yes", about, _summary(each)))
-        print_table(("Recipe", "Needs data", "Minutes", "Summary"), rows, wrap=("Summary",))
+        print_table(("Recipe", "Needs data", "Minutes", "Summary"), rows, wrap=("Summary",), right=("Minutes",))
         print_lines("Run one with: stillhouse run RECIPE")
     else:
-        print_lines("No recipe fits.")
+        print_lines("No recipe fits. All of them: stillhouse recipes")
 
 
 def show(
@@ -140,7 +170,7 @@ def show(
     kind: KindOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show a component: where it comes from, and its options with types, defaults and help."""
+    """Show a component: its source, its options, defaults and help."""
     registry = get_manager(ctx).registry
     found = [registry.get(str(kind), id)] if kind else registry.find(id)
     if json:

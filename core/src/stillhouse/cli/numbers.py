@@ -37,6 +37,11 @@ def in_time(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def about(seconds: float) -> str:
+    """An estimate: `in_time` with two digits, ``45 s``."""
+    return in_time(float(f"{seconds:.2g}") if seconds < 60 else seconds)
+
+
 def significant(value: float, digits: int = 3) -> str:
     """With so many significant digits and never with an exponent: ``0.0123``, ``12.3``, ``1,234``."""
     if not value:

@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from stillhouse.errors import RunFolderError, StillhouseError
 
@@ -21,6 +21,10 @@ SCHEMA = 1
 
 STATUS_STYLES = {"active": "green", "disabled": "dim"}
 """Colour of a plugin's status; every other status is red."""
+
+
+LEAST_WIDTH = 12
+"""Characters of a column of a table that may break lines."""
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -74,14 +78,24 @@ def print_prose(text: str) -> None:
     out.print(text, soft_wrap=not out.is_terminal)
 
 
-def print_table(headers: Sequence[str], rows: Iterable[Sequence[str | Text]], *, wrap: Sequence[str] = ()) -> None:
-    """A table on stdout; only the columns in ``wrap`` may break lines when the terminal is narrow."""
+def print_table(
+    headers: Sequence[str],
+    rows: Iterable[Sequence[str | Text]],
+    *,
+    wrap: Sequence[str] = (),
+    right: Sequence[str] = (),
+) -> None:
+    """A table on stdout; only the columns in ``wrap`` may break lines when the terminal is narrow. Columns in
+    ``right`` are numbers, which end at the same place."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     for header in headers:
-        table.add_column(header, no_wrap=header not in wrap, overflow="fold")
+        side: Literal["left", "right"] = "right" if header in right else "left"
+        # A column that may break lines must not be squeezed out of sight by the others.
+        least = LEAST_WIDTH if header in wrap else None
+        table.add_column(header, no_wrap=header not in wrap, overflow="fold", justify=side, min_width=least)
     for row in rows:
         table.add_row(*(styled(cell) if isinstance(cell, str) else cell for cell in row))
     console().print(table)

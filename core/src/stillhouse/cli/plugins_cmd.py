@@ -12,21 +12,24 @@ import typer
 
 from stillhouse.cli.output import STATUS_STYLES, assembled, print_fields, print_json, print_lines, print_table, styled
 from stillhouse.cli.shared import JsonOption, get_manager
+from stillhouse.cli.usage import Command, Group, examples
 
 if TYPE_CHECKING:
     from rich.text import Text
 
     from stillhouse.plugins.records import PluginRecord
 
-app = typer.Typer(help="See and check the installed plugins.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    cls=Group, help="See and check the installed plugins, or write one.", no_args_is_help=True, rich_markup_mode=None
+)
 
 DEFAULT_KINDS = "dataset,teacher,student,head,recipe"
 """What `plugins new` writes unless told otherwise."""
 
 
-@app.command("list")
+@app.command("list", cls=Command, epilog=examples("plugins list", "plugins list --json"))
 def list_plugins(ctx: typer.Context, json: JsonOption = False) -> None:
-    """List every installed plugin with its status; for those that cannot be used, the cause and the fix."""
+    """List installed plugins with status; of broken ones cause and fix."""
     records = get_manager(ctx, lenient=True).records
     if json:
         print_json(plugins=[each.describe() for each in records])
@@ -41,20 +44,20 @@ def list_plugins(ctx: typer.Context, json: JsonOption = False) -> None:
         )
         for each in records
     ]
-    print_table(("Plugin", "Status", "From", "Components", "Load"), rows, wrap=("From",))
+    print_table(("Plugin", "Status", "From", "Components", "Load"), rows, wrap=("From",), right=("Components", "Load"))
     for each in records:
         if str(each.status) not in STATUS_STYLES:
             print_lines("")
             _print_problem(each)
 
 
-@app.command("show")
+@app.command("show", cls=Command, epilog=examples("plugins show core"))
 def show_plugin(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the plugin, or of its distribution.")],
     json: JsonOption = False,
 ) -> None:
-    """Show one plugin: where it comes from, its status, and its components."""
+    """Show one plugin: its source, its status and its components."""
     manager = get_manager(ctx, lenient=True)
     records = manager.plugin(name)
     if json:
@@ -82,7 +85,11 @@ def show_plugin(
             print_table(("Kind", "Id", "Summary"), rows, wrap=("Summary",))
 
 
-@app.command("check")
+@app.command(
+    "check",
+    cls=Command,
+    epilog=examples("plugins check medicine", "plugins check stillhouse-law --quick", "plugins check mine.py"),
+)
 def check_plugins(
     ctx: typer.Context,
     name: Annotated[
@@ -94,8 +101,9 @@ def check_plugins(
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Check that plugins keep the contract: what they declare, and what their components do on a tiny budget.
+    """Check that plugins keep the contract.
 
+    That is what they declare, and what their components do on a tiny budget.
     Without NAME all installed plugins are checked. The exit status is 1 when a check fails.
     """
     from stillhouse.testing.plan import check_all
@@ -120,7 +128,13 @@ def check_plugins(
         raise typer.Exit(1)
 
 
-@app.command("new")
+@app.command(
+    "new",
+    cls=Command,
+    epilog=examples(
+        "plugins new law", "plugins new grid --task forecast", "plugins new losses --kind objective,metric"
+    ),
+)
 def new_plugin(
     ctx: typer.Context,
     name: Annotated[
@@ -148,7 +162,10 @@ def new_plugin(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Write a new plugin: a complete distribution with working components, tests and a CI workflow, ready to change."""
+    """Write a new plugin that works at once.
+
+    It is a complete distribution with components, tests and a CI workflow, ready to change.
+    """
     from stillhouse.scaffold import check_kinds, check_name, check_task, write_plugin
 
     kinds = check_kinds(kind)

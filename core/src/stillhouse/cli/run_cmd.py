@@ -1,19 +1,24 @@
-"""``stillhouse run``, ``init``, ``schema``, ``predict`` and ``export``."""
+"""``stillhouse run``, ``init`` and ``schema``."""
 
 from __future__ import annotations
 
 import contextlib
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stillhouse.cli.numbers import in_bytes, in_count
-from stillhouse.cli.output import console, print_error, print_json, print_lines, print_prose, refuse_existing
-from stillhouse.cli.shared import JsonOption, complete_recipe, complete_run, get_manager
+from stillhouse.cli.output import console, print_error, print_json, print_lines, print_prose
+from stillhouse.cli.shared import JsonOption, complete_recipe, get_manager
+from stillhouse.cli.usage import FIND, RUN, Command, examples
 from stillhouse.errors import RecipeError, RunFolderError, StillhouseError
+
+if TYPE_CHECKING:
+    from stillhouse.plugins.manager import Manager
 
 SetOption = Annotated[
     list[str] | None,
@@ -30,16 +35,28 @@ SizesOption = Annotated[
         help="Other sizes of the student, e.g. student.width=4,8,16: what distillation is worth in size.",
     ),
 ]
-SeedOption = Annotated[int | None, typer.Option("--seed", help="Which student; by default the best on validation.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to ``app``."""
-    app.command("run")(run)
-    app.command("init")(init)
-    app.command("schema")(schema)
-    app.command("predict")(predict)
-    app.command("export")(export)
+    app.command(
+        "run",
+        cls=Command,
+        rich_help_panel=RUN,
+        epilog=examples(
+            "run core/quickstart",
+            "run industrial/rul-fd001 --seeds 0-4 --jobs auto",
+            "run finance/tabular --set dataset.path=loans.csv --set dataset.target=defaulted",
+            "run mine.yaml core/quickstart --out runs/monday",
+        ),
+    )(run)
+    app.command(
+        "init",
+        cls=Command,
+        rich_help_panel=FIND,
+        epilog=examples("init core/quickstart", "init finance/tabular --out loans.yaml"),
+    )(init)
+    app.command("schema", cls=Command, rich_help_panel=FIND, epilog=examples("schema > recipe.schema.json"))(schema)
 
 
 def run(
@@ -80,70 +97,75 @@ def run(
     no_download: Annotated[bool, typer.Option("--no-download", help="Never download a dataset.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Run recipes: teacher, baseline and distilled student, with results and a report.
+    """Run recipes: teacher, baseline, distilled student, report.
 
     A run that was stopped goes on with the same command; --seeds and --sizes may add to a finished one.
     """
     manager = get_manager(ctx)
     from stillhouse.pipeline import run as run_recipe
-    from stillhouse.recipe.check import resolve
 
-    chosen, other_sizes = parse_seeds(seeds), parse_sizes(sizes)
-    folders: list[Path | None] = [out]
-    if len(recipes) > 1:
-        # What cannot be read is told before the first of them has run.
-        names = [resolve(each, manager.registry, overrides=changes or ()).recipe.name for each in recipes]
-        bare = [name.rpartition("/")[2] for name in names]
-        if twice := [name for name in bare if bare.count(name) > 1]:
-            raise RecipeError(
-                f"two of the recipes have the run folder '{twice[0]}'", where="RECIPE...", fix="run them one by one"
-            )
-        folders = [None if out is None else out / name for name in bare]
-    documents, failed = [], False
+    settings: dict[str, Any] = {
+        "overrides": changes or (),
+        "seeds": parse_seeds(seeds),
+        "sizes": parse_sizes(sizes),
+        "stop_after": stop_after,
+        "overwrite": overwrite,
+        "download": not no_download,
+        "jobs": jobs,
+        "manager": manager,
+    }
+    folders = [out] if len(recipes) == 1 else _folders(recipes, changes or (), out, manager)
+    results, failed = [], False
     for recipe, folder in zip(recipes, folders, strict=True):
         if len(recipes) > 1 and not json:
             print_lines(f"{recipe}:")
         try:
             with show_progress(quiet, warnings=not json or not quiet) as reporter:
-                result = run_recipe(
-                    recipe,
-                    out=folder,
-                    overrides=changes or (),
-                    seeds=chosen,
-                    sizes=other_sizes,
-                    stop_after=stop_after,
-                    overwrite=overwrite,
-                    download=not no_download,
-                    jobs=jobs,
-                    manager=manager,
-                    reporter=reporter,
-                )
+                result = run_recipe(recipe, out=folder, reporter=reporter, **settings)
         except StillhouseError as error:
             if len(recipes) == 1:
                 raise
             failed = True  # the others do not depend on it
             print_error(error, as_json=json)
             continue
-        documents.append(
-            {
-                "folder": str(result.folder),
-                "report": str(result.report) if result.report else None,
-                "summary": result.summary,
-            }
-        )
-        if json or not _is_main_process():
-            continue
-        if result.summary:
-            _print_result(result.summary, result.report)
-        else:
-            print_lines(f"stopped after {stop_after}: {result.folder}")
+        results.append(result)
+        if not json and _is_main_process():
+            if result.summary:
+                _print_result(result.summary, result.report)
+            else:
+                print_lines(f"stopped after {stop_after}: {result.folder}")
     if json and _is_main_process():
-        if len(recipes) > 1:
-            print_json(runs=documents)
-        else:
-            print_json(**documents[0])
+        _print_documents(results, several=len(recipes) > 1)
     if failed:
         raise typer.Exit(2)
+
+
+def _folders(recipes: Sequence[str], changes: Sequence[str], out: Path | None, manager: Manager) -> list[Path | None]:
+    """The run folder of each of several recipes; what cannot be read is told before the first of them has run.
+
+    Raises:
+        StillhouseError: a recipe cannot be read, or two would have the same folder.
+    """
+    from stillhouse.recipe.check import resolve
+
+    names = [resolve(each, manager.registry, overrides=changes).recipe.name for each in recipes]
+    bare = [name.rpartition("/")[2] for name in names]
+    if twice := [name for name in bare if bare.count(name) > 1]:
+        raise RecipeError(
+            f"two of the recipes have the run folder '{twice[0]}'", where="RECIPE...", fix="run them one by one"
+        )
+    return [None if out is None else out / name for name in bare]
+
+
+def _print_documents(results: Sequence[Any], *, several: bool) -> None:
+    documents = [
+        {"folder": str(each.folder), "report": str(each.report) if each.report else None, "summary": each.summary}
+        for each in results
+    ]
+    if several:
+        print_json(runs=documents)
+    else:
+        print_json(**documents[0])
 
 
 def _is_main_process() -> bool:
@@ -292,77 +314,13 @@ def init(
 
 
 def schema(ctx: typer.Context) -> None:
-    """Print the JSON Schema of recipes, with the options of all installed components, for editors."""
+    """Print the JSON Schema of recipes, for editors.
+
+    It has the options of all installed components.
+    """
     manager = get_manager(ctx)
     import json
 
     from stillhouse.recipe import recipe_schema
 
     print(json.dumps(recipe_schema(manager.registry), indent=2))
-
-
-def predict(
-    ctx: typer.Context,
-    run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="Run folder, e.g. runs/rul-fd001.", autocompletion=complete_run)
-    ],
-    file: Annotated[
-        str,
-        typer.Argument(
-            metavar="FILE", help="File in the form that the run's dataset reads; - for CSV or JSON Lines on stdin."
-        ),
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="FILE", help="File to write, .csv or .jsonl; printed as CSV otherwise."),
-    ] = None,
-    seed: SeedOption = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --out when it exists.")] = False,
-    jsonl: Annotated[bool, typer.Option("--jsonl", help="One JSON object a row, instead of CSV.")] = False,
-    json: JsonOption = False,
-) -> None:
-    """Predict new data with a run's student."""
-    if out is not None:
-        refuse_existing(out, overwrite=overwrite)
-    manager = get_manager(ctx)
-    from stillhouse.deploy.predicting import predict as predict_file
-    from stillhouse.deploy.predicting import read_stdin, write_columns
-    from stillhouse.progress import collect_warnings
-    from stillhouse.storage import replacing
-
-    lines = jsonl or (out is not None and out.suffix.lower() == ".jsonl")
-    with collect_warnings() as messages, read_stdin() if file == "-" else contextlib.nullcontext(Path(file)) as path:
-        columns = predict_file(run, path, seed=seed, manager=manager)
-    if out is not None:
-        with replacing(out) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-            write_columns(stream, columns, lines=lines)
-    for message in messages:
-        print(f"warning: {message}", file=sys.stderr)
-    if json:
-        print_json(columns=columns)
-    elif out is not None:
-        print_lines(f"wrote {len(next(iter(columns.values())))} rows to {out}")
-    else:
-        write_columns(sys.stdout, columns, lines=lines)
-
-
-def export(
-    ctx: typer.Context,
-    run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="Run folder, e.g. runs/rul-fd001.", autocompletion=complete_run)
-    ],
-    format: Annotated[str, typer.Option("--format", help="onnx or torch.")] = "onnx",
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="File to write; RUN/export/ by default.")
-    ] = None,
-    seed: SeedOption = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --out when it exists.")] = False,
-) -> None:
-    """Export a run's student and check that the file says what the model says."""
-    if out is not None:
-        refuse_existing(out, overwrite=overwrite)
-    manager = get_manager(ctx)
-    from stillhouse.deploy.exporting import export as export_student
-
-    path = export_student(run, format=format, out=out, seed=seed, manager=manager)
-    print_lines(f"wrote {path} and {path.name}.json; outputs checked against the model")

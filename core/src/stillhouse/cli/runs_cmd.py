@@ -8,14 +8,31 @@ from typing import Annotated, Any
 import typer
 
 from stillhouse.cli.numbers import in_bytes, in_count, in_time, metric_value
-from stillhouse.cli.output import print_json, print_lines, print_prose, print_table, refuse_existing
-from stillhouse.cli.shared import JsonOption
+from stillhouse.cli.output import console, print_json, print_lines, print_prose, print_table, refuse_existing
+from stillhouse.cli.shared import JsonOption, complete_run
+from stillhouse.cli.usage import RESULTS, Command, examples
+
+NUMBERS = ("Student", "Gain", "Parameters", "Size", "Latency", "Training")
+"""Columns of the list of runs that hold numbers."""
+HEADERS = ("Run", "Recipe", "Verdict", "Metric", *NUMBERS)
+DISPENSABLE = ("Training", "Size", "Recipe", "Parameters", "Metric")
+"""Columns that a narrow terminal does without, the first of them first."""
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to ``app``."""
-    app.command("runs")(runs)
-    app.command("compare")(compare)
+    app.command(
+        "runs",
+        cls=Command,
+        rich_help_panel=RESULTS,
+        epilog=examples("runs", "runs /data/runs --recipe industrial/", "runs --json"),
+    )(runs)
+    app.command(
+        "compare",
+        cls=Command,
+        rich_help_panel=RESULTS,
+        epilog=examples("compare runs/before runs/after", "compare runs/a runs/b runs/c --html comparison.html"),
+    )(compare)
 
 
 def runs(
@@ -25,7 +42,10 @@ def runs(
     recipe: Annotated[str, typer.Option("--recipe", metavar="WORD", help="Only recipes whose name has this.")] = "",
     json: JsonOption = False,
 ) -> None:
-    """List runs: recipe, state, verdict, quality, size and latency of the student."""
+    """List runs: recipe, verdict or state, quality, size, latency.
+
+    Quality, parameters, size and latency are the student's; the gain is over the same model without a teacher.
+    """
     from stillhouse.evaluation.runs import describe_run, find_runs
 
     found = [each for each in map(describe_run, find_runs(folder)) if recipe in each["recipe"]]
@@ -33,10 +53,23 @@ def runs(
         print_json(runs=found)
         return
     if not found:
-        print_lines(f"No run in '{folder}'.")
+        kind = f" of a recipe with '{recipe}' in its name" if recipe else ""
+        print_lines(f"No run{kind} in '{folder}'.")
         return
-    headers = ("Run", "Recipe", "State", "Verdict", "Student", "Gain", "Parameters", "Size", "Latency", "Training")
-    print_table(headers, [_row(each) for each in found], wrap=("Run", "Recipe"))
+    rows = [dict(zip(HEADERS, _row(each), strict=True)) for each in found]
+    headers = _fitting(rows)
+    chosen = [[row[name] for name in headers] for row in rows]
+    print_table(headers, chosen, wrap=("Run", "Recipe"), right=NUMBERS)
+
+
+def _fitting(rows: list[dict[str, str]]) -> list[str]:
+    """The columns that the terminal has room for; ``--json`` always has all that is known."""
+    headers, room = list(HEADERS), console().width
+    for name in DISPENSABLE:
+        widths = [max(len(header), *(len(row[header]) for row in rows)) + 2 for header in headers]
+        if sum(widths) - 2 > room:
+            headers.remove(name)
+    return headers
 
 
 def _row(run: dict[str, Any]) -> tuple[str, ...]:
@@ -47,10 +80,10 @@ def _row(run: dict[str, Any]) -> tuple[str, ...]:
     return (
         run["folder"],
         run["recipe"],
-        run["state"],
-        verdict,
-        f"{run['metric']} {metric_value(run['student'])}",
-        f"{run['gain']:+.2g}",
+        verdict if run["state"] == "finished" else f"{verdict}, {run['state']}",
+        run["metric"],
+        metric_value(run["student"]),
+        _signed(run["gain"]),
         in_count(run["parameters"]),
         in_bytes(run["bytes"]),
         "?" if latency is None else in_time(latency / 1000),
@@ -58,15 +91,28 @@ def _row(run: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
+def _signed(gain: float) -> str:
+    """A gain with its sign, in the digits of `metric_value`."""
+    return f"{'+' if gain >= 0 else ''}{metric_value(gain)}"
+
+
 def compare(
     folders: Annotated[
-        list[Path], typer.Argument(metavar="RUN RUN...", help="Finished runs; the first is the measure.")
+        list[Path],
+        typer.Argument(
+            metavar="RUN RUN...",
+            help="Finished runs; the others are held against the first.",
+            autocompletion=complete_run,
+        ),
     ],
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write the comparison as a page.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the page when it exists.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Compare runs: where their recipes differ, and whether their students do, paired by seed where possible."""
+    """Compare runs: where recipes differ, and whether students do.
+
+    Differences have intervals, paired by seed where the runs have the same rows and seeds.
+    """
     if html is not None:
         refuse_existing(html, overwrite=overwrite, option="--html")
     from stillhouse.evaluation.comparing import compare_runs
@@ -81,7 +127,7 @@ def compare(
         print_json(**found)
         return
     headers = ("Run", "Teacher", "Baseline", "Student", "Parameters", "Latency")
-    print_table(headers, [_results(each) for each in found["runs"]], wrap=("Run",))
+    print_table(headers, [_results(each) for each in found["runs"]], wrap=("Run",), right=headers[1:])
     print_lines("")
     if found["recipe"]:
         rows = [

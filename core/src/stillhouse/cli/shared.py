@@ -81,8 +81,11 @@ def complete_component(incomplete: str) -> list[str]:
 def _ids(incomplete: str, kind: str | None) -> list[str]:
     from stillhouse.plugins.manager import Manager
 
-    ids = dict.fromkeys(each.id for each in Manager.from_environment().registry.components(kind))
-    return [each for each in ids if each.startswith(incomplete) or each.partition("/")[2].startswith(incomplete)]
+    ids = [*dict.fromkeys(each.id for each in Manager.from_environment().registry.components(kind))]
+    # A shell drops what does not begin with the word: a bare name is completed as such, where one plugin alone has it.
+    bare = [each.partition("/")[2] for each in ids]
+    names = [name for name in bare if name.startswith(incomplete) and bare.count(name) == 1] if incomplete else []
+    return [each for each in ids if each.startswith(incomplete)] + names
 
 
 def complete_run(incomplete: str) -> list[str]:
@@ -97,14 +100,18 @@ def hoisted(args: Sequence[str]) -> list[str]:
     """``args`` with the global options first, so that ``run X --plugin f.py`` is ``--plugin f.py run X``."""
     front: list[str] = []
     rest: list[str] = []
+    bare: list[str] = []  # without its value it stays last, or it would take the command for one
     waiting = iter(args)
     for arg in waiting:
         if arg == "--":
             rest += [arg, *waiting]
         elif arg in FLAGS or arg.partition("=")[0] in VALUES:
-            front.append(arg)
-            if arg in VALUES:
-                front += [value for value in [next(waiting, None)] if value is not None]
+            if arg not in VALUES:
+                front.append(arg)
+            elif (value := next(waiting, None)) is not None:
+                front += [arg, value]
+            else:
+                bare.append(arg)
         else:
             rest.append(arg)
-    return front + rest
+    return front + rest + bare

@@ -10,12 +10,21 @@ import typer
 from stillhouse.cli.output import print_json, print_lines, print_prose
 from stillhouse.cli.run_cmd import SetOption, show_progress
 from stillhouse.cli.shared import JsonOption, complete_recipe, get_manager
+from stillhouse.cli.usage import RUN, Command, examples
 from stillhouse.errors import MissingDependencyError, OptionError
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to ``app``."""
-    app.command("tune")(tune)
+    app.command(
+        "tune",
+        cls=Command,
+        rich_help_panel=RUN,
+        epilog=examples(
+            "tune core/quickstart --minutes 10",
+            "tune finance/tabular --set dataset.path=loans.csv --set dataset.target=defaulted --jobs 2",
+        ),
+    )(tune)
 
 
 def tune(
@@ -38,7 +47,7 @@ def tune(
         float | None, typer.Option("--minutes", metavar="M", help="For all of it, the final run included; no limit.")
     ] = None,
     jobs: Annotated[int, typer.Option("--jobs", metavar="N", help="Processes side by side.")] = 1,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the search.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Seed of the search.")] = 0,
     folds: Annotated[
         int, typer.Option("--folds", metavar="K", help="Folds of the training and validation rows; 0: by their number.")
     ] = 0,
@@ -49,7 +58,7 @@ def tune(
     no_download: Annotated[bool, typer.Option("--no-download", help="Never download a dataset.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Search for a distillation that helps, and run what was found with five seeds.
+    """Search for a distillation that helps, then run what was found.
 
     Teacher, losses, method and extra rows are chosen on validation rows; the test rows are met once, by the final run.
     A search that was stopped goes on with the same command.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,9 +15,11 @@ import typer
 from stillhouse.cli.numbers import in_bytes
 from stillhouse.cli.output import assembled, print_json, print_lines, print_table
 from stillhouse.cli.shared import JsonOption, get_manager
+from stillhouse.cli.usage import UPKEEP, Command, Group, examples
 
 cache = typer.Typer(
-    help="See and clear what runs share: trained teachers, replies of language models.",
+    cls=Group,
+    help="See and clear what runs share: trained teachers, replies.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -24,8 +27,8 @@ cache = typer.Typer(
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to ``app``."""
-    app.add_typer(cache, name="cache")
-    app.command("doctor")(doctor)
+    app.add_typer(cache, name="cache", rich_help_panel=UPKEEP)
+    app.command("doctor", cls=Command, rich_help_panel=UPKEEP, epilog=examples("doctor", "doctor --json"))(doctor)
 
 
 class Kept(StrEnum):
@@ -39,9 +42,9 @@ FOLDERS = {Kept.TEACHERS: "teachers", Kept.REPLIES: "chat"}
 """Folder of each inside the cache."""
 
 
-@cache.command("list")
+@cache.command("list", cls=Command, epilog=examples("cache list", "cache list --json"))
 def list_cache(json: JsonOption = False) -> None:
-    """List what is kept: each trained teacher, and the replies of language models."""
+    """List what is kept: trained teachers, replies of language models."""
     from stillhouse.storage import cache_folder
 
     folder = cache_folder()
@@ -51,11 +54,14 @@ def list_cache(json: JsonOption = False) -> None:
         return
     if entries:
         rows = [(each["kept"], each["what"], in_bytes(each["bytes"]), each["made"][:10]) for each in entries]
-        print_table(("Kept", "What", "Size", "Made"), rows, wrap=("What",))
-    print_lines(f"{in_bytes(sum(each['bytes'] for each in entries))} in {folder}")
+        print_table(("Kept", "What", "Size", "Made"), rows, wrap=("What",), right=("Size",))
+        print_lines("")
+        print_lines(f"{_several(entries)} in {folder}; remove them with: stillhouse cache clear")
+    else:
+        print_lines(f"Nothing is kept in {folder}.")
 
 
-@cache.command("clear")
+@cache.command("clear", cls=Command, epilog=examples("cache clear", "cache clear teachers replies --yes"))
 def clear_cache(
     what: Annotated[
         list[Kept] | None, typer.Argument(metavar="[teachers] [replies]", help="What to remove; teachers by default.")
@@ -63,11 +69,11 @@ def clear_cache(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Remove trained teachers, which are trained again when a run needs them.
+    """Remove trained teachers; a run that needs one trains it again.
 
     Replies of language models are removed only when they are named: they may have cost money.
     """
-    from stillhouse.errors import StillhouseError
+    from stillhouse.errors import UsageError
     from stillhouse.storage import cache_folder
 
     folder, chosen = cache_folder(), what or [Kept.TEACHERS]
@@ -75,10 +81,10 @@ def clear_cache(
     size = sum(each["bytes"] for each in entries)
     if entries and not yes:
         if json or not sys.stdin.isatty():
-            raise StillhouseError(
-                f"{len(entries)} entries ({in_bytes(size)}) would be removed", where=str(folder), fix="give --yes"
+            raise UsageError(
+                f"{_several(entries)} would be removed, and nobody can be asked", where=str(folder), fix="give --yes"
             )
-        typer.confirm(f"Remove {len(entries)} entries ({in_bytes(size)}) from {folder}?", abort=True)
+        typer.confirm(f"Remove {_several(entries)} from {folder}?", abort=True)
     for each in entries:
         path = Path(each["path"])
         if path.is_dir():
@@ -87,8 +93,16 @@ def clear_cache(
             path.unlink(missing_ok=True)
     if json:
         print_json(folder=str(folder), removed=len(entries), bytes=size)
+    elif entries:
+        print_lines(f"removed {_several(entries)} from {folder}")
     else:
-        print_lines(f"removed {len(entries)} entries, {in_bytes(size)}")
+        print_lines(f"Nothing to remove: no {' and no '.join(chosen)} in {folder}.")
+
+
+def _several(entries: Sequence[dict[str, Any]]) -> str:
+    """ "25 entries (71.5 MB)"."""
+    count = "1 entry" if len(entries) == 1 else f"{len(entries)} entries"
+    return f"{count} ({in_bytes(sum(each['bytes'] for each in entries))})"
 
 
 def _entries(folder: Path, kept: Kept) -> list[dict[str, Any]]:
@@ -132,7 +146,7 @@ EXTRAS = {
 
 
 def doctor(ctx: typer.Context, json: JsonOption = False) -> None:
-    """Look at the installation: versions, cores, device, folders, extras and plugins.
+    """Look at the installation: versions, device, folders, plugins.
 
     The exit status is 1 when something keeps runs from working.
     """
@@ -145,11 +159,12 @@ def doctor(ctx: typer.Context, json: JsonOption = False) -> None:
     if json:
         print_json(ok=all(each["ok"] is not False for each in checks), checks=checks)
     else:
+        width = max(len(each["name"]) for each in checks)
         for each in checks:
             mark, style = {True: ("ok", "green"), None: ("--", "dim"), False: ("!!", "bold red")}[each["ok"]]
-            print_lines(assembled((f"{mark:3}", style), f"{each['name']}: {each['detail']}"))
+            print_lines(assembled((f"{mark:3}", style), f"{each['name']:{width}}  {each['detail']}"))
             if each["ok"] is not True and each["fix"]:
-                print_lines(f"   fix: {each['fix']}")
+                print_lines(f"{'':{width + 5}}fix: {each['fix']}")
     if any(each["ok"] is False for each in checks):
         raise typer.Exit(1)
 

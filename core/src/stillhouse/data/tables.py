@@ -32,6 +32,8 @@ def read_table(path: Path, *, texts: Sequence[str] = ()) -> pd.DataFrame:
         MissingDependencyError: no package that reads Parquet is installed.
     """
     suffix = path.suffix.lower()
+    if os.path.isdir(path):
+        raise DataError("this is a folder, not a file", where=str(path), fix="give the file with the rows")
     if suffix not in SUFFIXES:
         raise DataError(
             f"'{path.suffix}' files cannot be read here",
@@ -97,7 +99,17 @@ def require_columns(table: pd.DataFrame, names: Sequence[str], where: str) -> No
         there = [str(name) for name in table.columns]
         one = len(missing) == 1
         what = f"there is no column '{missing[0]}'" if one else f"there are no columns {', '.join(map(repr, missing))}"
-        raise DataError(what, where=where, fix=nearest(missing[0], there))
+        raise DataError(what, where=where, fix=_column_fix(missing, [name for name in there if name not in names]))
+
+
+def _column_fix(missing: Sequence[str], others: Sequence[str]) -> str:
+    """What to do about missing columns, given the columns that nobody asked for."""
+    by_case = {name.casefold(): name for name in others}
+    if all(name.casefold() in by_case for name in missing) and len(missing) > 1:
+        return f"upper and lower case count: rename '{by_case[missing[0].casefold()]}' to '{missing[0]}', and so on"
+    if not others:
+        return "add it to the file" if len(missing) == 1 else "add them to the file"
+    return nearest(missing[0], others)
 
 
 def refuse(bad: np.ndarray, column: pd.Series, what: str, *, where: str, first: int, fix: str) -> None:

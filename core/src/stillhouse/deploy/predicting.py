@@ -180,15 +180,28 @@ def write_columns(file: TextIO, columns: Mapping[str, list[Any]], *, lines: bool
 @contextlib.contextmanager
 def read_stdin() -> Iterator[Path]:
     """What stands on stdin as a file, which is gone afterwards: JSON Lines where it begins with a brace, else CSV.
+    Errors raised meanwhile call it "stdin".
 
     Raises:
-        DataError: there is nothing.
+        DataError: there is nothing, or a JSON array.
     """
     given = sys.stdin.buffer.read()
     if not given.strip():
-        raise DataError("there is nothing on stdin", where="-", fix="pipe a CSV file or JSON Lines into the command")
+        raise DataError(
+            "there is nothing on stdin", where="stdin", fix="pipe a CSV file or JSON Lines into the command"
+        )
+    if given.lstrip().startswith(b"["):
+        raise DataError(
+            "there is a JSON array on stdin", where="stdin", fix="write one object a line, e.g. with: jq -c '.[]'"
+        )
     suffix = ".jsonl" if given.lstrip().startswith(b"{") else ".csv"
     with tempfile.TemporaryDirectory(prefix="stillhouse-stdin-") as folder:
         path = Path(folder) / f"stdin{suffix}"
         path.write_bytes(given)
-        yield path
+        try:
+            yield path
+        except StillhouseError as error:
+            error.what, error.where, error.fix = (
+                text.replace(str(path), "stdin") for text in (error.what, error.where, error.fix)
+            )
+            raise

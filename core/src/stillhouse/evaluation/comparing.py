@@ -11,6 +11,7 @@ import numpy as np
 from scipy import stats
 
 from stillhouse.errors import RunFolderError
+from stillhouse.evaluation.runs import run_state
 from stillhouse.evaluation.statistics import paired_gain
 from stillhouse.recipe.text import parse_value
 from stillhouse.storage import SUMMARY, read_json
@@ -36,6 +37,9 @@ def compare_runs(folders: Sequence[Path]) -> dict[str, Any]:
     """
     if len(folders) < 2:
         raise RunFolderError("a comparison needs two runs at least", fix="name another run folder")
+    places = [folder.resolve() for folder in folders]
+    if twice := [folder for at, folder in enumerate(folders) if places[at] in places[:at]]:
+        raise RunFolderError(f"'{twice[0]}' is named twice", where=str(twice[0]), fix="name another run folder")
     runs = [_read(folder) for folder in folders]
     names = _names(folders)
     first, metric = runs[0]["summary"], runs[0]["summary"]["primary_metric"]
@@ -81,7 +85,9 @@ def _read(folder: Path) -> dict[str, Any]:
         )
     if not (folder / SUMMARY).exists():
         raise RunFolderError(
-            f"the run in '{folder}' is not finished", where=str(folder), fix="start it again with the same command"
+            f"the run in '{folder}' is not finished ({run_state(folder)})",
+            where=str(folder),
+            fix=f"go on with it: stillhouse run {folder / 'recipe.yaml'} --out {folder}",
         )
     text = (folder / "recipe.yaml").read_text(encoding="utf-8")
     return {"summary": read_json(folder / SUMMARY), "recipe": parse_value(text, source=str(folder)) or {}}

@@ -24,9 +24,15 @@ def find_runs(folder: Path) -> list[Path]:
     Raises:
         RunFolderError: there is no such folder.
     """
+    if folder.is_file():
+        raise RunFolderError(
+            f"'{folder}' is a file", where=str(folder), fix="give a run, or the folder that holds runs"
+        )
     if not folder.is_dir():
         raise RunFolderError(
-            f"there is no folder '{folder}'", where=str(folder), fix="give the folder that holds your runs, e.g. runs"
+            f"there is no folder '{folder}'",
+            where=str(folder.absolute().parent),
+            fix="give the folder that holds your runs; `stillhouse run core/quickstart` makes one in ./runs",
         )
     return sorted(_found(folder, DEPTH))
 

@@ -54,8 +54,11 @@ def full_precision(
     def wrapped(self: Any, student: Tensor, teacher: Tensor, *args: P.args, **kwargs: P.kwargs) -> Tensor:
         self.check_options()
         wide = torch.float64 if torch.float64 in (student.dtype, teacher.dtype) else torch.float32
-        with torch.autocast(device_type=student.device.type, enabled=False):
-            return forward(self, student.to(wide), teacher.detach().to(wide), *args, **kwargs)
+        student, teacher, device = student.to(wide), teacher.detach().to(wide), student.device.type
+        if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+            return forward(self, student, teacher, *args, **kwargs)
+        with torch.autocast(device_type=device, enabled=False):
+            return forward(self, student, teacher, *args, **kwargs)
 
     functools.update_wrapper(wrapped, forward)
     return cast(Callable[Concatenate[Any, Tensor, Tensor, P], Tensor], wrapped)
@@ -160,6 +163,9 @@ def certain(student: Tensor, teacher: Tensor, dim: int) -> tuple[Tensor, Tensor]
     by minus infinity, no distribution is left; both become uniform, and the divergence is 0. An infinity in one of
     them alone stays, and its softmax is NaN: the loss shows it.
     """
+    # Almost always all are finite, which one sum tells; elsewhere than on a CPU the question would wait for the device.
+    if student.device.type == "cpu" and math.isfinite((student.detach().sum() + teacher.detach().sum()).item()):
+        return student, teacher
     student_sure, teacher_sure = student == torch.inf, teacher == torch.inf
     sure = student_sure.any(dim, keepdim=True) & (student_sure == teacher_sure).all(dim, keepdim=True)
     nothing = (student.detach().amax(dim, keepdim=True) == -torch.inf) & (teacher.amax(dim, keepdim=True) == -torch.inf)
@@ -177,7 +183,7 @@ def kl_elements(student_log: Tensor, teacher_log: Tensor) -> Tensor:
     no logarithm.
     """
     teacher = teacher_log.exp()
-    gap = torch.where(teacher > 0, teacher_log - student_log, torch.zeros_like(teacher))
+    gap = torch.where(teacher > 0, teacher_log - student_log, 0.0)
     return teacher * gap - teacher + student_log.exp()
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from stillhouse.errors import RunFolderError, StillhouseError
+from stillhouse.errors import OptionError, RunFolderError
 from stillhouse.pipeline.context import RunContext
 from stillhouse.pipeline.data import copied_rows, refuse_copies
 from stillhouse.pipeline.folder import claim, remove_stale, resolved_yaml
@@ -84,7 +84,9 @@ def run(
         StillhouseError: whatever is wrong with the recipe, the data or the training, with where and how to fix it.
     """
     if stop_after not in STAGES:
-        raise StillhouseError(f"'{stop_after}' is not a stage", where="stop_after", fix=f"one of {', '.join(STAGES)}")
+        raise OptionError(
+            f"'{stop_after}' is not a stage", where="stop_after (--stop-after)", fix=f"one of {', '.join(STAGES)}"
+        )
     given = manager or default_manager()
     registry, count = given.registry, number_of_jobs(jobs)
     resolved = resolve(recipe, registry, overrides=with_changes(overrides, seeds, sizes))

@@ -184,6 +184,11 @@ def _suggestion(name: str, known: set[str], kinds: tuple[str, ...]) -> str:
         by_name = {each.rpartition("/")[2]: each for each in sorted(ids)}
         if close := difflib.get_close_matches(bare, by_name, n=1, cutoff=0.6):
             return f"did you mean '{by_name[close[0]]}'?"
+    # "mse" for 'core/teacher-mse': a word of the name.
+    if len(words := sorted(each for each in known if bare in each.rpartition("/")[2].split("-"))) in (1, 2, 3):
+        return f"did you mean {' or '.join(map(repr, words))}?"
     if known and len(known) <= 8:
         return f"known: {', '.join(sorted(known))}"
+    if kinds == ("recipe",):
+        return "list them with: stillhouse recipes"
     return "list them with: stillhouse components" + (f" --kind {kinds[0]}" if len(kinds) <= 2 else "")

@@ -127,6 +127,33 @@ def locate(path: Sequence[str | int], source: str, lines: Mapping[Path_, int]) -
     return f"{source}{line}, field '{'.'.join(map(str, path))}'"
 
 
+_WANTED = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "a text",
+    "list": "a list, e.g. [0, 1]",
+    "tuple": "a list, e.g. [0, 1]",
+    "dict": "fields with their values, e.g. {name: value}",
+    "model": "fields with their values, e.g. {name: value}",
+}
+"""What a field takes, by the first word of pydantic's type of error."""
+_BOUNDS = {
+    "greater_than_equal": ("from {:g} upwards", "ge"),
+    "greater_than": ("above {:g}", "gt"),
+    "less_than_equal": ("up to {:g}", "le"),
+    "less_than": ("below {:g}", "lt"),
+}
+"""What a number may be, by pydantic's type of error, and the name of the bound in its context."""
+
+
+def _shown(value: Any) -> str:
+    """A value in an error; what has parts is not written out."""
+    if isinstance(value, dict | list):
+        return "a list" if isinstance(value, list) else "a set of fields"
+    return "empty" if value is None else repr(value)
+
+
 def _explain(error: ValidationError, source: str, lines: Mapping[Path_, int]) -> RecipeError:
     messages = []
     for each in error.errors():
@@ -146,6 +173,12 @@ def _explain(error: ValidationError, source: str, lines: Mapping[Path_, int]) ->
         elif each["type"] == "literal_error":
             what = f"{each['input']!r} is not a value of '{path[-1]}'"
             fix = f"one of {each['ctx']['expected']}"
+        elif each["type"].partition("_")[0] in _WANTED:
+            fix = f"write {_WANTED[each['type'].partition('_')[0]]}"
+            what = f"'{path[-1]}' is {_shown(each['input'])}"
+        elif each["type"] in _BOUNDS:
+            name, bound = _BOUNDS[each["type"]]
+            what, fix = f"'{path[-1]}' is {_shown(each['input'])}", f"a number {name.format(each['ctx'][bound])}"
         else:
             what = f"{what} (got {each['input']!r})" if not isinstance(each["input"], dict | list) else what
         messages.append((what, locate(path, source, lines), fix))
@@ -207,6 +240,14 @@ def load_recipe(
         if path.suffix in (".yaml", ".yml"):
             try:
                 text = path.read_text(encoding="utf-8")
+            except FileNotFoundError as error:
+                others = [each.name for each in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+                hint = nearest(path.name, others) if others else "check the path"
+                raise RecipeError(
+                    f"there is no file '{path}'",
+                    where=str(path.resolve().parent),
+                    fix=f"{hint} (`stillhouse recipes` lists those that need no file)",
+                ) from error
             except (OSError, UnicodeDecodeError) as error:
                 raise RecipeError(
                     f"cannot read '{path}': {error}",
@@ -214,6 +255,12 @@ def load_recipe(
                     fix="check the path, or name a recipe of `stillhouse recipes`",
                 ) from error
             source, name, base = str(path), path.stem, _base(path.resolve())
+        elif path.is_file():
+            raise RecipeError(
+                f"'{path}' is not a YAML file by its name",
+                where=str(path),
+                fix="give a recipe whose name ends in .yaml",
+            )
         else:
             component = registry.get("recipe", str(given))
             text, source, name = component.load(), component.id, component.id

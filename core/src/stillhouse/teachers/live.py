@@ -28,7 +28,8 @@ class LiveTeacher:
 
     def __init__(self, model: nn.Module, *, inputs: Sequence[str], taps: Sequence[str] = ()) -> None:
         self.model = model.eval().requires_grad_(False)
-        self._inputs, self._taps = tuple(inputs), tuple(taps)
+        self._inputs, self._taps = tuple(inputs), Taps(model, taps)
+        self._modules = tuple(model.modules())
         self._digest = state_digest(model)
 
     @torch.no_grad()
@@ -39,15 +40,15 @@ class LiveTeacher:
             TrainingError: somebody put the teacher into train mode; its dropout and batch statistics would corrupt the
                 signal.
         """
-        if any(module.training for module in self.model.modules()):
+        if any(module.training for module in self._modules):
             raise TrainingError(
                 "the teacher is in train mode",
                 where="teacher",
                 fix="leave it in eval mode: do not call .train() on it or on a module that holds it",
             )
-        with Taps(self.model, self._taps) as taps:
+        with self._taps:
             prediction = predict(self.model, batch, self._inputs)
-            return Outputs(prediction.float(), taps.take())
+        return Outputs(prediction.float(), self._taps.take())
 
     def assert_unchanged(self) -> None:
         """Guard rail: parameters and buffers are what they were when the source was made.

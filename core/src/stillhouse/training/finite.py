@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 
 import torch
@@ -25,7 +26,7 @@ class FiniteGuard:
 
     def __init__(self, what: str, epoch: int, *, fix: str, teacher: Callable[[Batch], Outputs] | None = None) -> None:
         self._what, self._epoch, self._fix, self._teacher = what, epoch, fix, teacher
-        self._pending: list[tuple[Tensor, Tensor, Batch]] = []
+        self._pending: list[tuple[Tensor, Tensor | None, Batch]] = []
 
     def watch(self, total: Tensor, batch: Batch, *, gradients: Iterable[nn.Parameter] = ()) -> None:
         """Note one step, after its backward pass and before the optimiser's step, which a gradient that is not finite
@@ -36,11 +37,8 @@ class FiniteGuard:
             batch: what to name when it is not finite.
             gradients: the parameters that learn.
         """
-        finite = torch.isfinite(total.detach())
         given = [parameter.grad for parameter in gradients if parameter.grad is not None]
-        # The largest magnitude: sums of squares of sound gradients may overflow. It stays on the device.
-        largest = nn.utils.get_total_norm(given, norm_type=torch.inf) if given else finite
-        self._pending.append((finite, torch.isfinite(largest).to(finite.device), batch))
+        self._pending.append((total.detach(), _faults(given), batch))
         if total.device.type == "cpu" or len(self._pending) >= 50:
             self.check()
 
@@ -50,12 +48,13 @@ class FiniteGuard:
         Raises:
             TrainingError: one was not finite.
         """
-        for finite, finite_gradients, batch in self._pending:
-            if bool(finite) and bool(finite_gradients):
+        for total, faults, batch in self._pending:
+            finite = math.isfinite(total.item())
+            if finite and (faults is None or not faults.item()):
                 continue
-            what = self._what if not bool(finite) else f"the gradient of {self._what}"
+            what = self._what if not finite else f"the gradient of {self._what}"
             index = _index(batch).cpu()
-            of, rows = self._culprits(batch, index, finite.device)
+            of, rows = self._culprits(batch, index, total.device)
             shown = ", ".join(map(str, rows[:10].tolist()))
             raise TrainingError(
                 f"{what} is not finite in epoch {self._epoch + 1}",
@@ -76,6 +75,20 @@ class FiniteGuard:
             if bool(bad.any()):
                 return "of which the teacher's output is not finite", index[bad]
         return "of its batch", index
+
+
+def _faults(gradients: list[Tensor]) -> Tensor | None:
+    """A scalar that is not 0 where a value of the gradients is not finite, on their device; None without any."""
+    if not gradients:
+        return None
+    device = gradients[0].device
+    if all(each.device == device and each.dtype == torch.float32 and not each.is_sparse for each in gradients):
+        # One operation, of torch's gradient scaler, for all of them; multiplied by 1 they stay what they are.
+        found = torch.zeros((), device=device)
+        torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, torch.ones((), device=device))
+        return found
+    # The largest magnitude, not a sum of squares: that of sound gradients may overflow.
+    return ~torch.isfinite(nn.utils.get_total_norm(gradients, norm_type=torch.inf))
 
 
 def _not_finite(entries: Iterable[Tensor], rows: int) -> Tensor:

@@ -26,6 +26,7 @@ from stillhouse.training.optim import make_average, make_optimizer, make_schedul
 from stillhouse.training.rows import batches, epoch_seed, step_positions, unlabelled_positions
 from stillhouse.training.state import Best, TrainingState
 from stillhouse.training.threads import choose_threads, limited_threads
+from stillhouse.training.values import StepValues
 from stillhouse.types import Batch, Head, Split, joined
 
 CHECKPOINT_SECONDS = 5.0
@@ -120,12 +121,7 @@ def _fit(learner: Learner, work: Fit, threads: int) -> list[dict[str, Any]]:
             model,
             step_batches(work, epoch, targets),
             prepared,
-            FiniteGuard(
-                f"the loss of {work.label}",
-                epoch,
-                fix="lower train.*.lr or set train.*.grad_clip. The last good checkpoint is kept",
-                teacher=learner.teacher,
-            ),
+            _guard(learner, work, epoch),
             accelerator=accelerator,
             grad_clip=config.grad_clip,
             after_step=after_step,
@@ -157,18 +153,33 @@ def _fit(learner: Learner, work: Fit, threads: int) -> list[dict[str, Any]]:
     accelerator.wait_for_everyone()
     accelerator.free_memory()
 
+    _take_best(learner, work, state)
+    return state.history
+
+
+def _guard(learner: Learner, work: Fit, epoch: int) -> FiniteGuard:
+    return FiniteGuard(
+        f"the loss of {work.label}",
+        epoch,
+        fix="lower train.*.lr or set train.*.grad_clip. The last good checkpoint is kept",
+        teacher=learner.teacher,
+    )
+
+
+def _take_best(learner: Learner, work: Fit, state: TrainingState) -> None:
+    """Every judged network gets the weights of its chosen epoch, in eval mode."""
+    metric = work.head.primary
     for name, each in learner.judged.items():
         if state.best[name].epoch < 0:
             raise TrainingError(
-                f"the validation {head.primary} of {work.label} was never a finite number",
+                f"the validation {metric} of {work.label} was never a finite number",
                 where="validation rows",
                 fix="check the targets, or lower train.lr",
             )
         each.load_state_dict(state.best[name].weights)
     learner.eval()
     best = next(iter(state.best.values()))
-    work.reporter.model_done(f"{head.primary} {best.value:.4g} on validation, epoch {best.epoch + 1}")
-    return state.history
+    work.reporter.model_done(f"{metric} {best.value:.4g} on validation, epoch {best.epoch + 1}")
 
 
 def train_epoch(
@@ -199,7 +210,10 @@ def train_epoch(
         TrainingError: a loss or a gradient is not finite.
     """
     model.train()
-    sums: dict[tuple[str, str], Tensor] = {}
+    # A gradient scaler (float16) expects infinite gradients now and then, and leaves such steps out itself.
+    scaled = accelerator is not None and accelerator.scaler is not None
+    watched = [] if scaled else list(model.parameters())
+    values = StepValues()
     steps = 0
     for batch, labelled in batches:
         with accelerator.autocast() if accelerator is not None else nullcontext():
@@ -209,27 +223,16 @@ def train_epoch(
             accelerator.backward(total)
         else:
             total.backward()
-        # A gradient scaler (float16) expects infinite gradients now and then, and leaves such steps out itself.
-        scaled = accelerator is not None and accelerator.scaler is not None
-        guard.watch(total, batch, gradients=() if scaled else model.parameters())
+        guard.watch(total, batch, gradients=watched)
         if grad_clip is not None:
             clip = nn.utils.clip_grad_norm_ if accelerator is None else accelerator.clip_grad_norm_
             clip(model.parameters(), grad_clip)
         optimizer.step()
         after_step()
         steps += 1
-        # Sums stay on the device: one host transfer per epoch, not per step.
-        for name, values in (("", {"loss": total}), *terms.items()):
-            for part, value in values.items():
-                sums[name, part] = sums[name, part] + value.detach() if (name, part) in sums else value.detach().clone()
+        values.add(total, terms)
     guard.check()
-    means = {key: float(value) / steps for key, value in sums.items()}
-    names = dict.fromkeys(name for name, _ in means if name)
-    return {
-        "loss": means.get(("", "loss"), float("nan")),
-        "terms": {name: {part: means[name, part] for part in ("raw", "weighted")} for name in names},
-        "steps": steps,
-    }
+    return {**values.means(), "steps": steps}
 
 
 def step_batches(work: Fit, epoch: int, targets: Tensor | None) -> Iterator[tuple[Batch, int]]:

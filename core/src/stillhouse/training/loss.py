@@ -156,12 +156,12 @@ class DistillationLoss(nn.Module):
             labelled: number of labelled rows, which come first; all by default.
         """
         labelled = len(student.prediction) if labelled is None else labelled
-        rows = (
-            batch if labelled == len(student.prediction) else {name: entry[:labelled] for name, entry in batch.items()}
-        )
+        rows, prediction = batch, student.prediction
+        if labelled != len(prediction):
+            rows, prediction = {name: entry[:labelled] for name, entry in batch.items()}, prediction[:labelled]
         hard = None
         if self.hard_loss is not None and self.alpha > 0:
-            hard = self.hard_loss(student.prediction[:labelled], rows)
+            hard = self.hard_loss(prediction, rows)
         terms = [
             (term.name, weight, term(student, teacher, batch, labelled, counts=(1 - self.alpha) * weight > 0))
             for term, weight in zip(self.terms, self.weights, strict=True)
@@ -172,6 +172,6 @@ class DistillationLoss(nn.Module):
             total = total + 0.0 * student.prediction.sum()
         if self.hard_loss is not None and hard is None:
             with torch.no_grad():  # logged, though it weighs nothing
-                raw = self.hard_loss(student.prediction[:labelled].detach(), rows)
+                raw = self.hard_loss(prediction.detach(), rows)
             values["hard"] = {"raw": raw, "weighted": torch.zeros_like(raw)}
         return total, values
