@@ -66,7 +66,8 @@ def test_components_keep_the_contract(name: str, tmp_path: Path) -> None:
     plan = Plan(manager, record, options=options)
     found = [plan.run(each) for each in plan.ids if each not in OF_MODULES]
     assert {each.id: each.problem for each in found if each.outcome == "failed"} == {}
-    assert len(found) > 7
+    skipped = {each.id.partition("[")[0] for each in found if each.outcome == "skipped"}
+    assert skipped <= {"reader-rows"} if name == "demand" else not skipped  # it has no sample, the columns are plain
 
 
 def few(command: list[str]) -> list[str]:
