@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,14 +28,34 @@ def compare_start() -> Iterator[Comparison]:
         )
     yield _against_python("import torch (what the commands above avoid)", lambda: _run("-c", "import torch"), pairs=3)
     with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "stillhouse-bench"
-        _stillhouse("plugins", "new", "bench", "--output", str(source))
+        path = _new_plugin(Path(folder))
         for options in (["--quick"], []):
             yield _against_python(
-                f"stillhouse plugins check {' '.join(options)} of a new plugin".replace("  ", " "),
-                lambda options=options: _stillhouse("plugins", "check", str(source), *options),
+                " ".join(["stillhouse plugins check", *options, "of a new plugin"]),
+                lambda options=options: _stillhouse("plugins", "check", "bench", *options, path=path),
                 pairs=3,
             )
+
+
+def _new_plugin(folder: Path) -> str:
+    """The places of a plugin as ``stillhouse plugins new`` writes it, with the metadata of an editable installation."""
+    source = folder / "stillhouse-bench"
+    _stillhouse("plugins", "new", "bench", "--output", str(source))
+    project = tomllib.loads((source / "pyproject.toml").read_text())["project"]
+    needs = [f"Requires-Dist: {each}" for each in project["dependencies"]]
+    _installed(folder / "site", "bench", project["entry-points"]["stillhouse.plugins"]["bench"], needs, "0.1.0")
+    url = {"url": source.as_uri(), "dir_info": {"editable": True}}
+    (folder / "site" / "stillhouse_bench-0.1.0.dist-info" / "direct_url.json").write_text(json.dumps(url))
+    return os.pathsep.join([str(folder / "site"), str(source / "src")])
+
+
+def _installed(folder: Path, name: str, module: str, needs: list[str], version: str = "1.0") -> None:
+    """Metadata of an installed distribution with one plugin."""
+    info = folder / f"stillhouse_{name}-{version}.dist-info"
+    info.mkdir(parents=True)
+    lines = ["Metadata-Version: 2.1", f"Name: stillhouse-{name}", f"Version: {version}", *needs]
+    (info / "METADATA").write_text("\n".join(lines) + "\n")
+    (info / "entry_points.txt").write_text(f"[stillhouse.plugins]\n{name} = {module}\n")
 
 
 def _against_python(name: str, work: object, pairs: int = 9) -> Comparison:
@@ -50,12 +72,7 @@ def _crowd(folder: Path) -> str:
             "@hookimpl\ndef stillhouse_metrics():\n"
             f"    return [MetricSpec(name='zero', summary='Nothing', target='{name}:zero', higher_is_better=True)]\n"
         )
-        info = folder / f"stillhouse_{name}-1.0.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(
-            f"Metadata-Version: 2.1\nName: stillhouse-{name}\nVersion: 1.0\nRequires-Dist: stillhouse>=0.1,<0.2\n"
-        )
-        (info / "entry_points.txt").write_text(f"[stillhouse.plugins]\n{name} = {name}\n")
+        _installed(folder, name, name, ["Requires-Dist: stillhouse>=0.1,<0.2"])
     return str(folder)
 
 
