@@ -163,8 +163,10 @@ def certain(student: Tensor, teacher: Tensor, dim: int) -> tuple[Tensor, Tensor]
     by minus infinity, no distribution is left; both become uniform, and the divergence is 0. An infinity in one of
     them alone stays, and its softmax is NaN: the loss shows it.
     """
-    # Almost always all are finite, which one sum tells; elsewhere than on a CPU the question would wait for the device.
-    if student.device.type == "cpu" and math.isfinite((student.detach().sum() + teacher.detach().sum()).item()):
+    # Almost always all are finite, which one sum tells; elsewhere than on a CPU the question would wait for the device,
+    # and under vmap a row has no value of its own.
+    asked = student.device.type == "cpu" and not torch._C._functorch.is_functorch_wrapped_tensor(student)
+    if asked and math.isfinite((student.detach().sum() + teacher.detach().sum()).item()):
         return student, teacher
     student_sure, teacher_sure = student == torch.inf, teacher == torch.inf
     sure = student_sure.any(dim, keepdim=True) & (student_sure == teacher_sure).all(dim, keepdim=True)
