@@ -224,8 +224,8 @@ def test_a_malformed_override_is_refused(override: str) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "what", "fix"),
     [
-        ("train.student.epochs", "0", "'epochs' is 0", "a number from 1 upwards"),
-        ("train.student.epochs", "many", "'epochs' is 'many'", "write a whole number"),
+        ("train.student.epochs", "0", "'epochs' is 0", "write a whole number of at least 1, or auto"),
+        ("train.student.epochs", "many", "'epochs' is 'many'", "write a whole number of at least 1, or auto"),
         ("train.student.lr", "-1", "'lr' is -1", "a number above 0"),
         ("seeds", "3", "'seeds' is 3", "write a list, e.g. [0, 1]"),
         ("train.student.balance", "[1]", "'balance' is a list", "write true or false"),
@@ -368,8 +368,9 @@ def test_training_without_numbers_makes_enough_steps_and_no_fewer_than_ten_passe
 @pytest.mark.parametrize("value", [0, -1, True, 1.5, "many", None])
 def test_a_number_of_epochs_is_one_or_auto(value: Any, registry: Any) -> None:
     recipe = {**parse_yaml(GOOD, source="test")[0], "train": {"student": {"epochs": value}}}
-    with pytest.raises(RecipeError, match="'auto' or a whole number of at least 1"):
+    with pytest.raises(RecipeError, match="'epochs' is") as caught:
         resolve(recipe, registry)
+    assert caught.value.fix == "write a whole number of at least 1, or auto"
 
 
 FINE_TUNED = """

@@ -17,6 +17,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from stillhouse.ranges import parse_space
 
@@ -35,7 +36,7 @@ def _from_auto(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"it must be 'auto' or a whole number of at least 1, not {value!r}")
+        raise PydanticCustomError("auto_or_number", "it must be a whole number of at least 1, or auto")
     return value
 
 

@@ -136,6 +136,7 @@ _WANTED = {
     "tuple": "a list, e.g. [0, 1]",
     "dict": "fields with their values, e.g. {name: value}",
     "model": "fields with their values, e.g. {name: value}",
+    "auto": "a whole number of at least 1, or auto",
 }
 """What a field takes, by the first word of pydantic's type of error."""
 _BOUNDS = {
