@@ -28,7 +28,7 @@ def main() -> None:
     logging.disable(logging.INFO)
     torch.set_num_threads(1)
 
-    def theirs(case: Case) -> None:
+    def torchdistill_step(case: Case) -> None:
         kwargs = {
             "student_module_path": ".",
             "student_module_io": "output",
@@ -56,7 +56,7 @@ def main() -> None:
     for case in cases():
         found = compare(
             f"torchdistill on {case.name}, against the same steps by hand",
-            lambda case=case: theirs(case),  # type: ignore[misc]
+            lambda case=case: torchdistill_step(case),  # type: ignore[misc]
             lambda case=case: by_hand(case),  # type: ignore[misc]
         )
         print(json.dumps(dataclasses.asdict(found)), flush=True)
