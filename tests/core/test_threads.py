@@ -71,6 +71,7 @@ def test_pools_are_limited_inside_and_given_back_afterwards() -> None:
     assert [pool["num_threads"] for pool in threadpool_info()][: len(pools)] == pools
 
 
+@pytest.mark.usefixtures("four_cores")
 def test_threads_of_a_recipe_reach_training_and_manifest(tmp_path: Path) -> None:
     recipe = {
         "head": "core/multiclass",
