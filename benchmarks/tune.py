@@ -33,6 +33,12 @@ class Task:
     recipe: str
     changes: tuple[str, ...] = ()
     minutes: float = 10.0
+    sizes: str = ""
+    """Values of the student's option that sets its size, for `benchmarks.sizes`."""
+
+    def with_tables(self, folder: Path) -> list[str]:
+        """The changes, with the folder that holds the tables."""
+        return [change.format(tables=folder.resolve()) for change in self.changes]
 
 
 def table(name: str, folder: Path) -> Path:
@@ -53,7 +59,12 @@ def table(name: str, folder: Path) -> Path:
 
 def of_table(name: str, *changes: str, minutes: float = 10.0) -> Task:
     """A table with the recipe for anybody's own."""
-    return Task("finance/tabular", (f"dataset.path={{tables}}/{name}.csv", "dataset.target=target", *changes), minutes)
+    return Task(
+        "finance/tabular",
+        (f"dataset.path={{tables}}/{name}.csv", "dataset.target=target", *changes),
+        minutes,
+        "student.max_depth=2,3,4,6,8,10,14",
+    )
 
 
 MULTICLASS = ("dataset.kind=multiclass", "head=core/multiclass")
@@ -64,23 +75,37 @@ TASKS: dict[str, Task] = {
     "diabetes": of_table("diabetes", *REGRESSION),
     "digits": of_table("digits", *MULTICLASS),
     "nsl-kdd": of_table("nsl-kdd"),
-    "rul-fd001, half the width": Task("industrial/rul-fd001", ("student.width=16",), 15),
-    "rul-fd002": Task("industrial/rul-fd002", (), 20),
-    "faults, half the width": Task("industrial/tep-faults", ("student.hidden=16",), 10),
-    "card fraud, half the width": Task("finance/fraud-handbook", ("student.hidden=[32, 16]",), 12),
-    "pneumonia, half the width": Task("medicine/pneumonia", ("student.width=8",), 15),
-    "spoken digits, half the width": Task("audio_vision/fsdd-speakers", ("student.width=0.25",), 12),
-    "vqa-rad, unseen images": Task("medicine/vqa-rad", (), 15),
-    "vqa-rad, unseen questions": Task("medicine/vqa-rad", ("dataset.split=by-question",), 15),
+    "rul-fd001, half the width": Task("industrial/rul-fd001", ("student.width=16",), 15, "student.width=4,8,16,32"),
+    "rul-fd002": Task("industrial/rul-fd002", (), 20, "student.width=8,16,32,64"),
+    "faults, half the width": Task("industrial/tep-faults", ("student.hidden=16",), 10, "student.hidden=8,16,32,64"),
+    "card fraud, half the width": Task(
+        "finance/fraud-handbook",
+        ("student.hidden=[32, 16]",),
+        12,
+        "student.hidden=[16, 8],[32, 16],[64, 32],[128, 64]",
+    ),
+    "pneumonia, half the width": Task("medicine/pneumonia", ("student.width=8",), 15, "student.width=4,8,16,32"),
+    "spoken digits, half the width": Task(
+        "audio_vision/fsdd-speakers", ("student.width=0.25",), 12, "student.width=0.125,0.25,0.5,1.0"
+    ),
+    "vqa-rad, unseen images": Task("medicine/vqa-rad", (), 15, "student.width=24,48,96,192"),
+    "vqa-rad, unseen questions": Task(
+        "medicine/vqa-rad", ("dataset.split=by-question",), 15, "student.width=24,48,96,192"
+    ),
 }
+
+
+def folder_of(name: str, runs: Path) -> Path:
+    """Where the runs of a task are."""
+    return runs / name.replace(", ", "-").replace(" ", "-")
 
 
 def run_task(name: str, runs: Path, jobs: int, minutes: float | None) -> dict[str, Any]:
     """The row of a task: both verdicts, and what the search cost."""
-    task, folder = TASKS[name], runs / name.replace(", ", "-").replace(" ", "-")
+    task, folder = TASKS[name], folder_of(name, runs)
     if name in TABLES:
         table(name, runs / "tables")
-    changes = [change.format(tables=(runs / "tables").resolve()) for change in task.changes]
+    changes = task.with_tables(runs / "tables")
     plain = stillhouse.run(task.recipe, out=folder / "defaults", overrides=changes, seeds=SEEDS).summary
     found = tune(
         task.recipe, out=folder / "tune", overrides=changes, minutes=minutes or task.minutes, trials=40, jobs=jobs

@@ -48,6 +48,20 @@ class Reply:
         return cls(**{**values, "tokens": tokens})
 
 
+def usage(replies: Sequence[Reply]) -> dict[str, Any]:
+    """What replies took together: ``requests``, ``retries``, ``input_tokens`` and ``output_tokens`` (None where the
+    server does not count), and ``seconds``, the sum of the times to each answer while others were on their way."""
+    counts = [[each.input_tokens for each in replies], [each.output_tokens for each in replies]]
+    read, written = (None if None in each else sum(count or 0 for count in each) for each in counts)
+    return {
+        "requests": len(replies),
+        "retries": sum(each.retries for each in replies),
+        "input_tokens": read,
+        "output_tokens": written,
+        "seconds": round(sum(each.seconds for each in replies), 3),
+    }
+
+
 def read_reply(reply: Reply, answers: Sequence[str], *, confidence: float) -> tuple[list[float], str]:
     """Probabilities of the answers (they sum to 1), and how they were found.
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 
-from stillhouse.chat.answers import PARSED, UNPARSED, Reply, read_reply
+from stillhouse.chat.answers import PARSED, UNPARSED, Reply, read_reply, usage
 from stillhouse.chat.prompts import TEMPLATE, Prompts
 from stillhouse.chat.service import Address, Api, AtLeastOne, Budget, Request, Seconds, Service, Variable
 from stillhouse.errors import OptionError
@@ -148,23 +148,15 @@ class ChatTeacher:
         """See `stillhouse.teachers.AskedTeacher`: what was asked for these training rows, over all starts and runs that
         share the replies. ``seconds`` is the sum over requests of the time to the answer, as measured while others were
         on their way; ``price`` and the tokens are None where they are not known."""
-        replies, readings = self._service.store.replies_of(self._name), self._service.store.readings(self._name)
-        seconds, rows = sum(reply.seconds for reply in replies), readings["rows"]
-        tokens = [
-            None if any(count is None for count in counts) else sum(count or 0 for count in counts)
-            for counts in ([each.input_tokens for each in replies], [each.output_tokens for each in replies])
-        ]
+        readings, used = self._service.store.readings(self._name), usage(self._service.store.replies_of(self._name))
+        counts, requests, rows = (used["input_tokens"], used["output_tokens"]), used["requests"], readings["rows"]
         price = None
-        if None not in tokens and None not in self._prices:
-            price = sum((count or 0) * (each or 0) / 1e6 for count, each in zip(tokens, self._prices, strict=True))
+        if None not in counts and None not in self._prices:
+            price = sum((count or 0) * (each or 0) / 1e6 for count, each in zip(counts, self._prices, strict=True))
         return {
             "rows": rows,
-            "requests": len(replies),
-            "retries": sum(reply.retries for reply in replies),
-            "input_tokens": tokens[0],
-            "output_tokens": tokens[1],
-            "seconds": round(seconds, 3),
-            "ms_per_row": round(1000 * seconds / len(replies), 3) if replies else None,
+            **used,
+            "ms_per_row": round(1000 * used["seconds"] / requests, 3) if requests else None,
             "price": price,
             "price_per_row": price / rows if price is not None and rows else None,
             **{name: readings[name] for name in ("probabilities", PARSED, UNPARSED)},

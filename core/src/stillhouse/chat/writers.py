@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from pydantic import Field
 
-from stillhouse.chat.answers import Reply
+from stillhouse.chat.answers import Reply, usage
 from stillhouse.chat.prompts import Template
 from stillhouse.chat.service import Address, AtLeastOne, Budget, Seconds, Service, Variable
 from stillhouse.errors import DataError, IncompatibleError
@@ -185,16 +185,7 @@ class ChatTexts:
 
     def facts(self) -> dict[str, Any]:
         """See `stillhouse.types.AskedAugmenter`."""
-        replies = self._service.store.replies_of(self._user)
-        tokens = [(each.input_tokens, each.output_tokens) for each in replies]
-        known = bool(tokens) and not any(None in each for each in tokens)
-        return {
-            "requests": len(replies),
-            "retries": sum(each.retries for each in replies),
-            "input_tokens": sum(each[0] or 0 for each in tokens) if known else None,
-            "output_tokens": sum(each[1] or 0 for each in tokens) if known else None,
-            "seconds": round(sum(each.seconds for each in replies), 3),
-        }
+        return usage(self._service.store.replies_of(self._user))
 
 
 def text_of(reply: Reply) -> str:
