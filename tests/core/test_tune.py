@@ -205,7 +205,7 @@ def test_a_search_whose_time_is_gone_still_tries_the_recipes_own_settings(tmp_pa
 def test_what_a_search_does_not_vary_is_in_the_end_what_the_recipe_says(
     tmp_path: Path, manager: Manager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stillhouse.tuning.search.OVERFIT", float("inf"))  # no trial has out-of-fold targets
+    monkeypatch.setattr("stillhouse.tuning.settings.OVERFIT", float("inf"))  # no trial has out-of-fold targets
     values = recipe(
         student={"use": "core/decision-tree", "max_depth": 4},
         teacher={"use": "core/random-forest", "n_estimators": 20, "out_of_fold": 3},

@@ -120,6 +120,11 @@ class Split(Dataset[dict[str, Tensor]], ABC):
     def fingerprint(self) -> str:
         """Hash of the content: equal for equal rows, different for any different value."""
 
+    def plain(self) -> Split:
+        """The same rows without random augmentation. Override where there is some: a search holds rows out only if
+        they can be judged as they are."""
+        return self
+
     def batch(self, positions: Sequence[int]) -> Batch:
         """The rows at ``positions`` stacked; override where gathering is faster than stacking."""
         collated: Batch = default_collate([self.row(int(position)) for position in positions])
@@ -444,6 +449,10 @@ class SubsetSplit(Split):
     def __len__(self) -> int:
         return len(self._positions)
 
+    def plain(self) -> Split:
+        """See `Split.plain`."""
+        return SubsetSplit(self._whole.plain(), self._positions) if self.stochastic else self
+
     def row(self, position: int) -> dict[str, Tensor]:
         """See `Split.row`."""
         return self._whole.row(self._positions[position])
@@ -490,6 +499,10 @@ class ConcatSplit(Split):
 
     def __len__(self) -> int:
         return int(self._starts[-1])
+
+    def plain(self) -> Split:
+        """See `Split.plain`."""
+        return ConcatSplit([part.plain() for part in self._parts]) if self.stochastic else self
 
     def row(self, position: int) -> dict[str, Tensor]:
         """See `Split.row`."""

@@ -104,7 +104,8 @@ def _advice(context: RunContext, folders: Sequence[Path]) -> str:
 
 
 def _warn_of_averages(context: RunContext, name: str, folders: Sequence[Path], constant: float) -> None:
-    config = context.resolved.recipe.train.teacher if name == "teacher" else context.resolved.recipe.train.student
+    train = context.resolved.recipe.train
+    config = {"teacher": train.teacher, "baseline": train.of_baseline}.get(name, train.student)
     if config.ema is None:
         return
     metric, higher = context.head.primary, context.head.higher_is_better

@@ -298,7 +298,8 @@ class _Rehearsal:
         owner = method or make_method(self._context)
         given = self._method_context(bound, planned.role, None)
         student = owner.build(given)
-        config = self._resolved.recipe.train.student
+        train = self._resolved.recipe.train
+        config = train.student if method is not None else train.of_baseline
         planned.fits.append(self._supervised(student, config, given.seed, planned.role))
         owner.finish(given, student)
         planned.parameters = parameters(student.model)
@@ -347,9 +348,15 @@ class _Rehearsal:
     def _method_context(
         self, bound: Bound, label: str, source: Any, members: Sequence[Trained] = ()
     ) -> RehearsalContext:
-        seed = self._resolved.recipe.seeds[0]
         given = method_context(
-            self._context, bound, None, seed=seed, label=label, tags={"stage": label}, folder=self._context.folder
+            self._context,
+            bound,
+            None,
+            config=self._resolved.recipe.train.student,
+            seed=self._resolved.recipe.seeds[0],
+            label=label,
+            tags={"stage": label},
+            folder=self._context.folder,
         )
         values = {name: getattr(given, name) for name in given.__dataclass_fields__}
         values |= {"splits": self._few, "reporter": Silent(), "history": [], "notes": {}, "_random_state": []}

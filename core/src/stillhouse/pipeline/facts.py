@@ -30,6 +30,7 @@ def method_facts(context: RunContext, teacher: Teacher) -> dict[str, Any]:
                 context,
                 context.resolved.student,
                 teacher,
+                config=context.resolved.recipe.train.student,
                 seed=seed,
                 label=f"student, seed {seed}",
                 tags={},

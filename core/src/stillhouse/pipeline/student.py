@@ -16,6 +16,7 @@ from stillhouse.pipeline.models import Piece, train_hard, trained_model
 from stillhouse.pipeline.stages import RECORD, SIZES, component_identity
 from stillhouse.pipeline.teacher import Teacher, signal
 from stillhouse.recipe.check import Bound, Size
+from stillhouse.recipe.model import TrainConfig
 from stillhouse.storage import state_digest, write_json
 from stillhouse.trained import Trained, load
 
@@ -74,7 +75,16 @@ def check_method(context: RunContext) -> None:
     for model in _models(context, "student"):
         folder = model.folder / f"seed-{seed}"
         make_method(context).check(
-            method_context(context, model.bound, None, seed=seed, label=model.label, tags={}, folder=folder)
+            method_context(
+                context,
+                model.bound,
+                None,
+                config=context.resolved.recipe.train.student,
+                seed=seed,
+                label=model.label,
+                tags={},
+                folder=folder,
+            )
         )
 
 
@@ -100,21 +110,21 @@ def _models(context: RunContext, role: str) -> list[_Model]:
 def baseline_pieces(context: RunContext) -> list[Piece]:
     """The student's model, and the recipe's controls, to be trained on labels alone, per seed. The baseline is what the
     method builds and finishes, trained on labels."""
-    config = context.resolved.recipe.train.student
+    train = context.resolved.recipe.train
     method = make_method(context)
     reshapes = type(method).build is not Method.build or type(method).finish is not Method.finish
-    models = [(model, method) for model in _models(context, "baseline")]
+    models = [(model, method, train.of_baseline) for model in _models(context, "baseline")]
     for bound in context.resolved.controls:
         tags = {"stage": "control", "control": bound.id}
         folder = context.folder / control_folder(bound)
-        models.append((_Model(f"control {bound.id}", folder, bound, tags), Method()))
+        models.append((_Model(f"control {bound.id}", folder, bound, tags), Method(), train.student))
     pieces = []
-    for model, owner in models:
+    for model, owner, config in models:
         inputs: dict[str, Any] = {"train": config.model_dump(mode="json")}
         if owner is method and reshapes:
             inputs["method"] = context.bound_inputs(context.resolved.method)
         for seed in context.resolved.recipe.seeds:
-            given = _seed_context(context, model, None, seed)
+            given = _seed_context(context, model, None, seed, config)
             make = partial(
                 trained_model,
                 context,
@@ -133,13 +143,20 @@ def baseline_stage(context: RunContext) -> None:
     """Make all that `baseline_pieces` has."""
     for piece in baseline_pieces(context):
         piece.make()
+    train = context.resolved.recipe.train
+    own, shared = train.of_baseline.model_dump(mode="json"), train.student.model_dump(mode="json")
+    if other := [f"{name} {own[name]} (student: {shared[name]})" for name in own if own[name] != shared[name]]:
+        context.guard("baseline trained as labels alone want it", ", ".join(other))
 
 
-def _seed_context(context: RunContext, model: _Model, teacher: Teacher | None, seed: int) -> MethodContext:
+def _seed_context(
+    context: RunContext, model: _Model, teacher: Teacher | None, seed: int, config: TrainConfig
+) -> MethodContext:
     return method_context(
         context,
         model.bound,
         teacher,
+        config=config,
         seed=seed,
         label=f"{model.label}, seed {seed}",
         tags=model.tags,
@@ -200,7 +217,7 @@ def student_pieces(context: RunContext, teacher: Teacher) -> list[Piece]:
     pieces = []
     for model in _models(context, "student"):
         for seed in recipe.seeds:
-            given = _seed_context(context, model, teacher, seed)
+            given = _seed_context(context, model, teacher, seed, config)
             make = partial(
                 trained_model,
                 context,
@@ -255,6 +272,7 @@ def method_context(
     bound: Bound,
     teacher: Teacher | None,
     *,
+    config: TrainConfig,
     seed: int,
     label: str,
     tags: Mapping[str, Any],
@@ -269,9 +287,9 @@ def method_context(
         teachers=tuple(teacher.members) if teacher is not None else (),
         terms=context.resolved.terms,
         alpha=recipe.objectives.alpha,
-        config=recipe.train.student,
+        config=config,
         seed=seed,
-        accelerator=context.accelerator(recipe.train.student.precision),
+        accelerator=context.accelerator(config.precision),
         reporter=context.reporter,
         label=label,
         tags=tags,

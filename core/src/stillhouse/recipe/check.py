@@ -188,9 +188,10 @@ class ResolvedRecipe:
     def for_rows(self, rows: int) -> ResolvedRecipe:
         """The recipe whose training has numbers in place of ``auto``, for so many labelled training rows."""
         train = self.recipe.train
-        known = train.model_copy(
-            update={"teacher": train.teacher.for_rows(rows), "student": train.student.for_rows(rows)}
-        )
+        found = {"teacher": train.teacher.for_rows(rows), "student": train.student.for_rows(rows)}
+        if train.baseline is not None:
+            found["baseline"] = train.of_baseline.for_rows(rows)
+        known = train.model_copy(update=found)
         return replace(self, recipe=self.recipe.model_copy(update={"train": known}))
 
     def to_recipe(self) -> dict[str, Any]:
@@ -201,6 +202,10 @@ class ResolvedRecipe:
             bound = getattr(self, field)
             if bound is not None:
                 values[field] = [each.to_recipe() for each in bound] if isinstance(bound, tuple) else bound.to_recipe()
+        if self.recipe.train.baseline is None:
+            del values["train"]["baseline"]
+        else:
+            values["train"]["baseline"] = self.recipe.train.of_baseline.model_dump(mode="json")
         teacher = self.recipe.teacher
         values["teacher"] = teacher.model_dump(
             mode="json", include=set(TeacherConfig.model_fields) - {"use", "members"}, exclude_none=True

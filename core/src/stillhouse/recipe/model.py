@@ -301,6 +301,15 @@ class TrainConfigs(_Strict):
     student: Annotated[TrainConfig, Field(description="training of the student, with and without distillation")] = (
         TrainConfig()
     )
+    baseline: Annotated[
+        TrainConfig | None,
+        Field(description="what the baseline's training has different from the student's, as labels alone want it"),
+    ] = None
+
+    @property
+    def of_baseline(self) -> TrainConfig:
+        """Training of the student without distillation."""
+        return self.student if self.baseline is None else self.baseline.beside(self.student.model_dump())
 
 
 class EvaluateConfig(_Strict):

@@ -58,7 +58,10 @@ class Work:
         names |= {"baseline": {"student", "method"}, "teacher": {"teacher"}}.get(self.part, set(self.recipe))
         concerned = {name: value for name, value in self.recipe.items() if name in names - IRRELEVANT}
         train = self.recipe.get("train", {})
-        concerned["train"] = train if self.part == "student" else train.get(TRAINS[self.part], {})
+        if self.part == "student":
+            concerned["train"] = {name: value for name, value in train.items() if name != "baseline"}
+        else:
+            concerned["train"] = train.get(self.part) or train.get(TRAINS[self.part], {})
         seed = None if self.part == "teacher" else self.seed
         return digest({"part": self.part, "view": self.view, "seed": seed, "recipe": concerned})
 
@@ -140,17 +143,30 @@ class Bench:
         shutil.rmtree(folder, ignore_errors=True)
         return result
 
-    def _measure(self, work: Work, folder: Path) -> Result:
+    def unsuitable(self, recipe: Mapping[str, Any]) -> str:
+        """Why parts of a recipe do not go together, as far as can be told without training; empty when they do."""
+        try:
+            with collect_warnings():
+                check_method(self._context(Work("student", recipe, 0, 0), self.folder, with_extra=False))
+        except StillhouseError as error:
+            return str(error.what)
+        return ""
+
+    def _context(self, work: Work, folder: Path, *, with_extra: bool) -> RunContext:
         values = {**work.recipe, "seeds": [work.seed], "controls": [], "metrics": [], "sizes": None, "search": {}}
         resolved = replace(resolve(values, self.registry), base=self.resolved.base)
         splits = self.views[work.view].splits
         data, extra = self._fingerprint(work.view), None
-        if work.part == "student":
+        if with_extra:
             splits, extra = add_extra_rows(splits, resolved)
         context = RunContext(
             resolved, self.registry, folder, Silent(), splits, self.head, data, extra, store=self.folder / "teachers"
         )
         context.accelerator()
+        return context
+
+    def _measure(self, work: Work, folder: Path) -> Result:
+        context = self._context(work, folder, with_extra=work.part == "student")
         if work.part == "teacher":
             teacher = teacher_stage(context)
             found = self._judged(context, folder / "teacher", "teacher/member-0")

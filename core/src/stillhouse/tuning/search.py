@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from filelock import FileLock, Timeout
 from optuna.trial import FrozenTrial, TrialState
 
@@ -24,34 +23,14 @@ from stillhouse.recipe.text import parse_value, to_yaml
 from stillhouse.storage import read_json, remove_leftovers, write_json, write_text
 from stillhouse.tuning.bench import Bench, Here, Pool, Processes, make_bench
 from stillhouse.tuning.budget import Budget
+from stillhouse.tuning.confirm import CONFIRMED, confirm
 from stillhouse.tuning.report import write_tune_report
-from stillhouse.tuning.space import (
-    NONE,
-    OWN,
-    Dimension,
-    SearchSpace,
-    asked_dimensions,
-    changed,
-    declared_dimension,
-    extra_dimensions,
-    is_estimator,
-    loss_dimensions,
-    method_dimension,
-)
+from stillhouse.tuning.settings import OUT_OF_FOLD, other_dimensions, starts, teacher_dimensions, training_dimension
+from stillhouse.tuning.space import SearchSpace, asked_dimensions, changed, declared_dimension, is_estimator
 from stillhouse.tuning.study import Study
-from stillhouse.tuning.truths import Scores, Truths, estimator_sizes, find_teachers, measure_all, tune_baseline
+from stillhouse.tuning.truths import Truths, estimator_sizes, find_teachers, tune_baseline
 
 FINAL_SEEDS = (0, 1, 2, 3, 4)
-TEACHERS = 4
-"""Most teachers that trials choose from."""
-CONFIRMED = 3
-"""Best trials that are measured again with other seeds."""
-FOLDS = 5
-"""Folds of out-of-fold targets that are tried where a teacher overfits."""
-OVERFIT = 1.5
-"""Loss on held-out rows over loss on training rows from which out-of-fold targets are tried."""
-OUT_OF_FOLD = "out of fold"
-"""Name of the dimension that has them."""
 RECORD = "tune.json"
 
 
@@ -209,6 +188,7 @@ def _search(
     """All that is found out on validation rows: the record, and the recipe that was chosen."""
     resolved, head = bench.resolved, bench.head
     base = {**resolved.to_recipe(), "search": {}, "sizes": None}
+    base["train"].pop("baseline", None)  # what suits labels alone is found out here
     asked = asked_dimensions(resolved, base, bench.registry)
     asked += [
         declared_dimension(path, resolved, bench.registry)
@@ -243,16 +223,23 @@ def _search(
 
     reporter.stage("trials", f"{len(truths.teachers)} teachers are better than the student alone")
     budget.reserve(_final_seconds(bench, truths))
-    space = SearchSpace(trained, [*_teacher_dimensions(resolved, truths, budget), *_others(bench, asked, truths)])
+    if not is_estimator(resolved.student.component):
+        trained = changed(trained, {"train.baseline": trained["train"]["student"]})
+    dimensions = [*training_dimension(base, trained), *teacher_dimensions(resolved, truths, budget)]
+    space = SearchSpace(trained, [*dimensions, *other_dimensions(bench, asked, truths)])
     study = Study(bench.folder / "study.db", space, bench, seed=seed)
-    study.suggest(_starts(space))
+    study.suggest(starts(space))
     study.run(
         pool, budget, trials, lambda trial: reporter.stage(f"trial {trial.number + 1}", _said(trial, head.primary))
     )
-    chosen, confirmation = _confirm(bench, pool, study, space)
+    chosen, confirmation = confirm(bench, pool, study, space)
     if not any(dimension.name == OUT_OF_FOLD for dimension in space.dimensions):
         # Trials did without, for their time; what is not searched is in the end what the recipe says.
         chosen = changed(chosen, {"teacher.out_of_fold": resolved.recipe.teacher.out_of_fold})
+    if (baseline := chosen["train"].get("baseline")) is not None:
+        student = chosen["train"]["student"]
+        if baseline == {**student, "unlabelled_ratio": baseline["unlabelled_ratio"]}:
+            del chosen["train"]["baseline"]
     record |= {
         "space": [dimension.describe() for dimension in space.dimensions],
         "trials": [_trial_row(trial) for trial in study.trials],
@@ -274,86 +261,6 @@ def _no_teacher(best: Mapping[str, Any] | None, truths: Truths) -> str:
 def _ranked(rows: Sequence[Mapping[str, Any]], higher_is_better: bool) -> list[Mapping[str, Any]]:
     known = [row for row in rows if row["mean"] is not None]
     return sorted(known, key=lambda row: -row["mean"] if higher_is_better else row["mean"])
-
-
-def _teacher_dimensions(resolved: ResolvedRecipe, truths: Truths, budget: Budget) -> list[Dimension]:
-    labels = {candidate.label: candidate.changes for candidate, _ in truths.teachers[:TEACHERS]}
-    dimensions = [Dimension("teacher", labels)]
-    # A teacher for each fold of each part costs; where the teacher does not overfit, it is for nothing.
-    folds, overfits = resolved.recipe.teacher.out_of_fold, (truths.overfit or 0) >= OVERFIT
-    seconds = sum(scores.seconds for _, scores in truths.teachers[:TEACHERS])
-    if overfits and budget.open(4 * seconds):
-        values = sorted({0, folds or FOLDS})
-        dimensions.append(Dimension(OUT_OF_FOLD, {str(value): {"teacher.out_of_fold": value} for value in values}))
-    return dimensions
-
-
-def _others(bench: Bench, asked: Sequence[Dimension], truths: Truths) -> list[Dimension]:
-    paths = {path for dimension in asked for path in ([dimension.path] if dimension.path else [dimension.name])}
-    found = loss_dimensions(
-        bench.resolved,
-        bench.registry,
-        paths,
-        {candidate.label: candidate.changes for candidate, _ in truths.teachers[:TEACHERS]},
-    )
-    if "method" not in paths and not is_estimator(bench.resolved.student.component):
-        found += method_dimension(bench.resolved, bench.registry)
-    if not any(path.startswith("extra_rows") for path in paths):
-        found += extra_dimensions(bench.resolved, bench.registry, bench.views)
-    return [*found, *asked]
-
-
-def _starts(space: SearchSpace) -> list[dict[str, Any]]:
-    """Settings to try first: the recipe's own with the best teacher; with little of the labels; with extra rows."""
-
-    def start(**wanted: str) -> dict[str, Any]:
-        def pick(dimension: Dimension) -> Any:
-            if dimension.range is not None:
-                return _start_of(space.recipe, dimension)
-            labels = list(dimension.labels)
-            want = wanted.get(dimension.name.replace(" ", "_"), OWN)
-            return want if want in labels else _own_label(space.recipe, dimension) or labels[0]
-
-        return space.choose(pick)
-
-    found = [start(), start(alpha="0.1")]
-    extra = next((dimension for dimension in space.dimensions if dimension.name == "extra rows"), None)
-    if extra is not None:
-        found += [start(alpha="0.1", extra_rows=label) for label in extra.labels if label != NONE]
-    return found
-
-
-def _own_label(recipe: Mapping[str, Any], dimension: Dimension) -> str | None:
-    """The label that changes nothing in the recipe."""
-    for label, changes in dimension.labels.items():
-        if all(_at(recipe, path) == value for path, value in changes.items()):
-            return label
-    return None
-
-
-def _start_of(recipe: Mapping[str, Any], dimension: Dimension) -> Any:
-    assert dimension.range is not None
-    value = _at(recipe, dimension.path)
-    inside = isinstance(value, int | float) and dimension.range.low <= value <= dimension.range.high
-    if inside:
-        return value
-    middle = (
-        float(np.sqrt(dimension.range.low * dimension.range.high))
-        if dimension.range.log
-        else (dimension.range.low + dimension.range.high) / 2
-    )
-    return round(middle) if dimension.range.whole else middle
-
-
-def _at(recipe: Any, path: str) -> Any:
-    for step in path.split("."):
-        if isinstance(recipe, Mapping):
-            recipe = recipe.get(step)
-        elif isinstance(recipe, Sequence) and step.isdigit() and int(step) < len(recipe):
-            recipe = recipe[int(step)]
-        else:
-            return None
-    return recipe
 
 
 def _said(trial: FrozenTrial, metric: str) -> str:
@@ -380,59 +287,8 @@ def _final_seconds(bench: Bench, truths: Truths) -> float:
     """About what confirmation and final run take: teacher, and baseline and student for each seed."""
     teacher = truths.teachers[0][1].seconds / len(bench.views) * (1 + bench.resolved.recipe.teacher.out_of_fold)
     student = truths.baseline.seconds / len(bench.views)
-    confirmation = len(bench.views) * (1 + CONFIRMED) * 1.5 * student
+    confirmation = len(bench.views) * (2 + CONFIRMED) * 1.5 * student
     return 1.3 * teacher + len(FINAL_SEEDS) * 2.5 * student + confirmation
-
-
-def _confirm(bench: Bench, pool: Pool, study: Study, space: SearchSpace) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The best trials once more with other seeds, so that the winner is not the luckiest; and the student alone with
-    the same seeds. The best mean of both rounds is chosen; where sizes vary, the smallest model that is worse by no
-    more than one standard error of the paired difference (after Breiman, Friedman, Olshen and Stone 1984)."""
-    sign = 1 if bench.head.higher_is_better else -1
-    best = study.best(10 * CONFIRMED)
-    if not best:
-        raise StillhouseError(
-            "no trial could be finished",
-            where=str(bench.folder),
-            fix="give more --minutes or --trials; `study.db` has the errors of the trials",
-        )
-    least = sign * float(best[0].value or 0.0) - _standard_error(best[0].user_attrs["values"])
-    near = [trial for trial in best[CONFIRMED:] if sign * float(trial.value or 0.0) >= least]
-    smaller = [trial for trial in near if space.size_of(trial.params) < space.size_of(best[0].params)]
-    best = best[:CONFIRMED] + sorted(smaller, key=lambda trial: space.size_of(trial.params))[:1]
-
-    recipes = [space.apply(trial.params) for trial in best]
-    again = measure_all(pool, bench, "student", recipes, round_=1)
-    values = {
-        at: np.array([*trial.user_attrs["values"], *scores.values])
-        for at, (trial, scores) in enumerate(zip(best, again, strict=True))
-        if not scores.failed
-    }
-    if not values:
-        raise StillhouseError(
-            f"the best trials failed with other seeds: {again[0].failed}", where=str(bench.folder), fix="search again"
-        )
-    top = max(values, key=lambda at: sign * values[at].mean())
-    worse = {at: sign * (values[top] - found) for at, found in values.items()}
-    within = [at for at, by in worse.items() if by.mean() <= _standard_error(by)]
-    chosen = min(within, key=lambda at: (space.size_of(best[at].params), -sign * values[at].mean()))
-    # The student alone as it was chosen: another size is another baseline.
-    alone = [measure_all(pool, bench, "baseline", [recipes[chosen]], round_=round_)[0] for round_ in (0, 1)]
-    both = Scores(tuple(result for scores in alone for result in scores.results))
-    gain = sign * (values[chosen] - both.values)
-    return recipes[chosen], {
-        "trial": best[chosen].number,
-        "settings": dict(best[chosen].params),
-        "candidates": [{"trial": best[at].number, "mean": float(found.mean())} for at, found in values.items()],
-        "student": float(values[chosen].mean()),
-        "baseline": both.mean,
-        "gain": float(gain.mean()),
-        "gains": gain.tolist(),
-    }
-
-
-def _standard_error(values: Sequence[float] | np.ndarray) -> float:
-    return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
 
 
 def _finish(

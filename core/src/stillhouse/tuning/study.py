@@ -19,8 +19,9 @@ from stillhouse.tuning.budget import Budget
 from stillhouse.tuning.space import Dimension, SearchSpace
 from stillhouse.tuning.truths import seed_of
 
-REPEATS = 20
-"""Draws in a row of settings that were tried before, after which the space has nothing new; half of them at random."""
+REPEATS = 30
+"""Draws in a row of settings that were tried before or do not suit each other, after which the space has nothing new;
+half of them at random."""
 ALWAYS = 2
 """Trials that are made whatever the time: the recipe's own settings, and those with little of the labels."""
 STARTUP = 8
@@ -63,10 +64,11 @@ class Study:
 
     @property
     def trials(self) -> list[FrozenTrial]:
-        """The finished trials, pruned and failed ones included; not those that are tried again, or repeat others."""
+        """The finished trials, pruned and failed ones included; not those that are tried again, repeat others, or have
+        settings that do not suit each other."""
         every = self._study.get_trials(deepcopy=False)
         left_out = {trial.user_attrs["again"] for trial in every if "again" in trial.user_attrs}
-        left_out |= {trial.number for trial in every if "repeats" in trial.user_attrs}
+        left_out |= {trial.number for trial in every if "left_out" in trial.user_attrs}
         return [trial for trial in every if trial.state.is_finished() and trial.number not in left_out]
 
     def suggest(self, starts: Sequence[Mapping[str, Any]]) -> None:
@@ -108,7 +110,7 @@ class Study:
                     seconds = self._usual_seconds()
 
     def _ask(self, running: Sequence[Mapping[str, Any]], *, parallel: bool) -> _Running | None:
-        """The next trial with settings that no other has; None when there seem to be none."""
+        """The next trial with settings that no other has and that suit each other; None when there seem to be none."""
         for attempt in range(REPEATS):
             # A sampler of its own for each trial: a search that goes on draws what it would have drawn without a stop.
             seed = self._seed + len(self._study.get_trials(deepcopy=False))
@@ -125,8 +127,11 @@ class Study:
             recipe = self._space.apply(chosen)
             if recipe not in running and recipe not in self._tried:
                 self._tried.append(recipe)
-                return _Running(trial, recipe, [])
-            trial.set_user_attr("repeats", True)
+                unsuitable = self._bench.unsuitable(recipe)
+                if not unsuitable:
+                    return _Running(trial, recipe, [])
+                trial.set_user_attr("error", unsuitable)
+            trial.set_user_attr("left_out", True)
             self._study.tell(trial, state=TrialState.FAIL)
         return None
 

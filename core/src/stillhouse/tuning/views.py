@@ -12,8 +12,6 @@ from stillhouse.errors import IncompatibleError, LeakageError
 from stillhouse.kinds import OutputKind
 from stillhouse.types import ConcatSplit, Split, Splits, SubsetSplit
 
-FEW_ROWS = 5000
-"""Labelled rows up to which training and validation rows are pooled and judged in folds."""
 FOLDS = 3
 """Folds of the pooled rows."""
 VERY_FEW_ROWS = 2000
@@ -39,10 +37,12 @@ class View:
 def make_views(splits: Splits, kind: OutputKind, *, folds: int | Literal["auto"] = "auto", seed: int = 0) -> list[View]:
     """The views of a search.
 
-    Few rows (`FEW_ROWS`) are pooled, training and validation, and held out fold by fold, whole groups together; a part
-    of the others chooses the epoch. Where there are many, where rows follow each other in time, or where training
-    rows are augmented at random, the validation rows are halved instead: one half chooses the epoch, the other judges,
-    then the other way round. A single validation group is halved by rows.
+    Training and validation rows are pooled and held out fold by fold, whole groups together, and never augmented; a
+    part of the others chooses the epoch. Three trainings on two thirds of the rows cost what two on all of them do, and
+    all rows judge, not the few that a dataset keeps for validation. Where rows follow each other in time, or groups are
+    fewer than folds, the validation rows are halved instead: one half chooses the epoch, the other judges, then the
+    other way round. A single validation group is halved by rows. Rows that cannot be had without augmentation are not
+    held out either.
 
     Args:
         splits: the dataset.
@@ -54,17 +54,20 @@ def make_views(splits: Splits, kind: OutputKind, *, folds: int | Literal["auto"]
         IncompatibleError: there are too few rows or groups for it.
     """
     if folds == "auto":
-        few = len(splits.train) + len(splits.val) <= FEW_ROWS
-        together = splits.train.times is None and not splits.train.stochastic and not splits.val.stochastic
+        in_folds = splits.train.times is None and not splits.train.plain().stochastic
         groups = FOLDS if splits.train.groups is None else len({*splits.train.groups, *(splits.val.groups or ())})
-        folds = FOLDS if few and together and groups >= FOLDS else 1  # a fold holds out groups, and so does its inside
+        folds = FOLDS if in_folds and groups >= FOLDS else 1  # a fold holds out groups, and so does its inside
     if folds > 1:
-        pool = ConcatSplit([splits.train, splits.val])
+        pool = ConcatSplit([splits.train.plain(), splits.val.plain()])
         draws = 2 if len(pool) <= VERY_FEW_ROWS else 1
         drawn = [part for draw in range(draws) for part in _folds(pool, folds, kind, seed + draw)]
         views = []
         for number, (kept, held) in enumerate(drawn):
-            train, val = _inner(SubsetSplit(pool, kept), kind, seed)
+            learn, choose = _folds(SubsetSplit(pool, kept), INNER, kind, seed)[0]
+            train: Split = SubsetSplit(pool, [kept[at] for at in learn])
+            if splits.train.stochastic:  # the dataset augments its training rows alone
+                train = SubsetSplit(splits.train, [kept[at] for at in learn if kept[at] < len(splits.train)])
+            val = SubsetSplit(pool, [kept[at] for at in choose])
             views.append(_view(f"fold-{number}", splits, train, val, SubsetSplit(pool, held)))
         return views
     halves = _halves(splits.val, kind, seed)
@@ -123,11 +126,6 @@ def _folds(split: Split, folds: int, kind: OutputKind, seed: int) -> list[tuple[
         where="search",
         fix="bring more rows or groups: a search needs some to judge by",
     )
-
-
-def _inner(split: Split, kind: OutputKind, seed: int) -> tuple[Split, Split]:
-    kept, held = _folds(split, INNER, kind, seed)[0]
-    return SubsetSplit(split, kept), SubsetSplit(split, held)
 
 
 def _halves(split: Split, kind: OutputKind, seed: int) -> tuple[Split, Split]:

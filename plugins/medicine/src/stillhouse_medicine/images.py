@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
@@ -138,6 +139,14 @@ class ImageSplit(Split):
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def plain(self) -> Split:
+        """See `Split.plain`."""
+        if not self.stochastic:
+            return self
+        plain = copy.copy(self)
+        plain._augment, plain.stochastic = NONE, False
+        return plain
 
     def row(self, position: int) -> dict[str, Tensor]:
         """See `Split.row`."""

@@ -42,6 +42,10 @@ class Augmented(Split):
     def __len__(self) -> int:
         return len(self._rows)
 
+    def plain(self) -> Split:
+        """See `Split.plain`."""
+        return self._rows
+
     def row(self, position: int) -> dict[str, Tensor]:
         """The row as it is."""
         return self._rows.row(position)
