@@ -27,6 +27,7 @@ from stillhouse.errors import (
     IncompatibleError,
     LeakageError,
     OptionError,
+    RecipeError,
     RunFolderError,
     StillhouseError,
 )
@@ -162,6 +163,25 @@ def test_every_figure_of_the_summary_comes_from_files_of_the_folder(tmp_path: Pa
     assert summary["student"]["bytes"] == (folder / "student" / "seed-0" / "model.safetensors").stat().st_size
     rows = load_file(folder / "data" / "rows.safetensors")
     assert summary["dataset"]["rows"] == {name: len(rows[name]) for name in ("train", "val", "test")}
+
+
+def test_the_baseline_may_have_its_own_training_and_the_run_says_so(tmp_path: Path) -> None:
+    shared = stillhouse.run(recipe(), out=tmp_path / "shared")
+    values = recipe()
+    values["train"] = {**values["train"], "baseline": {"epochs": 1}}
+    own = stillhouse.run(values, out=tmp_path / "own")
+    histories = [
+        [len((run.folder / name / "seed-0/history.jsonl").read_text().splitlines()) for name in ("baseline", "student")]
+        for run in (shared, own)
+    ]
+    assert histories[0][0] == histories[0][1] == histories[1][1] > 1 == histories[1][0]
+    saved = yaml.safe_load((own.folder / "recipe.yaml").read_text())["train"]
+    assert saved["baseline"] == {**saved["student"], "epochs": 1}
+    manifest = json.loads((own.folder / "manifest.json").read_text())
+    assert "epochs 1 (student: " in json.dumps(manifest["guards"])
+    assert "baseline" not in yaml.safe_load((shared.folder / "recipe.yaml").read_text())["train"]
+    with pytest.raises(RecipeError, match="epoch"):
+        stillhouse.run({**values, "train": {"baseline": {"epoch": 1}}}, out=tmp_path / "wrong")
 
 
 def test_a_finished_run_is_not_repeated_and_a_changed_part_is_with_the_reason(tmp_path: Path) -> None:

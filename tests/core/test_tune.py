@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from stillhouse.ranges import Choices, Range, parse_space
 from stillhouse.recipe.text import parse_value
 from stillhouse.tuning import TuneResult, tune
 from stillhouse.tuning.views import check_untouched, make_views
-from stillhouse.types import DataInfo, Splits, TensorSpec, TensorSplit
+from stillhouse.types import Batch, DataInfo, Splits, TensorSpec, TensorSplit
 
 PLUGIN = """
 import torch
@@ -234,7 +236,68 @@ def test_each_pooled_row_judges_once_a_draw() -> None:
     assert sorted(judged) == sorted(2 * pool)
 
 
+def test_many_rows_are_held_out_in_folds_too() -> None:
+    given_splits = splits(12_000)
+    views = make_views(given_splits, OutputKind.MULTICLASS)
+    judged = sorted(row for view in views for row in view.splits.test.index().tolist())
+    assert judged == sorted(given_splits.train.index().tolist() + given_splits.val.index().tolist())
+
+
+class Shifted(TensorSplit):
+    """Rows that are augmented at random, as far as a search can tell."""
+
+    stochastic = True
+
+    def plain(self) -> TensorSplit:
+        return TensorSplit(self._columns)
+
+    def batch(self, positions: Sequence[int]) -> Batch:
+        found = super().batch(positions)
+        return {**found, "x": found["x"] + 1000}
+
+
+def test_augmented_rows_are_learned_from_and_held_out_as_they_are() -> None:
+    whole = splits(120)
+    augmented = replace(whole, train=Shifted(whole.train.columns()))
+    views = make_views(augmented, OutputKind.MULTICLASS)
+    for view in views:
+        assert float(view.splits.train.columns(["x"])["x"].min()) > 500
+        assert all(float(split.columns(["x"])["x"].max()) < 500 for split in (view.splits.val, view.splits.test))
+        assert set(view.splits.train.index().tolist()) <= set(whole.train.index().tolist())
+    assert len({row for view in views for row in view.splits.test.index().tolist()}) == len(whole.train) + len(
+        whole.val
+    )
+
+
 # The search ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_student_is_tried_with_its_own_training_and_with_that_of_the_student_alone(
+    tmp_path: Path, manager: Manager
+) -> None:
+    slow = {
+        "teacher": {"epochs": 8, "batch_size": 32, "lr": 0.02},
+        "student": {"epochs": 1, "batch_size": 32, "lr": 0.003},
+    }
+    values = recipe(
+        train=slow, dataset={"use": "core/synthetic", "rows": 400}, student={"use": "core/mlp", "hidden": [32]}
+    )
+    found = tune(values, out=tmp_path / "s", trials=2, folds=2, manager=manager)
+    alone = found.record["baseline"]["changes"]
+    assert alone, "a rate that hardly learns is raised"
+    tried = [trial["settings"]["training"] for trial in found.record["trials"]]
+    assert tried == ["as in the recipe", "as for the student alone"]
+    final = parse_value((found.folder / "recipe.yaml").read_text(encoding="utf-8"), source="recipe")
+    baseline = final["train"].get("baseline", final["train"]["student"])
+    assert {path: baseline[path.rpartition(".")[2]] for path in alone} == alone
+
+
+def test_settings_that_do_not_suit_each_other_are_no_trials(tmp_path: Path, manager: Manager) -> None:
+    values = recipe({"method": ["core/offline", "core/adaptive"]}, objectives={"soft": [{"use": "core/dkd"}]})
+    found = tune(values, out=tmp_path / "s", trials=12, folds=2, manager=manager).record
+    assert {trial["state"] for trial in found["trials"]} <= {"complete", "pruned"}
+    pairs = {(trial["settings"]["method"], trial["settings"]["objective"]) for trial in found["trials"]}
+    assert ("core/adaptive", "as in the recipe") not in pairs
 
 
 def test_a_search_ends_with_a_recipe_and_a_final_run_of_five_seeds(
