@@ -28,7 +28,7 @@ from stillhouse.ranges import Choices, Range, parse_space
 from stillhouse.recipe.text import parse_value
 from stillhouse.tuning import TuneResult, tune
 from stillhouse.tuning.views import check_untouched, make_views
-from stillhouse.types import Batch, DataInfo, Splits, TensorSpec, TensorSplit
+from stillhouse.types import Batch, DataInfo, Splits, SubsetSplit, TensorSpec, TensorSplit
 
 PLUGIN = """
 import torch
@@ -236,11 +236,16 @@ def test_each_pooled_row_judges_once_a_draw() -> None:
     assert sorted(judged) == sorted(2 * pool)
 
 
-def test_many_rows_are_held_out_in_folds_too() -> None:
-    given_splits = splits(12_000)
-    views = make_views(given_splits, OutputKind.MULTICLASS)
+def test_many_rows_are_held_out_in_folds_where_few_are_of_validation() -> None:
+    few = splits(12_000)
+    few = replace(few, val=SubsetSplit(few.val, range(900)))
+    views = make_views(few, OutputKind.MULTICLASS)
     judged = sorted(row for view in views for row in view.splits.test.index().tolist())
-    assert judged == sorted(given_splits.train.index().tolist() + given_splits.val.index().tolist())
+    assert judged == sorted(few.train.index().tolist() + few.val.index().tolist())
+    many = make_views(splits(12_000), OutputKind.MULTICLASS)
+    assert (
+        sorted(row for view in many for row in view.splits.test.index().tolist()) == splits(12_000).val.index().tolist()
+    )
 
 
 class Shifted(TensorSplit):

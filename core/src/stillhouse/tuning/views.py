@@ -12,6 +12,10 @@ from stillhouse.errors import IncompatibleError, LeakageError
 from stillhouse.kinds import OutputKind
 from stillhouse.types import ConcatSplit, Split, Splits, SubsetSplit
 
+FEW_ROWS = 5000
+"""Labelled rows, training and validation together, up to which they are pooled and judged in folds."""
+FEW_VALIDATION_ROWS = 1000
+"""Validation rows up to which folds judge whatever the number of training rows: so few tell settings apart by luck."""
 FOLDS = 3
 """Folds of the pooled rows."""
 VERY_FEW_ROWS = 2000
@@ -37,12 +41,11 @@ class View:
 def make_views(splits: Splits, kind: OutputKind, *, folds: int | Literal["auto"] = "auto", seed: int = 0) -> list[View]:
     """The views of a search.
 
-    Training and validation rows are pooled and held out fold by fold, whole groups together, and never augmented; a
-    part of the others chooses the epoch. Three trainings on two thirds of the rows cost what two on all of them do, and
-    all rows judge, not the few that a dataset keeps for validation. Where rows follow each other in time, or groups are
-    fewer than folds, the validation rows are halved instead: one half chooses the epoch, the other judges, then the
-    other way round. A single validation group is halved by rows. Rows that cannot be had without augmentation are not
-    held out either.
+    Few rows (`FEW_ROWS`, or `FEW_VALIDATION_ROWS` of validation) are pooled, training and validation, and held out fold
+    by fold, whole groups together, and never augmented; a part of the others chooses the epoch. Where there are many,
+    the validation rows are halved instead, because a dataset keeps them to be like its test: one half chooses the
+    epoch, the other judges, then the other way round; likewise where rows follow each other in time, where groups are
+    fewer than folds, and where rows cannot be had without augmentation. A single validation group is halved by rows.
 
     Args:
         splits: the dataset.
@@ -54,7 +57,8 @@ def make_views(splits: Splits, kind: OutputKind, *, folds: int | Literal["auto"]
         IncompatibleError: there are too few rows or groups for it.
     """
     if folds == "auto":
-        in_folds = splits.train.times is None and not splits.train.plain().stochastic
+        few = len(splits.train) + len(splits.val) <= FEW_ROWS or len(splits.val) <= FEW_VALIDATION_ROWS
+        in_folds = few and splits.train.times is None and not splits.train.plain().stochastic
         groups = FOLDS if splits.train.groups is None else len({*splits.train.groups, *(splits.val.groups or ())})
         folds = FOLDS if in_folds and groups >= FOLDS else 1  # a fold holds out groups, and so does its inside
     if folds > 1:
