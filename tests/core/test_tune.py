@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 pytest.importorskip("optuna")
 
 from stillhouse.cli import main
-from stillhouse.errors import LeakageError, RecipeError, RunFolderError, StillhouseError
+from stillhouse.data.splitting import fold_positions
+from stillhouse.errors import IncompatibleError, LeakageError, RecipeError, RunFolderError, StillhouseError
 from stillhouse.evaluation.statistics import ci95_over_rows
 from stillhouse.kinds import OutputKind
 from stillhouse.pipeline import run
@@ -246,6 +247,23 @@ def test_many_rows_are_held_out_in_folds_where_few_are_of_validation() -> None:
     assert (
         sorted(row for view in many for row in view.splits.test.index().tolist()) == splits(12_000).val.index().tolist()
     )
+
+
+def test_a_class_of_one_group_is_held_out_in_no_fold_and_is_in_both_halves() -> None:
+    made = {}
+    for name, first in {"train": 0, "val": 1000, "test": 2000}.items():
+        target = torch.arange(60) // 20
+        groups = [f"run of class {label}, {name}" for label in target.tolist()]
+        made[name] = TensorSplit(
+            {"x": torch.randn(60, 2), "target": target, "index": torch.arange(60) + first}, groups=groups
+        )
+    given_splits = Splits(info=DataInfo(inputs={"x": TensorSpec((2,))}), **made)
+    views = make_views(given_splits, OutputKind.MULTICLASS)
+    assert [view.name for view in views] == ["half-0", "half-1"]
+    for view in views:
+        assert set(view.splits.test.columns(["target"])["target"].tolist()) == {0, 1, 2}
+    with pytest.raises(IncompatibleError, match="class 0 are all of one group"):
+        fold_positions(given_splits.train, 3, OutputKind.MULTICLASS, 0)
 
 
 class Shifted(TensorSplit):

@@ -94,17 +94,35 @@ def split_groups(
     return {name: np.flatnonzero(np.isin(of_row, chosen)) for name, chosen in drawn.items()}
 
 
+def fewest_groups(split: Split, kind: OutputKind) -> tuple[int, int] | None:
+    """The class whose rows are of the fewest groups, and how many; None without groups, or without one class a row."""
+    if split.groups is None or kind not in (OutputKind.MULTICLASS, OutputKind.BINARY):
+        return None
+    classes = split.columns(["target"])["target"].flatten().tolist()
+    of_class: dict[int, set[str]] = {}
+    for label, group in zip(classes, split.groups, strict=True):
+        of_class.setdefault(int(label), set()).add(group)
+    return min(((label, len(groups)) for label, groups in of_class.items()), key=lambda each: each[1])
+
+
 def fold_positions(split: Split, folds: int, kind: OutputKind, seed: int) -> list[tuple[list[int], list[int]]]:
     """Positions kept and held out per fold: whole groups where there are groups, class shares kept where rows have one
     class each (scikit-learn).
 
     Raises:
-        IncompatibleError: fewer groups, or rows of every class, than folds.
+        IncompatibleError: fewer groups, or rows of every class, than folds; or a class whose rows are all of one group,
+            which would be learned from by none of the others' models.
     """
     positions = np.arange(len(split))
     classes = None
     if kind in (OutputKind.MULTICLASS, OutputKind.BINARY):
         classes = split.columns(["target"])["target"].flatten().numpy()
+    if classes is not None and (fewest := fewest_groups(split, kind)) is not None and fewest[1] == 1:
+        raise IncompatibleError(
+            f"the rows of class {fewest[0]} are all of one group: a model fitted without it has never seen the class",
+            where="teacher.out_of_fold",
+            fix="set it to 0, or split the rows into more groups",
+        )
     shuffled = {"n_splits": folds, "shuffle": True, "random_state": seed}
     if split.groups is not None:
         splitter = GroupKFold(**shuffled) if classes is None else StratifiedGroupKFold(**shuffled)

@@ -225,7 +225,7 @@ def _search(
     budget.reserve(_final_seconds(bench, truths))
     if not is_estimator(resolved.student.component):
         trained = changed(trained, {"train.baseline": trained["train"]["student"]})
-    dimensions = [*training_dimension(base, trained), *teacher_dimensions(resolved, truths, budget)]
+    dimensions = [*training_dimension(base, trained), *teacher_dimensions(bench, truths, budget)]
     space = SearchSpace(trained, [*dimensions, *other_dimensions(bench, asked, truths)])
     study = Study(bench.folder / "study.db", space, bench, seed=seed)
     study.suggest(starts(space))

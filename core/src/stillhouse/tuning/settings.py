@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from stillhouse.recipe.check import ResolvedRecipe
+from stillhouse.data.splitting import fewest_groups
 from stillhouse.tuning.bench import Bench
 from stillhouse.tuning.budget import Budget
 from stillhouse.tuning.space import (
@@ -34,14 +34,16 @@ TRAINING, ALONE = "training", "as for the student alone"
 """Name of the dimension of the student's training, and its label of what suited labels alone."""
 
 
-def teacher_dimensions(resolved: ResolvedRecipe, truths: Truths, budget: Budget) -> list[Dimension]:
+def teacher_dimensions(bench: Bench, truths: Truths, budget: Budget) -> list[Dimension]:
     """The best teachers; and their outputs on rows that they did not learn from, where the best one overfits."""
     labels = {candidate.label: candidate.changes for candidate, _ in truths.teachers[:TEACHERS]}
     dimensions = [Dimension("teacher", labels)]
     # A teacher for each fold of each part costs; where the teacher does not overfit, it is for nothing.
-    folds, overfits = resolved.recipe.teacher.out_of_fold, (truths.overfit or 0) >= OVERFIT
+    folds, overfits = bench.resolved.recipe.teacher.out_of_fold, (truths.overfit or 0) >= OVERFIT
+    fewest = fewest_groups(bench.views[0].splits.train, bench.head.kind)
+    possible = fewest is None or fewest[1] > 1
     seconds = sum(scores.seconds for _, scores in truths.teachers[:TEACHERS])
-    if overfits and budget.open(4 * seconds):
+    if overfits and possible and budget.open(4 * seconds):
         values = sorted({0, folds or FOLDS})
         dimensions.append(Dimension(OUT_OF_FOLD, {str(value): {"teacher.out_of_fold": value} for value in values}))
     return dimensions

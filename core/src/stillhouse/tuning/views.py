@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from stillhouse.data.splitting import fold_positions
+from stillhouse.data.splitting import fewest_groups, fold_positions
 from stillhouse.errors import IncompatibleError, LeakageError
 from stillhouse.kinds import OutputKind
 from stillhouse.types import ConcatSplit, Split, Splits, SubsetSplit
@@ -44,8 +44,9 @@ def make_views(splits: Splits, kind: OutputKind, *, folds: int | Literal["auto"]
     Few rows (`FEW_ROWS`, or `FEW_VALIDATION_ROWS` of validation) are pooled, training and validation, and held out fold
     by fold, whole groups together, and never augmented; a part of the others chooses the epoch. Where there are many,
     the validation rows are halved instead, because a dataset keeps them to be like its test: one half chooses the
-    epoch, the other judges, then the other way round; likewise where rows follow each other in time, where groups are
-    fewer than folds, and where rows cannot be had without augmentation. A single validation group is halved by rows.
+    epoch, the other judges, then the other way round; likewise where rows follow each other in time, where the groups,
+    or those of a class, are fewer than folds, and where rows cannot be had without augmentation. A single validation
+    group, of all rows or of a class, is halved within.
 
     Args:
         splits: the dataset.
@@ -59,8 +60,7 @@ def make_views(splits: Splits, kind: OutputKind, *, folds: int | Literal["auto"]
     if folds == "auto":
         few = len(splits.train) + len(splits.val) <= FEW_ROWS or len(splits.val) <= FEW_VALIDATION_ROWS
         in_folds = few and splits.train.times is None and not splits.train.plain().stochastic
-        groups = FOLDS if splits.train.groups is None else len({*splits.train.groups, *(splits.val.groups or ())})
-        folds = FOLDS if in_folds and groups >= FOLDS else 1  # a fold holds out groups, and so does its inside
+        folds = FOLDS if in_folds and _groups(ConcatSplit([splits.train, splits.val]), kind) >= FOLDS else 1
     if folds > 1:
         pool = ConcatSplit([splits.train.plain(), splits.val.plain()])
         draws = 2 if len(pool) <= VERY_FEW_ROWS else 1
@@ -132,15 +132,26 @@ def _folds(split: Split, folds: int, kind: OutputKind, seed: int) -> list[tuple[
     )
 
 
+def _groups(split: Split, kind: OutputKind) -> int:
+    """Groups that may be held out, a fold and its inside after it: those of the class that has the fewest."""
+    if split.groups is None:
+        return len(split)
+    fewest = fewest_groups(split, kind)
+    return len(set(split.groups)) if fewest is None else fewest[1]
+
+
 def _halves(split: Split, kind: OutputKind, seed: int) -> tuple[Split, Split]:
-    """Two halves: by time, by whole groups, or, where the validation rows are all of one group, of its rows: the group
-    is still one that training rows are not from."""
+    """Two halves: by time, by whole groups, or, where the validation rows of all or of a class are of one group, the
+    first and the last rows of each group: it is still one that training rows are not from."""
     if split.times is not None:
         order = np.argsort(np.asarray(split.times), kind="stable")
         first, second = (part.tolist() for part in np.array_split(order, 2))
-    elif split.groups is not None and len(set(split.groups)) == 1 and len(split) > 1:
-        order = np.random.default_rng(seed).permutation(len(split))
-        first, second = (part.tolist() for part in np.array_split(order, 2))
+    elif split.groups is not None and _groups(split, kind) == 1 and len(split) > 1:
+        of_group: dict[str, list[int]] = {}
+        for position, group in enumerate(split.groups):
+            of_group.setdefault(group, []).append(position)
+        parts = [np.array_split(positions, 2) for positions in of_group.values()]
+        first, second = (np.concatenate([part[half] for part in parts]).tolist() for half in (0, 1))
     else:
         first, second = _folds(split, 2, kind, seed)[0]
     return SubsetSplit(split, sorted(first)), SubsetSplit(split, sorted(second))
