@@ -12,25 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stillhouse.objectives.adapters import make_adapter
+    from stillhouse.objectives.classes import DIST, DKD, NormalisedKD, StandardisedLogits
     from stillhouse.objectives.combine import combined_loss
     from stillhouse.objectives.contrastive import SupervisedContrastive
+    from stillhouse.objectives.correlation import CorrelationAware
+    from stillhouse.objectives.dense import ChannelKL, PixelKL, TokenKL
     from stillhouse.objectives.encoder import AttentionScores, CosineEmbedding, FeatureMaps
     from stillhouse.objectives.feature import NST, PKT, VID, AttentionTransfer, Hints, Relational, SimilarityPreserving
-    from stillhouse.objectives.prediction import (
-        DIST,
-        DKD,
-        BernoulliKL,
-        ChannelKL,
-        CorrelationAware,
-        GaussianKL,
-        NormalisedKD,
-        PixelKL,
-        SoftTargets,
-        StandardisedLogits,
-        TeacherBounded,
-        TeacherMSE,
-        TokenKL,
-    )
+    from stillhouse.objectives.prediction import BernoulliKL, GaussianKL, SoftTargets, TeacherBounded, TeacherMSE
     from stillhouse.objectives.remembered import CRCKD, CRD
     from stillhouse.objectives.schedule import Schedule, parse_schedule
 
@@ -68,9 +57,9 @@ __all__ = [
 ]
 
 _HOMES = {
-    "StandardisedLogits": "prediction",
-    "NormalisedKD": "prediction",
-    "CorrelationAware": "prediction",
+    "StandardisedLogits": "classes",
+    "NormalisedKD": "classes",
+    "CorrelationAware": "correlation",
     "VID": "feature",
     "PKT": "feature",
     "NST": "feature",
@@ -79,14 +68,14 @@ _HOMES = {
     "AttentionScores": "encoder",
     "AttentionTransfer": "feature",
     "BernoulliKL": "prediction",
-    "ChannelKL": "prediction",
+    "ChannelKL": "dense",
     "CosineEmbedding": "encoder",
-    "DIST": "prediction",
-    "DKD": "prediction",
+    "DIST": "classes",
+    "DKD": "classes",
     "FeatureMaps": "encoder",
     "GaussianKL": "prediction",
     "Hints": "feature",
-    "PixelKL": "prediction",
+    "PixelKL": "dense",
     "Relational": "feature",
     "Schedule": "schedule",
     "SimilarityPreserving": "feature",
@@ -94,7 +83,7 @@ _HOMES = {
     "SupervisedContrastive": "contrastive",
     "TeacherBounded": "prediction",
     "TeacherMSE": "prediction",
-    "TokenKL": "prediction",
+    "TokenKL": "dense",
     "combined_loss": "combine",
     "make_adapter": "adapters",
     "parse_schedule": "schedule",

@@ -41,10 +41,10 @@ NOT_VALUES: dict[str, str] = {
 @hookimpl
 def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
     """Soft losses for every output kind, and losses between features."""
-    module = "stillhouse.objectives.prediction"
+    rooms = "stillhouse.objectives"
     yield ObjectiveSpec(
         name="soft-targets",
-        target=f"{module}:SoftTargets",
+        target=f"{rooms}.prediction:SoftTargets",
         summary="KL divergence from the teacher's softened classes, times T squared",
         kinds=(MULTICLASS,),
         incompatible=NOT_CLASSES | ONE_LOGIT,
@@ -53,7 +53,7 @@ def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
     )
     yield ObjectiveSpec(
         name="bernoulli-kl",
-        target=f"{module}:BernoulliKL",
+        target=f"{rooms}.prediction:BernoulliKL",
         summary="KL divergence of each label from the teacher's softened probability, times T squared",
         kinds=(BINARY, MULTILABEL),
         incompatible={
@@ -68,7 +68,7 @@ def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
     )
     yield ObjectiveSpec(
         name="teacher-mse",
-        target=f"{module}:TeacherMSE",
+        target=f"{rooms}.prediction:TeacherMSE",
         summary="Mean squared difference from the teacher's values",
         kinds=(REGRESSION,),
         incompatible=NOT_VALUES | {GAUSSIAN: "a log-variance is not a value to reach: use gaussian-kl"},
@@ -77,7 +77,7 @@ def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
     )
     yield ObjectiveSpec(
         name="teacher-bounded",
-        target=f"{module}:TeacherBounded",
+        target=f"{rooms}.prediction:TeacherBounded",
         summary="Squared error that counts only while the student is not clearly better than the teacher",
         kinds=(REGRESSION,),
         incompatible=NOT_VALUES | {GAUSSIAN: "a log-variance is not a value to reach: use gaussian-kl"},
@@ -86,7 +86,7 @@ def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
     )
     yield ObjectiveSpec(
         name="gaussian-kl",
-        target=f"{module}:GaussianKL",
+        target=f"{rooms}.prediction:GaussianKL",
         summary="KL divergence between the teacher's and the student's Gaussians",
         kinds=(GAUSSIAN,),
         incompatible=NOT_VALUES | {REGRESSION: "it needs a predicted variance: use teacher-mse, or a gaussian head"},
@@ -102,7 +102,7 @@ def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
     }
     yield ObjectiveSpec(
         name="pixel-kl",
-        target=f"{module}:PixelKL",
+        target=f"{rooms}.dense:PixelKL",
         summary="KL divergence from the teacher's softened classes at every pixel",
         kinds=(SEGMENTATION,),
         incompatible=per_place | {SEQUENCE: NOT_CLASSES[SEQUENCE]},
@@ -111,7 +111,7 @@ def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
     )
     yield ObjectiveSpec(
         name="channel-kl",
-        target=f"{module}:ChannelKL",
+        target=f"{rooms}.dense:ChannelKL",
         summary="KL divergence from where in the image the teacher sees each class",
         kinds=(SEGMENTATION,),
         incompatible=per_place | {SEQUENCE: NOT_CLASSES[SEQUENCE]},
@@ -120,7 +120,7 @@ def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
     )
     yield ObjectiveSpec(
         name="token-kl",
-        target=f"{module}:TokenKL",
+        target=f"{rooms}.dense:TokenKL",
         summary="Forward, reverse or Jensen-Shannon divergence from the teacher at every valid token",
         kinds=(SEQUENCE,),
         incompatible=per_place | {SEGMENTATION: NOT_CLASSES[SEGMENTATION]},
@@ -129,7 +129,7 @@ def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
     )
     yield ObjectiveSpec(
         name="dkd",
-        target=f"{module}:DKD",
+        target=f"{rooms}.classes:DKD",
         summary="Decoupled KD: the target class and the other classes weighted apart",
         kinds=(MULTICLASS,),
         incompatible=NOT_CLASSES | TWO_CLASSES,
@@ -138,7 +138,7 @@ def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
     )
     yield ObjectiveSpec(
         name="dist",
-        target=f"{module}:DIST",
+        target=f"{rooms}.classes:DIST",
         summary="Correlation with the teacher between the classes of a row and between the rows of a class",
         kinds=(MULTICLASS,),
         incompatible=NOT_CLASSES | TWO_CLASSES,
@@ -147,7 +147,7 @@ def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
     )
     yield ObjectiveSpec(
         name="standardised-logits",
-        target=f"{module}:StandardisedLogits",
+        target=f"{rooms}.classes:StandardisedLogits",
         summary="Soft targets of logits that are standardised row by row: order and proportions, not the range",
         kinds=(MULTICLASS,),
         incompatible=NOT_CLASSES | {BINARY: "two standardised logits are always the same: use bernoulli-kl"},
@@ -156,7 +156,7 @@ def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
     )
     yield ObjectiveSpec(
         name="normalised-kd",
-        target=f"{module}:NormalisedKD",
+        target=f"{rooms}.classes:NormalisedKD",
         summary="The true class by the teacher's confidence, the others as their own distribution; or labels made anew",
         kinds=(MULTICLASS,),
         incompatible=NOT_CLASSES | TWO_CLASSES,
@@ -165,7 +165,7 @@ def stillhouse_objectives() -> Iterable[ObjectiveSpec]:
     )
     yield ObjectiveSpec(
         name="correlation-aware",
-        target=f"{module}:CorrelationAware",
+        target=f"{rooms}.correlation:CorrelationAware",
         summary="Difference between distances and overlaps among the Gaussians that a batch is given",
         kinds=(GAUSSIAN,),
         incompatible=dict.fromkeys(
