@@ -1,4 +1,4 @@
-"""Objectives between logits of classes beyond plain soft targets: which part of the teacher's answer counts, and on which
+"""Objectives between logits of classes beyond plain soft targets: which part of the teacher's answer counts, on which
 scale. They keep to what `stillhouse.objectives.prediction` says of all objectives."""
 
 from __future__ import annotations
