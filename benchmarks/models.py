@@ -22,8 +22,9 @@ from stillhouse.pipeline.opening import open_context, untrained
 from stillhouse.pipeline.rehearsal import few_rows
 from stillhouse.plugins.manager import default_manager
 from stillhouse.progress import Silent
-from stillhouse.recipe.check import Bound, resolve
+from stillhouse.recipe.check import resolve
 from stillhouse.recipe.model import TrainConfig
+from stillhouse.recipe.resolved import Bound
 from stillhouse.training.finite import FiniteGuard
 from stillhouse.training.learner import Supervised
 from stillhouse.training.loop import Fit, step_batches, train_epoch

@@ -38,8 +38,8 @@ from stillhouse.plugins.manager import default_manager, using
 from stillhouse.plugins.specs import DatasetSpec, StudentSpec
 from stillhouse.progress import Silent
 from stillhouse.recipe import Recipe, SoftTerm, TeacherConfig, resolve
-from stillhouse.recipe.check import ResolvedRecipe
 from stillhouse.recipe.model import TeacherMember
+from stillhouse.recipe.resolved import ResolvedRecipe
 from stillhouse.trained import load
 from stillhouse.types import ConcatSplit, DataInfo, Splits, SubsetSplit, TensorSpec, TensorSplit
 

@@ -14,7 +14,7 @@ from stillhouse.methods.base import Method
 from stillhouse.methods.by_row import soft_losses
 from stillhouse.methods.context import MethodContext
 from stillhouse.ranges import Choices, Range
-from stillhouse.recipe.check import BoundTerm
+from stillhouse.recipe.resolved import BoundTerm
 from stillhouse.trained import Trained
 from stillhouse.training.loss import Term
 from stillhouse.types import SubsetSplit

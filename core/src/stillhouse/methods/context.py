@@ -18,8 +18,8 @@ from stillhouse.errors import PluginError, RecipeError
 from stillhouse.kinds import OutputKind
 from stillhouse.methods.losses import idle_term, make_terms, try_loss
 from stillhouse.progress import Reporter
-from stillhouse.recipe.check import Bound, BoundTerm
 from stillhouse.recipe.model import TrainConfig
+from stillhouse.recipe.resolved import Bound, BoundTerm
 from stillhouse.storage import read_json, read_tensors, write_json, write_tensors
 from stillhouse.teachers import EnsembleTeacher, StoredTeacher, TeacherSource
 from stillhouse.teachers.ensemble import combine

@@ -13,7 +13,7 @@ from stillhouse.errors import IncompatibleError
 from stillhouse.forwarding import to_device
 from stillhouse.kinds import OutputKind
 from stillhouse.objectives.adapters import make_adapter
-from stillhouse.recipe.check import BoundTerm
+from stillhouse.recipe.resolved import BoundTerm
 from stillhouse.taps import Taps, tap_shapes
 from stillhouse.trained import Trained
 from stillhouse.training.learner import Distillation

@@ -14,7 +14,7 @@ from stillhouse.kinds import DEFAULT_SOFT_LOSS, OutputKind
 from stillhouse.methods.base import Method
 from stillhouse.methods.context import MethodContext
 from stillhouse.methods.losses import make_terms
-from stillhouse.recipe.check import BoundTerm
+from stillhouse.recipe.resolved import BoundTerm
 from stillhouse.teachers.ensemble import combine
 from stillhouse.trained import Trained
 from stillhouse.training.learner import Learner

@@ -31,8 +31,9 @@ from stillhouse.pipeline.student import make_method, method_context
 from stillhouse.pipeline.teacher import Teacher, fold_names, from_checkpoint, is_stored, member_inputs
 from stillhouse.plugins.manager import Manager, default_manager
 from stillhouse.progress import Reporter, Silent
-from stillhouse.recipe.check import Bound, resolve
+from stillhouse.recipe.check import resolve
 from stillhouse.recipe.model import Recipe, TrainConfig
+from stillhouse.recipe.resolved import Bound
 from stillhouse.teachers import TeacherSource
 from stillhouse.trained import Trained, is_asked
 from stillhouse.training.learner import Supervised

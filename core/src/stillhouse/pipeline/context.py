@@ -16,8 +16,8 @@ from stillhouse.pipeline.extra_rows import MadeRows
 from stillhouse.pipeline.stages import component_identity, platform_identity
 from stillhouse.plugins.registry import Registry
 from stillhouse.progress import Reporter
-from stillhouse.recipe.check import Bound, ResolvedRecipe, bind
 from stillhouse.recipe.model import ComponentRef, SoftTerm
+from stillhouse.recipe.resolved import Bound, ResolvedRecipe, bind
 from stillhouse.storage import write_tensors
 from stillhouse.trained import Trained
 from stillhouse.types import Batch, Head, Split, Splits, Task

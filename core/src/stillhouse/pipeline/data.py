@@ -15,7 +15,7 @@ from torch import Tensor
 
 from stillhouse.errors import DataError, IncompatibleError, LeakageError
 from stillhouse.kinds import OutputKind
-from stillhouse.recipe.check import ResolvedRecipe
+from stillhouse.recipe.resolved import ResolvedRecipe
 from stillhouse.storage import digest
 from stillhouse.types import DataContext, DataInfo, Head, Split, Splits
 

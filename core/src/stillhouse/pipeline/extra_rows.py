@@ -17,8 +17,8 @@ from stillhouse.pipeline.data import check_inputs, row_hashes
 from stillhouse.pipeline.stages import component_identity
 from stillhouse.plugins.registry import Component
 from stillhouse.plugins.specs import AugmenterSpec
-from stillhouse.recipe.check import Bound, ResolvedRecipe
 from stillhouse.recipe.model import ExtraRows
+from stillhouse.recipe.resolved import Bound, ResolvedRecipe
 from stillhouse.storage import digest
 from stillhouse.types import Batch, ConcatSplit, DataInfo, Split, Splits, SubsetSplit, TensorSplit
 

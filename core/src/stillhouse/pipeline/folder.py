@@ -7,8 +7,8 @@ from pathlib import Path
 
 from stillhouse.errors import RunFolderError
 from stillhouse.pipeline.stages import RECORD, SIZES, differences
-from stillhouse.recipe.check import ResolvedRecipe
 from stillhouse.recipe.model import SizesConfig
+from stillhouse.recipe.resolved import ResolvedRecipe
 from stillhouse.recipe.text import parse_value, to_yaml
 from stillhouse.storage import SUMMARY
 

@@ -12,8 +12,8 @@ from typing import Any
 from stillhouse.methods.context import PHASES
 from stillhouse.pipeline.context import RunContext
 from stillhouse.pipeline.stages import finish, why_stale
-from stillhouse.recipe.check import Bound
 from stillhouse.recipe.model import TrainConfig
+from stillhouse.recipe.resolved import Bound
 from stillhouse.storage import RULES, cache_folder, digest, read_json, replacing_folder, write_json, write_text
 from stillhouse.trained import Trained, load
 from stillhouse.training.estimators import fit_hard

@@ -16,7 +16,7 @@ from stillhouse.pipeline.student import check_method
 from stillhouse.plugins.registry import Registry
 from stillhouse.plugins.specs import HeadSpec
 from stillhouse.progress import Reporter, collect_warnings
-from stillhouse.recipe.check import Bound, ResolvedRecipe
+from stillhouse.recipe.resolved import Bound, ResolvedRecipe
 from stillhouse.trained import Trained, build, is_asked
 
 

@@ -20,8 +20,9 @@ from stillhouse.pipeline.stages import SIGNAL_LOCK, STAGES, finish, why_stale
 from stillhouse.pipeline.workers import Workers, number_of_jobs
 from stillhouse.plugins.manager import Manager, default_manager
 from stillhouse.progress import Reporter, Silent, plan
-from stillhouse.recipe.check import ResolvedRecipe, resolve
+from stillhouse.recipe.check import resolve
 from stillhouse.recipe.model import Recipe
+from stillhouse.recipe.resolved import ResolvedRecipe
 from stillhouse.storage import digest, remove_leftovers, write_json, write_tensors, write_text
 
 

@@ -15,8 +15,8 @@ from stillhouse.pipeline.context import RunContext
 from stillhouse.pipeline.models import Piece, train_hard, trained_model
 from stillhouse.pipeline.stages import RECORD, SIZES, component_identity
 from stillhouse.pipeline.teacher import Teacher, signal
-from stillhouse.recipe.check import Bound, Size
 from stillhouse.recipe.model import TrainConfig
+from stillhouse.recipe.resolved import Bound, Size
 from stillhouse.storage import state_digest, write_json
 from stillhouse.trained import Trained, load
 

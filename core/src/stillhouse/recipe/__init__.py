@@ -1,6 +1,6 @@
 """Recipes: the typed description of a run, how it is read, and what is checked before anything heavy starts."""
 
-from stillhouse.recipe.check import ResolvedRecipe, resolve
+from stillhouse.recipe.check import resolve
 from stillhouse.recipe.model import (
     ComponentRef,
     EvaluateConfig,
@@ -11,6 +11,7 @@ from stillhouse.recipe.model import (
     TrainConfig,
 )
 from stillhouse.recipe.read import load_recipe, read_recipe
+from stillhouse.recipe.resolved import ResolvedRecipe
 from stillhouse.recipe.schema import recipe_schema
 
 __all__ = [

@@ -6,229 +6,37 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pydantic
-from pydantic_core import to_jsonable_python
 
 from stillhouse.errors import IncompatibleError, OptionError, PluginError, RecipeError, StillhouseError
 from stillhouse.kinds import DEFAULT_SOFT_LOSS, OutputKind
 from stillhouse.objectives.schedule import parse_schedule
-from stillhouse.plugins.options import validate_options
-from stillhouse.plugins.registry import Component, Registry
+from stillhouse.plugins.registry import Registry
 from stillhouse.plugins.specs import (
-    KINDS,
     AugmenterSpec,
     DatasetSpec,
     HeadSpec,
     MethodSpec,
     MetricSpec,
     ModelSpec,
-    ObjectiveSpec,
     TeacherSpec,
 )
 from stillhouse.recipe.model import (
     ComponentRef,
     Recipe,
-    Scheduled,
     SoftTerm,
-    TeacherConfig,
-    TeacherMember,
     TrainConfig,
 )
 from stillhouse.recipe.read import apply_overrides, load_recipe, locate
+from stillhouse.recipe.resolved import Bound, BoundTerm, ResolvedRecipe, Size, bind
 from stillhouse.recipe.text import Path_
 
 PRETRAINED = ("pretrained", "weights")
 """Options of models that say which trained weights they start from."""
-
-
-@dataclass(frozen=True)
-class Bound:
-    """A component with the options that the recipe gives it, defaults filled in.
-
-    Attributes:
-        component: which one.
-        options: all of its options.
-        ref: the part of the recipe that names it without the options: its full id, and fields such as a weight.
-        named: the students that the options of a method name.
-    """
-
-    component: Component
-    options: Mapping[str, Any]
-    ref: ComponentRef | SoftTerm
-    named: tuple[Bound, ...] = ()
-
-    @property
-    def id(self) -> str:
-        """The component's full id."""
-        return self.component.id
-
-    @property
-    def weight(self) -> float:
-        """Weight of a member of an ensemble of teachers; 1 for everything else."""
-        return self.ref.weight if isinstance(self.ref, TeacherMember) else 1.0
-
-    @property
-    def seed(self) -> int | None:
-        """Seed of a member of an ensemble of teachers, when it has one of its own."""
-        return self.ref.seed if isinstance(self.ref, TeacherMember) else None
-
-    def to_recipe(self) -> dict[str, Any]:
-        """That part of the recipe with every default filled in, JSON-ready."""
-        fields = self.ref.model_dump(mode="json", exclude_none=True)
-        return {**fields, **to_jsonable_python(dict(self.options), fallback=str)}
-
-
-def bind(registry: Registry, kind: str | tuple[str, ...], ref: ComponentRef | SoftTerm, *, use: str = "") -> Bound:
-    """The component that ``ref`` names (or ``use``), with its options checked and filled in.
-
-    Raises:
-        StillhouseError: no such component, or options that it does not have.
-    """
-    component = registry.get(kind, use or ref.use)
-    own = ref.model_dump(include=set(type(ref).model_fields))
-    options = validate_options(component, ref.options, fields=_fields_beside(ref))
-    return Bound(component, options, type(ref).model_validate({**own, "use": component.id}))
-
-
-def _fields_beside(ref: ComponentRef | SoftTerm) -> set[str]:
-    """Fields that a recipe takes beside the options of such a component."""
-    teacher = set(TeacherConfig.model_fields) - {"members"} if isinstance(ref, TeacherMember) else set()
-    return (set(type(ref).model_fields) | teacher) - {"use"}
-
-
-@dataclass(frozen=True)
-class BoundTerm:
-    """A soft term: its objective, and the options that follow a schedule (at their start in ``bound``)."""
-
-    bound: Bound
-    scheduled: Mapping[str, Any]
-
-    @property
-    def spec(self) -> ObjectiveSpec:
-        """The objective's spec."""
-        spec = self.bound.component.spec
-        assert isinstance(spec, ObjectiveSpec)
-        return spec
-
-    @property
-    def weight(self) -> Scheduled:
-        """Its weight inside the soft loss, a number or a schedule."""
-        return self._term.weight
-
-    @property
-    def student(self) -> str | None:
-        """Path of the student's module that it compares; None for the prediction."""
-        return self._term.student
-
-    @property
-    def teacher(self) -> str | None:
-        """Path of the teacher's module that it compares; None for the prediction."""
-        return self._term.teacher
-
-    @property
-    def _term(self) -> SoftTerm:
-        assert isinstance(self.bound.ref, SoftTerm)
-        return self.bound.ref
-
-    def to_recipe(self) -> dict[str, Any]:
-        """The term with every default filled in, JSON-ready."""
-        return {**self.bound.to_recipe(), **self.scheduled}
-
-
-@dataclass(frozen=True)
-class Size:
-    """The student at another size than the recipe's own.
-
-    Attributes:
-        name: of its folder and in messages, ``student.width=8``.
-        value: of the field.
-        student: with that value.
-    """
-
-    name: str
-    value: Any
-    student: Bound
-
-
-@dataclass(frozen=True)
-class ResolvedRecipe:
-    """A recipe whose every part is known, fits the others, and has all options filled in."""
-
-    recipe: Recipe
-    base: Path
-    head: Bound
-    dataset: Bound
-    teachers: tuple[Bound, ...]
-    student: Bound
-    method: Bound
-    terms: tuple[BoundTerm, ...]
-    metrics: tuple[Bound, ...]
-    controls: tuple[Bound, ...] = ()
-    extra_rows: Bound | None = None
-    sizes: tuple[Size, ...] = ()
-
-    @property
-    def kind(self) -> OutputKind:
-        """The head's output kind."""
-        spec = self.head.component.spec
-        assert isinstance(spec, HeadSpec)
-        return spec.output
-
-    @property
-    def method_spec(self) -> MethodSpec:
-        """What the method says of itself."""
-        spec = self.method.component.spec
-        assert isinstance(spec, MethodSpec)
-        return spec
-
-    def for_rows(self, rows: int) -> ResolvedRecipe:
-        """The recipe whose training has numbers in place of ``auto``, for so many labelled training rows."""
-        train = self.recipe.train
-        found = {"teacher": train.teacher.for_rows(rows), "student": train.student.for_rows(rows)}
-        if train.baseline is not None:
-            found["baseline"] = train.of_baseline.for_rows(rows)
-        known = train.model_copy(update=found)
-        return replace(self, recipe=self.recipe.model_copy(update={"train": known}))
-
-    def to_recipe(self) -> dict[str, Any]:
-        """The recipe with every default filled in, options of components included, JSON-ready; reading it again gives
-        the same run."""
-        values = self.recipe.model_dump(mode="json")
-        for field in (field for kind in KINDS.values() for field in kind.fields):
-            bound = getattr(self, field)
-            if bound is not None:
-                values[field] = [each.to_recipe() for each in bound] if isinstance(bound, tuple) else bound.to_recipe()
-        if self.recipe.train.baseline is None:
-            del values["train"]["baseline"]
-        else:
-            values["train"]["baseline"] = self.recipe.train.of_baseline.model_dump(mode="json")
-        teacher = self.recipe.teacher
-        values["teacher"] = teacher.model_dump(
-            mode="json", include=set(TeacherConfig.model_fields) - {"use", "members"}, exclude_none=True
-        )
-        if teacher.members:
-            values["teacher"]["members"] = [member.to_recipe() for member in self.teachers]
-        else:
-            only = self.teachers[0].to_recipe()
-            own = set(TeacherMember.model_fields) - {"use"}  # of an ensemble's members alone
-            values["teacher"] |= {name: value for name, value in only.items() if name not in own}
-        values["objectives"]["soft"] = [term.to_recipe() for term in self.terms]
-        return values
-
-    def components(self) -> dict[str, Component]:
-        """Every component of the run by its role."""
-        roles = {"head": self.head, "dataset": self.dataset, "student": self.student, "method": self.method}
-        roles |= {"extra_rows": self.extra_rows} if self.extra_rows is not None else {}
-        roles |= {f"method.student.{position}": student for position, student in enumerate(self.method.named)}
-        roles |= {f"teacher.{position}": member for position, member in enumerate(self.teachers)}
-        roles |= {f"objective.{position}": term.bound for position, term in enumerate(self.terms)}
-        roles |= {f"metric.{position}": metric for position, metric in enumerate(self.metrics)}
-        roles |= {f"control.{position}": control for position, control in enumerate(self.controls)}
-        return {role: bound.component for role, bound in roles.items()}
 
 
 def resolve(
@@ -294,6 +102,50 @@ def _size_name(field: str, value: Any) -> str:
     """``student.width=8``, fit for a folder on any system."""
     text = re.sub(r"[\s\"'\[\]{}]", "", json.dumps(value))
     return f"{field}={re.sub(r'[^A-Za-z0-9.,+_-]', '-', text)}"
+
+
+def _misfits(
+    spec: MethodSpec, recipe: Recipe, head: HeadSpec, student: Bound, tapped: Sequence[int]
+) -> list[tuple[bool, str, Path_, str]]:
+    """What a method may not serve: whether it is so here, what to say, where, and how to fix it."""
+    return [
+        (
+            bool(spec.kinds) and head.output not in spec.kinds,
+            f"serves {', '.join(spec.kinds)} heads, not {head.output} heads such as '{recipe.head.use}'",
+            ("method",),
+            "choose another method (`stillhouse components --kind method`)",
+        ),
+        (
+            "writes" in spec.tags and "writes" not in head.tags,
+            f"has models write texts, and the head '{recipe.head.use}' judges none",
+            ("method",),
+            "choose a head with the tag 'writes', such as core/generation, or another method",
+        ),
+        (
+            not spec.estimators and "estimator" in student.component.spec.tags,
+            f"trains networks, and '{student.id}' is an estimator",
+            ("student",),
+            "choose a network as student, or method: core/offline",
+        ),
+        (
+            not spec.taps and bool(tapped),
+            "compares predictions, and a soft term names taps",
+            ("objectives", "soft", tapped[0] if tapped else 0),
+            "remove 'student' and 'teacher' of that term",
+        ),
+        (
+            spec.several_teachers and sum(member.count for member in recipe.teacher.as_members()) < 2,
+            "needs a teacher of several members",
+            ("teacher",),
+            "teacher: {members: [...]}",
+        ),
+        (
+            spec.changes_inputs and recipe.teacher.out_of_fold > 0,
+            "changes inputs in its steps, for which there are no out-of-fold outputs",
+            ("teacher", "out_of_fold"),
+            "set teacher.out_of_fold: 0",
+        ),
+    ]
 
 
 class _Checker:
@@ -452,47 +304,17 @@ class _Checker:
         spec = method.component.spec
         assert isinstance(spec, MethodSpec)
         tapped = [position for position, term in enumerate(terms) if term.student is not None]
-        problems: list[tuple[bool, str, Path_, str]] = [
-            (
-                bool(spec.kinds) and head.output not in spec.kinds,
-                f"serves {', '.join(spec.kinds)} heads, not {head.output} heads such as '{recipe.head.use}'",
-                ("method",),
-                "choose another method (`stillhouse components --kind method`)",
-            ),
-            (
-                "writes" in spec.tags and "writes" not in head.tags,
-                f"has models write texts, and the head '{recipe.head.use}' judges none",
-                ("method",),
-                "choose a head with the tag 'writes', such as core/generation, or another method",
-            ),
-            (
-                not spec.estimators and "estimator" in student.component.spec.tags,
-                f"trains networks, and '{student.id}' is an estimator",
-                ("student",),
-                "choose a network as student, or method: core/offline",
-            ),
-            (
-                not spec.taps and bool(tapped),
-                "compares predictions, and a soft term names taps",
-                ("objectives", "soft", tapped[0] if tapped else 0),
-                "remove 'student' and 'teacher' of that term",
-            ),
-            (
-                spec.several_teachers and sum(member.count for member in recipe.teacher.as_members()) < 2,
-                "needs a teacher of several members",
-                ("teacher",),
-                "teacher: {members: [...]}",
-            ),
-            (
-                spec.changes_inputs and recipe.teacher.out_of_fold > 0,
-                "changes inputs in its steps, for which there are no out-of-fold outputs",
-                ("teacher", "out_of_fold"),
-                "set teacher.out_of_fold: 0",
-            ),
-        ]
-        for applies, what, path, fix in problems:
+        for applies, what, path, fix in _misfits(spec, recipe, head, student, tapped):
             if applies:
                 raise IncompatibleError(f"method '{method.id}' {what}", where=self.at(*path), fix=fix)
+        return replace(method, named=tuple(self.named_students(method, spec, head)))
+
+    def named_students(self, method: Bound, spec: MethodSpec, head: HeadSpec) -> list[Bound]:
+        """The students that the options of a method name.
+
+        Raises:
+            StillhouseError: one of them is no student, does not suit the head, or cannot be trained by the method.
+        """
         named = []
         for option in spec.students:
             given = method.options.get(option) or []
@@ -514,7 +336,7 @@ class _Checker:
                         where=self.at(*here),
                         fix="choose a network",
                     )
-        return replace(method, named=tuple(named))
+        return named
 
     def bind_sizes(self, recipe: Recipe, student: Bound) -> tuple[Size, ...]:
         """The student with each of the recipe's sizes; the recipe's own, when it is among them, is the student itself.

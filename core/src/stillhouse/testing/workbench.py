@@ -16,7 +16,8 @@ from stillhouse.plugins.options import options_of, validate_options
 from stillhouse.plugins.records import PluginRecord
 from stillhouse.plugins.registry import Component
 from stillhouse.plugins.specs import DatasetSpec, HeadSpec, ModelSpec
-from stillhouse.recipe.check import Bound, ResolvedRecipe, resolve
+from stillhouse.recipe.check import resolve
+from stillhouse.recipe.resolved import Bound, ResolvedRecipe
 from stillhouse.storage import digest
 from stillhouse.testing.isolation import offline
 from stillhouse.types import DataContext, Head, Splits

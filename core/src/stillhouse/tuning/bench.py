@@ -28,7 +28,8 @@ from stillhouse.pipeline.teacher import Teacher, teacher_stage
 from stillhouse.plugins.manager import Manager
 from stillhouse.plugins.registry import Registry
 from stillhouse.progress import Silent, collect_warnings
-from stillhouse.recipe.check import ResolvedRecipe, resolve
+from stillhouse.recipe.check import resolve
+from stillhouse.recipe.resolved import ResolvedRecipe
 from stillhouse.storage import digest, read_json, write_json
 from stillhouse.tuning.views import View, check_untouched, make_views
 from stillhouse.types import Head

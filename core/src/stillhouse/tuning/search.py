@@ -18,7 +18,8 @@ from stillhouse.pipeline.folder import resolved_yaml
 from stillhouse.plugins.manager import Manager, default_manager
 from stillhouse.plugins.specs import MethodSpec
 from stillhouse.progress import Reporter, Silent
-from stillhouse.recipe.check import ResolvedRecipe, resolve
+from stillhouse.recipe.check import resolve
+from stillhouse.recipe.resolved import ResolvedRecipe
 from stillhouse.recipe.text import parse_value, to_yaml
 from stillhouse.storage import read_json, remove_leftovers, write_json, write_text
 from stillhouse.tuning.bench import Bench, Here, Pool, Processes, make_bench

@@ -14,8 +14,9 @@ from stillhouse.plugins.options import Option, options_of
 from stillhouse.plugins.registry import Component, Registry
 from stillhouse.plugins.specs import MethodSpec, ModelSpec, ObjectiveSpec
 from stillhouse.ranges import Choices, Range, Space, parse_space
-from stillhouse.recipe.check import ResolvedRecipe, resolve
+from stillhouse.recipe.check import resolve
 from stillhouse.recipe.read import set_field
+from stillhouse.recipe.resolved import ResolvedRecipe
 from stillhouse.tuning.views import View
 
 Changes = Mapping[str, Any]

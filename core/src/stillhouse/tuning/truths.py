@@ -13,8 +13,9 @@ from stillhouse.errors import RecipeError, StillhouseError
 from stillhouse.plugins.registry import Registry
 from stillhouse.plugins.specs import TeacherSpec
 from stillhouse.ranges import Choices, Range
-from stillhouse.recipe.check import ResolvedRecipe, resolve
+from stillhouse.recipe.check import resolve
 from stillhouse.recipe.model import TeacherConfig
+from stillhouse.recipe.resolved import ResolvedRecipe
 from stillhouse.tuning.bench import Bench, Pool, Result, Work
 from stillhouse.tuning.budget import Budget
 from stillhouse.tuning.space import OWN, Changes, changed, declared, fits_kind, is_estimator
