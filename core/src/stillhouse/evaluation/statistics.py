@@ -160,8 +160,9 @@ def verdict(
     Returns:
         ``gain``, ``gain_ci95``, ``interval_over`` ("seeds" or "test rows"), ``paired_seeds``, ``retention``,
         ``no_retention`` (why it is null where the teacher has no quality to keep: it is at chance, or no better than
-        the mean of ``baseline``; else null), ``compression`` (teacher's parameters / student's), ``speedup`` (teacher's median latency / student's),
-        ``helped`` (true or false when the interval lies on one side of zero, else null), ``sentence``.
+        the mean of ``baseline``; else null), ``compression`` (teacher's parameters / student's), ``speedup``
+        (teacher's median latency / student's), ``helped`` (true or false
+        when the interval lies on one side of zero, else null), ``sentence``.
 
     Raises:
         ValueError: baseline and student differ in length, or are empty.
