@@ -28,8 +28,9 @@ def parse_yaml(text: str, *, source: str) -> tuple[dict[str, Any], dict[Path_, i
     """
     values, lines = _read(text, source)
     if not isinstance(values, dict):
+        found = {type(None): "empty", list: "a list", str: "a text"}.get(type(values), repr(values))
         raise RecipeError(
-            f"a recipe is a mapping of fields, not {type(values).__name__}",
+            f"a recipe is a mapping of fields, and this is {found}",
             where=source,
             fix="start from `stillhouse init core/quickstart`",
         )
