@@ -14,7 +14,7 @@ from stillhouse.errors import RecipeError, UnknownComponentError, nearest
 from stillhouse.plugins.registry import Component, Registry
 from stillhouse.recipe.model import DEFAULT_METHOD, ComponentRef, ExtraRows, Recipe, TeacherConfig
 from stillhouse.recipe.text import Path_, parse_value, parse_yaml
-from stillhouse.storage import read_json
+from stillhouse.storage import read_object
 
 SHORT = [
     name
@@ -219,8 +219,7 @@ def _base(path: Path) -> Path:
     """The folder that a recipe's paths are relative to: its own, or where that of a run folder came from."""
     manifest = path.with_name("manifest.json")
     if path.name == "recipe.yaml" and manifest.exists():
-        found = read_json(manifest)
-        given = found.get("base") if isinstance(found, dict) else None
+        given = read_object(manifest).get("base")
         if given:
             return (path.parent / str(given)).resolve()
     return path.parent
