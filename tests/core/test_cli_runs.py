@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -323,3 +324,37 @@ def test_completion_knows_recipes_by_bare_name() -> None:
     assert complete_recipe("quick") == ["quickstart"], "a shell drops what does not begin with the word"
     assert "core/hints" in complete_component("core/hin")
     assert complete_run("nowhere") == []
+
+
+CORRUPT = {"list": b"[]", "half": b'{"schema": 1,', "binary": b"\xff\x00\x9d"}
+
+
+@pytest.mark.parametrize("name", ["recipe.yaml", "summary.json", "manifest.json"])
+@pytest.mark.parametrize("content", CORRUPT)
+def test_a_corrupt_file_of_a_run_is_named_and_nothing_is_a_defect(
+    name: str, content: str, made: Path, tmp_path: Path, capsys: Any
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(made / "wide", run)
+    (run / name).write_bytes(CORRUPT[content])
+    commands = {
+        "runs": ["runs", str(tmp_path)],
+        "compare": ["compare", str(made / "narrow"), str(run)],
+        "run": ["run", "core/quickstart", "--out", str(run)],
+        "export": ["export", str(run), "--format", "torch"],
+    }
+    unread = {"manifest.json": {"compare", "run"}, "summary.json": {"run"}}  # by commands that do not need it
+    for command, line in commands.items():
+        if command in unread.get(name, ()):
+            continue
+        capsys.readouterr()
+        assert main(line) == 2, command
+        told = capsys.readouterr().err
+        assert name in told.replace("\n", ""), command
+        assert told.count("  fix:") == 1, command
+
+
+def test_a_file_in_place_of_the_folder_of_a_search_is_told(tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "file.csv").write_text("a\n")
+    assert main(["tune", "core/quickstart", "--out", str(tmp_path / "file.csv")]) == 2
+    assert "exists and is not a search" in capsys.readouterr().err

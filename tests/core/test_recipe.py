@@ -18,6 +18,7 @@ from stillhouse.errors import (
     OptionError,
     PluginError,
     RecipeError,
+    RunFolderError,
     StillhouseError,
     UnknownComponentError,
 )
@@ -408,3 +409,40 @@ def test_a_pretrained_model_brings_its_training_where_the_recipe_has_none(tmp_pa
     assert train(use="tuned/old").model_dump(include={"epochs", "warmup"}) == {"epochs": "auto", "warmup": 0.0}
     with pytest.raises(PluginError, match="fine_tuning of 'tuned/wrong'"):
         train(use="tuned/wrong", pretrained="x")
+
+
+@pytest.mark.parametrize(
+    ("text", "what", "fix"),
+    [
+        ("", "and this is empty", "stillhouse init"),
+        ("- a\n", "and this is a list", "stillhouse init"),
+        (GOOD.replace("[0, 1]", "[]"), "'seeds' is empty", "write at least 1"),
+        (GOOD.replace("[0, 1]", "[a]"), "'seeds.0' is 'a'", "write a whole number"),
+        (f"{GOOD}data_seed: .inf\n", "'data_seed' is inf", "write a finite number"),
+    ],
+)
+def test_wrong_values_are_told_with_what_to_write(
+    text: str, what: str, fix: str, registry: Any, tmp_path: Path
+) -> None:
+    error = failure(text, registry, tmp_path)
+    assert what in error.what
+    assert fix in error.fix
+
+
+def test_a_folder_in_place_of_a_recipe_is_told(registry: Any, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="is a folder, not a recipe") as caught:
+        resolve(tmp_path, registry)
+    assert "stillhouse recipes" in caught.value.fix
+    (tmp_path / "recipe.yaml").write_text(GOOD)
+    with pytest.raises(RecipeError, match="is a folder") as caught:
+        resolve(tmp_path, registry)
+    assert "recipe.yaml" in caught.value.fix
+    (tmp_path / "manifest.json").write_bytes(b"\xff\x00")
+    with pytest.raises(RunFolderError, match="is not JSON"):
+        resolve(tmp_path / "recipe.yaml", registry)
+
+
+def test_a_dataset_in_place_of_a_recipe_names_the_recipes_with_it(registry: Any) -> None:
+    with pytest.raises(UnknownComponentError, match="'core/synthetic' is a dataset") as caught:
+        resolve("core/synthetic", registry)
+    assert caught.value.fix.startswith("recipes with it: core/quickstart")

@@ -103,6 +103,21 @@ def test_verdict_that_it_helped():
     )
 
 
+def test_a_teacher_without_quality_leaves_no_share_of_it_to_keep():
+    costs = {"teacher_parameters": 100, "student_parameters": 50}
+    weak = judged([9.0, 9.2, 8.9], [10.0, 10.1, 9.8], teacher=30.0, **costs)
+    chance = judged([9.0, 9.2, 8.9], [40.0, 40.1, 39.8], teacher=30.0, teacher_at_chance=True, **costs)
+    for found, why in ((weak, "no better than the same model"), (chance, "no better than an answer that ignores")):
+        assert found["retention"] is None
+        assert why in found["no_retention"]
+        assert "keeps" not in found["sentence"]
+        assert f"The teacher is {why}" in found["sentence"]
+        assert "The student has 2 times fewer parameters." in found["sentence"]
+    good = judged([9.0, 9.2, 8.9], [10.0, 10.1, 9.8], teacher=9.5)
+    assert good["no_retention"] is None
+    assert good["retention"] > 1, "a student better than a good teacher keeps more than all of it"
+
+
 def test_verdict_that_it_did_harm_comes_first_in_the_sentence():
     found = judged([14.0, 14.2, 13.9], [13.0, 13.1, 12.9])
     assert found["helped"] is False

@@ -128,3 +128,49 @@ def test_exception_of_a_plugin_names_component_line_and_what_to_do(
     assert f"An exception came out of plugin '{file.stem}'" in told
     assert "Line.forward" in told
     assert "not a mistake of yours" not in told
+
+
+SEVERAL = """
+from torch import nn
+
+from stillhouse import hookimpl
+from stillhouse.heads.checks import judged
+from stillhouse.plugins import MetricSpec, ObjectiveSpec
+
+
+@hookimpl
+def stillhouse_metrics():
+    target = f"{__name__}:peak"
+    yield MetricSpec(name="peak", target=target, summary="s", kinds=("regression",), higher_is_better=False)
+
+
+@hookimpl
+def stillhouse_objectives():
+    yield ObjectiveSpec(name="steps", target=f"{__name__}:Steps", summary="s", kinds=("regression",))
+
+
+def peak():
+    def metric(prediction, rows):
+        judged(prediction, rows, head="peak")
+        return float((prediction.amax(1) - rows["target"].amax(1)).abs().mean())
+
+    return metric
+
+
+class Steps(nn.Module):
+    def forward(self, student, teacher):
+        return (student.diff(dim=1) - teacher.diff(dim=1)).square().mean()
+"""
+
+
+def test_measures_of_several_values_a_row_are_given_several(tmp_path: Path) -> None:
+    file = tmp_path / "several_values.py"
+    file.write_text(SEVERAL)
+    found = outcomes(file, "metrics", "edges", "loss")
+    assert {each.problem for each in found.values()} == {""}
+    assert len(found) == 3
+    file = tmp_path / "several_wrong.py"
+    file.write_text(SEVERAL.replace(".square().mean()", ".detach().mean()").replace(".amax", ".largest"))
+    found = outcomes(file, "metrics", "loss")
+    assert {each.outcome for each in found.values()} == {"failed"}
+    assert "for regression predictions [6, 1] is tensor(nan)" in found["loss[objective:several_wrong/steps]"].problem

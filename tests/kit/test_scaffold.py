@@ -136,6 +136,34 @@ def require_packages_of(task: str) -> None:
         pytest.importorskip("transformers")
 
 
+def project(folder: Path) -> dict[str, Any]:
+    """The table ``project`` of the folder's ``pyproject.toml``."""
+    found: dict[str, Any] = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+    return found
+
+
+def third_parties(source: Path) -> set[str]:
+    """Packages that modules import, their own and Python's left out."""
+    imported = {
+        name
+        for path in source.rglob("*.py")
+        for name in re.findall(r"^(?:from|import) (\w+)", path.read_text(), flags=re.MULTILINE)
+    }
+    return {each for each in imported if each not in sys.stdlib_module_names and not each.startswith("stillhouse_")}
+
+
+def test_every_choice_of_kinds_of_a_task_is_python(tmp_path: Path) -> None:
+    choices = [list(each) for size in (1, 2, 5) for each in itertools.combinations(OF_EVERY_TASK, size)]
+    for (number, kinds), task in itertools.product(enumerate(choices), ("binary", "forecast", "text")):
+        folder = tmp_path / task / str(number)
+        for path in write_plugin(Names("law"), folder, kinds, TASKS[task]):
+            text = (folder / path).read_text()
+            assert "<<" not in text
+            assert "<%" not in text
+            if path.suffix == ".py":
+                compile(text, str(path), "exec")
+
+
 @pytest.mark.parametrize("task", OTHERS)
 def test_plugin_of_each_task_has_the_shape_and_keeps_the_contract(
     task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -145,6 +173,8 @@ def test_plugin_of_each_task_has_the_shape_and_keeps_the_contract(
     write_plugin(Names(name), tmp_path, OF_EVERY_TASK, TASKS[task])
     check_shape(tmp_path)
     assert "Apache License" in (tmp_path / "LICENSE").read_text()
+    needed = {Requirement(each).name for each in project(tmp_path)["dependencies"]}
+    assert third_parties(tmp_path / "src") <= needed, "a package that is imported is required"
     assert "new" in (readme := (tmp_path / "README.md").read_text()) or "history" in readme
     monkeypatch.syspath_prepend(str(tmp_path / "src"))
     manager = Manager(installed=False)
@@ -174,8 +204,8 @@ def test_kinds_without_an_example_of_a_task_are_refused() -> None:
     with pytest.raises(StillhouseError, match="no task 'forcast'") as caught:
         check_task("forcast", ())
     assert caught.value.fix == "did you mean 'forecast'?"
-    with pytest.raises(StillhouseError, match="no example of a metric for the task 'text'"):
-        check_task("text", ("dataset", "metric"))
+    with pytest.raises(StillhouseError, match="'method' has no example for the task 'text'"):
+        check_task("text", ("dataset", "method"))
 
 
 def test_command_writes_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

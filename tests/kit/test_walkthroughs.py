@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shlex
 import sys
@@ -23,8 +24,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "plugins" / "walkthroughs.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 FILES = dict(re.findall(r"```python\n# (\w+)\.py\n(.*?)```", TEXT, flags=re.DOTALL))
 COMMANDS = [shlex.split(each) for each in re.findall(r"^\$ stillhouse (.*)$", TEXT, flags=re.MULTILINE)]
-OF_MODULES = ("light-import", "import-order", "unregister", "non-interference")
-"""Checks of a plugin's own modules, in processes of their own; here hooks and components share a file."""
+SLOW = ("import-order", "non-interference")
+"""Checks that start a process for some seconds; one file of the page gets them."""
 FEW = ["evaluate.throughput_batch=8", "train.teacher.epochs=1", "train.student.epochs=1", "evaluate.latency_samples=5"]
 
 
@@ -64,7 +65,8 @@ def test_components_keep_the_contract(name: str, tmp_path: Path) -> None:
         answers(tmp_path / "answers.csv", 12000)
         options = {"experts/file": {"path": str(tmp_path / "answers.csv")}}
     plan = Plan(manager, record, options=options)
-    found = [plan.run(each) for each in plan.ids if each not in OF_MODULES]
+    assert "light-import" not in plan.ids, "a file is imported only by commands that name it"
+    found = [plan.run(each) for each in plan.ids if each not in SLOW or name == "scans"]
     assert {each.id: each.problem for each in found if each.outcome == "failed"} == {}
     skipped = {each.id.partition("[")[0] for each in found if each.outcome == "skipped"}
     assert skipped <= {"reader-rows"} if name == "demand" else not skipped  # it has no sample, the columns are plain
@@ -130,3 +132,18 @@ def test_no_target_of_the_split_by_time_is_of_a_later_split(tmp_path: Path) -> N
     splits = demand.hourly(DataContext(root=tmp_path, base=tmp_path), ahead=20)
     assert max(splits.train.until) < min(splits.val.times)
     assert max(splits.val.until) < min(splits.test.times)
+
+
+def test_what_a_file_itself_changes_at_import_is_told(tmp_path: Path) -> None:
+    code = FILES["agreement"].replace("import torch.nn", "import os\n\nimport torch.nn", 1)
+    changing = tmp_path / "changing.py"
+    changing.write_text(
+        code.replace("agreement:", "changing:") + '\n\nos.environ["CHANGED"] = "yes"\n', encoding="utf-8"
+    )
+    manager = Manager(installed=False)
+    plan = Plan(manager, manager.add_file(changing))
+    sys.modules.pop("changing", None)
+    del os.environ["CHANGED"]  # the check looks in a fresh process, which inherits this one's environment
+    found = plan.run("unregister")
+    assert found.outcome == "failed"
+    assert "is not what it was: os.environ['CHANGED'] (where:" in found.problem

@@ -103,6 +103,18 @@ def read_json(path: Path) -> Any:
         ) from error
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """Read JSON that is an object, such as a summary.
+
+    Raises:
+        RunFolderError: the file is missing, not JSON, or something else than an object.
+    """
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise RunFolderError(f"'{path}' is not a JSON object", where=str(path), fix="remove it and start the run again")
+    return found
+
+
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors as safetensors, atomically."""
     from safetensors.torch import save_file

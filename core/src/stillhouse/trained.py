@@ -18,7 +18,7 @@ from stillhouse.kinds import OutputKind
 from stillhouse.plugins.options import options_of
 from stillhouse.plugins.registry import Component, Registry
 from stillhouse.plugins.specs import ModelSpec, TeacherSpec, load_target
-from stillhouse.storage import RULES, read_json, read_weights, replacing, write_json, write_text, write_weights
+from stillhouse.storage import RULES, read_object, read_weights, replacing, write_json, write_text, write_weights
 from stillhouse.teachers import AskedTeacher, EstimatorTeacher, LiveTeacher, TeacherSource
 from stillhouse.teachers.estimator import estimator_prediction
 from stillhouse.types import Batch, DataInfo, Estimator, Head, Split, Task
@@ -202,7 +202,7 @@ def load(folder: Path, registry: Registry, info: DataInfo) -> Trained:
         RunFolderError: missing, damaged, or an estimator file that holds types of unknown packages.
         UnknownComponentError: the plugin that made it is not installed.
     """
-    meta = read_json(folder / "model.json")
+    meta = read_object(folder / "model.json")
     component = registry.get(meta["kind"], meta["component"])
     output = meta["output"]
     task = Task(

@@ -17,7 +17,7 @@ from stillhouse.plugins.manager import Manager, default_manager
 from stillhouse.plugins.registry import Registry
 from stillhouse.plugins.specs import DatasetSpec, load_target
 from stillhouse.recipe import ResolvedRecipe, resolve
-from stillhouse.storage import read_json, replacing
+from stillhouse.storage import read_object, replacing
 from stillhouse.trained import Trained, load
 from stillhouse.types import DataInfo, Head
 
@@ -37,7 +37,7 @@ def open_run(folder: Path, manager: Manager | None = None) -> tuple[ResolvedReci
         )
     registry = (manager or default_manager()).registry
     resolved = resolve(recipe, registry)
-    info = DataInfo.from_json(read_json(folder / "data" / "info.json"))
+    info = DataInfo.from_json(read_object(folder / "data" / "info.json"))
     head: Head = resolved.head.component.load()(info, **resolved.head.options)
     return resolved, info, head, registry
 
@@ -74,7 +74,7 @@ def open_model(
 
 def _best(folder: Path, model: str, paths: list[Path]) -> Path:
     """The seed whose chosen epoch was best on validation; test rows choose nothing."""
-    summary = read_json(folder / "summary.json")
+    summary = read_object(folder / "summary.json")
     name, higher = summary["primary_metric"]["name"], summary["primary_metric"]["higher_is_better"]
     scores: dict[Path, float] = {}
     for path in paths:
@@ -122,7 +122,7 @@ def predict(
     if not path.exists():
         raise DataError(f"'{path}' does not exist", where=str(path), fix="check the path")
     trained, _ = open_model(folder, model="student", seed=seed, info=info, registry=registry)
-    reader = load_target(spec.reader, who=resolved.dataset.id).from_state(read_json(folder / "data" / "reader.json"))
+    reader = load_target(spec.reader, who=resolved.dataset.id).from_state(read_object(folder / "data" / "reader.json"))
     try:
         rows, identity = reader.read(path)
     except StillhouseError:

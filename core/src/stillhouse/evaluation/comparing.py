@@ -13,8 +13,8 @@ from scipy import stats
 from stillhouse.errors import RunFolderError
 from stillhouse.evaluation.runs import run_state
 from stillhouse.evaluation.statistics import paired_gain
-from stillhouse.recipe.text import parse_value
-from stillhouse.storage import SUMMARY, read_json
+from stillhouse.recipe.text import read_saved
+from stillhouse.storage import SUMMARY, read_object
 
 WITHOUT_EFFECT = ("name", "summary", "search")
 """Fields of a recipe that no result depends on."""
@@ -89,8 +89,7 @@ def _read(folder: Path) -> dict[str, Any]:
             where=str(folder),
             fix=f"go on with it: stillhouse run {folder / 'recipe.yaml'} --out {folder}",
         )
-    text = (folder / "recipe.yaml").read_text(encoding="utf-8")
-    return {"summary": read_json(folder / SUMMARY), "recipe": parse_value(text, source=str(folder)) or {}}
+    return {"summary": read_object(folder / SUMMARY), "recipe": read_saved(folder / "recipe.yaml")}
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

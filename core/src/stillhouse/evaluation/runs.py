@@ -9,8 +9,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from stillhouse.errors import RunFolderError
-from stillhouse.recipe.text import parse_value
-from stillhouse.storage import SUMMARY, read_json
+from stillhouse.recipe.text import read_saved
+from stillhouse.storage import SUMMARY, read_object
 
 DEPTH = 3
 """Folders below the one that is searched, at most."""
@@ -56,9 +56,8 @@ def describe_run(folder: Path) -> dict[str, Any]:
         ``gain``, ``gain_ci95``, ``helped``, ``seeds``, ``parameters``, ``bytes``, ``latency_ms`` of the student,
         ``seconds`` of all trainings of networks (None where there was none).
     """
-    text = (folder / "recipe.yaml").read_text(encoding="utf-8")
-    recipe = parse_value(text, source=str(folder / "recipe.yaml")) or {}
-    manifest = read_json(folder / "manifest.json") if (folder / "manifest.json").exists() else {}
+    recipe = read_saved(folder / "recipe.yaml")
+    manifest = read_object(folder / "manifest.json") if (folder / "manifest.json").exists() else {}
     found: dict[str, Any] = {
         "folder": str(folder),
         "recipe": recipe.get("name", ""),
@@ -66,7 +65,7 @@ def describe_run(folder: Path) -> dict[str, Any]:
         "created": manifest.get("created"),
         "seeds": recipe.get("seeds"),
     }
-    summary = read_json(folder / SUMMARY) if (folder / SUMMARY).exists() else None
+    summary = read_object(folder / SUMMARY) if (folder / SUMMARY).exists() else None
     student = (summary or {}).get("student") or {}
     metric = summary["primary_metric"]["name"] if summary else None
     return found | {

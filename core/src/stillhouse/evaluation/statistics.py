@@ -136,6 +136,7 @@ def verdict(
     simulated: bool = False,
     interval: Interval = "t",
     rows_ci95: Sequence[float] | None = None,
+    teacher_at_chance: bool = False,
 ) -> dict[str, Any]:
     """The ``verdict`` of ``summary.json``.
 
@@ -154,11 +155,14 @@ def verdict(
         interval: see `ci95`.
         rows_ci95: interval of the gain over test rows (`ci95_over_rows`), in place of one over seeds: for estimators,
             in which seeds change next to nothing.
+        teacher_at_chance: the teacher is no better than an answer that ignores the inputs.
 
     Returns:
         ``gain``, ``gain_ci95``, ``interval_over`` ("seeds" or "test rows"), ``paired_seeds``, ``retention``,
-        ``compression`` (teacher's parameters / student's), ``speedup`` (teacher's median latency / student's),
-        ``helped`` (true or false when the interval lies on one side of zero, else null), ``sentence``.
+        ``no_retention`` (why it is null where the teacher has no quality to keep: it is at chance, or no better than
+        the mean of ``baseline``; else null), ``compression`` (teacher's parameters / student's), ``speedup``
+        (teacher's median latency / student's), ``helped`` (true or false
+        when the interval lies on one side of zero, else null), ``sentence``.
 
     Raises:
         ValueError: baseline and student differ in length, or are empty.
@@ -172,13 +176,24 @@ def verdict(
     if bounds is not None and (bounds[0] > 0 or bounds[1] < 0):
         helped = bool(bounds[0] > 0)
     mean = float(np.mean(student))
+    why_none = _no_retention(teacher, float(np.mean(baseline)), higher_is_better, at_chance=teacher_at_chance)
     found |= {
-        "retention": retention(mean, teacher, higher_is_better),
+        "retention": None if why_none else retention(mean, teacher, higher_is_better),
+        "no_retention": why_none,
         "compression": ratio(teacher_parameters, student_parameters),
         "speedup": ratio(teacher_p50_ms, student_p50_ms),
         "helped": helped,
     }
     return found | {"sentence": sentence(found, metric=metric, student=mean, unit=unit, simulated=simulated)}
+
+
+def _no_retention(teacher: float, baseline: float, higher_is_better: bool, *, at_chance: bool) -> str | None:
+    """Why a share of the teacher's quality would mean nothing; None where it means something."""
+    if at_chance:
+        return "the teacher is no better than an answer that ignores the inputs"
+    if teacher <= baseline if higher_is_better else teacher >= baseline:
+        return "the teacher is no better than the same model trained without it"
+    return None
 
 
 OPENINGS = {
@@ -224,8 +239,11 @@ def sentence(found: dict[str, Any], *, metric: str, student: float, unit: str = 
     if found["retention"] is not None:
         kept = f"keeps {100 * found['retention']:.3g} % of the teacher's quality"
         text += f" The student {kept}{' with ' if costs else ''}{' and '.join(costs)}."
-    elif costs:
-        text += f" The student has {' and '.join(costs)}."
+    else:
+        if why_none := found.get("no_retention"):
+            text += f" {why_none[0].upper()}{why_none[1:]}, so that a share of its quality would mean nothing."
+        if costs:
+            text += f" The student has {' and '.join(costs)}."
     return text + (" The data are simulated." if simulated else "")
 
 

@@ -15,7 +15,7 @@ from stillhouse.errors import StillhouseError
 from stillhouse.kinds import OutputKind
 from stillhouse.pipeline.context import RunContext
 from stillhouse.storage import read_tensors
-from stillhouse.types import Batch
+from stillhouse.types import Batch, Split
 
 SHARE = 0.05
 """A model is at chance up to this share of the way from the constant answer to a perfect one."""
@@ -47,9 +47,9 @@ def constant_answer(kind: OutputKind, outputs: int, target: Tensor, rows: int) -
     return share.float().expand(rows, -1).clone()
 
 
-def chance(context: RunContext) -> float | None:
-    """The primary metric of the constant answer on validation; None where there is none."""
-    rows = context.judged_rows(context.splits.val)
+def chance(context: RunContext, split: Split) -> float | None:
+    """The primary metric of the constant answer on a split; None where there is none."""
+    rows = context.judged_rows(split)
     target = context.splits.train.columns(["target"])["target"]
     answer = constant_answer(context.head.kind, context.head.outputs, target, len(rows["target"]))
     return None if answer is None else _primary(context, answer, rows)
@@ -73,7 +73,7 @@ def warn_of_chance(context: RunContext, name: str, folders: Sequence[Path]) -> N
         folders: of the model for each seed (of the teacher's members): predictions of validation rows, where there are
             any of its own, and the record of its epochs.
     """
-    constant = chance(context)
+    constant = chance(context, context.splits.val)
     if constant is None:
         return
     values = []

@@ -13,7 +13,7 @@ from torch import Tensor
 from stillhouse.evaluation.measure import flops, latency, parameters, summarise
 from stillhouse.evaluation.statistics import verdict
 from stillhouse.forwarding import to_device
-from stillhouse.pipeline.chance import warn_of_chance
+from stillhouse.pipeline.chance import chance, is_at_chance, warn_of_chance
 from stillhouse.pipeline.context import RunContext
 from stillhouse.pipeline.facts import method_facts
 from stillhouse.pipeline.judging import ci95_of_estimators, judge, model_bytes, seed_results
@@ -160,10 +160,14 @@ def summarise_run(
     if context.resolved.method_spec.uses_teacher:
         _warn_of_weak_teacher(context, teacher_metrics["test"][head.primary], baseline["mean"])
     _warn_of_good_controls(context, {name: found["mean"] for name, found in controls.items()}, distilled["mean"])
+    constant = chance(context, context.splits.test)
+    quality = teacher_metrics["test"][head.primary]
     found = verdict(
         metric=head.primary,
         higher_is_better=head.higher_is_better,
-        teacher=teacher_metrics["test"][head.primary],
+        teacher=quality,
+        teacher_at_chance=constant is not None
+        and is_at_chance(quality, constant, higher_is_better=head.higher_is_better),
         baseline=baseline["per_seed"][head.primary],
         student=distilled["per_seed"][head.primary],
         teacher_parameters=raw["parameters"]["teacher"],
@@ -256,8 +260,7 @@ def _warn_of_weak_teacher(context: RunContext, teacher: float, baseline: float) 
     if not better:
         context.warn(
             f"the teacher ({context.head.primary} {teacher:.4g} on test) is not better than the student without it "
-            f"({baseline:.4g}): it has little to teach, and the share of its quality that is kept says nothing; try a "
-            "better teacher first"
+            f"({baseline:.4g}): it has little to teach; try a better teacher first"
         )
 
 

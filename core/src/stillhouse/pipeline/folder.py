@@ -9,15 +9,15 @@ from stillhouse.errors import RunFolderError
 from stillhouse.pipeline.stages import RECORD, SIZES, differences
 from stillhouse.recipe.model import SizesConfig
 from stillhouse.recipe.resolved import ResolvedRecipe
-from stillhouse.recipe.text import parse_value, to_yaml
+from stillhouse.recipe.text import parse_value, read_saved, to_yaml
 from stillhouse.storage import SUMMARY
 
 
 def claim(folder: Path, resolved: ResolvedRecipe, *, overwrite: bool) -> None:
     """Make the folder, or make sure that it is a run of the same name, and that nothing finished in it is lost."""
     existing = folder / "recipe.yaml"
-    if existing.exists() and existing.read_text(encoding="utf-8") != resolved_yaml(resolved):
-        name = (parse_value(existing.read_text(encoding="utf-8"), source=str(existing)) or {}).get("name")
+    if existing.exists():
+        name = read_saved(existing).get("name")
         if name != resolved.recipe.name:
             raise RunFolderError(
                 f"'{folder}' holds a run of '{name}', not of '{resolved.recipe.name}'",
@@ -55,10 +55,7 @@ def claim(folder: Path, resolved: ResolvedRecipe, *, overwrite: bool) -> None:
 def _changed(folder: Path, resolved: ResolvedRecipe) -> list[str]:
     """What differs from the recipe that the folder was made with; seeds and sizes that are added do not count."""
     saved = folder / "recipe.yaml"
-    text, text_now = saved.read_text(encoding="utf-8"), resolved_yaml(resolved)
-    if text == text_now:
-        return []
-    before, now = parse_value(text, source=str(saved)) or {}, parse_value(text_now, source="recipe")
+    before, now = read_saved(saved), parse_value(resolved_yaml(resolved), source="recipe")
     if set(before.get("seeds", [])) <= set(now["seeds"]):
         before["seeds"] = now["seeds"]
     sizes = resolved.recipe.sizes

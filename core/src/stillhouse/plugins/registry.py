@@ -145,9 +145,11 @@ class Registry:
         known = {each.id for each in self._components if each.kind in kinds}
         others = [each for each in self._components if each.id == name or ("/" not in name and each.spec.name == name)]
         if others:
-            return UnknownComponentError(
-                f"{what}: '{others[0].id}' is a {others[0].kind}", fix=_suggestion(name, known, kinds)
-            )
+            other = others[0]
+            using = [each.id for each in self._components if getattr(each.spec, "dataset", "") == other.id]
+            of_dataset = other.kind == "dataset" and "recipe" in kinds and using
+            fix = f"recipes with it: {', '.join(using)}" if of_dataset else _suggestion(name, known, kinds)
+            return UnknownComponentError(f"{what}: '{other.id}' is a {other.kind}", fix=fix)
         prefix, slash, _ = name.partition("/")
         if not slash:
             return UnknownComponentError(what, fix=_suggestion(name, known, kinds))

@@ -3,7 +3,6 @@ name."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,10 +10,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from stillhouse.errors import RecipeError, nearest
-from stillhouse.plugins.registry import Registry
+from stillhouse.errors import RecipeError, UnknownComponentError, nearest
+from stillhouse.plugins.registry import Component, Registry
 from stillhouse.recipe.model import DEFAULT_METHOD, ComponentRef, ExtraRows, Recipe, TeacherConfig
 from stillhouse.recipe.text import Path_, parse_value, parse_yaml
+from stillhouse.storage import read_object
 
 SHORT = [
     name
@@ -137,6 +137,7 @@ _WANTED = {
     "dict": "fields with their values, e.g. {name: value}",
     "model": "fields with their values, e.g. {name: value}",
     "auto": "a whole number of at least 1, or auto",
+    "finite": "a finite number",
 }
 """What a field takes, by the first word of pydantic's type of error."""
 _BOUNDS = {
@@ -153,6 +154,12 @@ def _shown(value: Any) -> str:
     if isinstance(value, dict | list):
         return "a list" if isinstance(value, list) else "a set of fields"
     return "empty" if value is None else repr(value)
+
+
+def _called(path: Path_) -> str:
+    """A field in an error, ``'epochs'``; an item with its list, ``'seeds.0'``."""
+    named = next((at for at in reversed(range(len(path))) if isinstance(path[at], str)), 0)
+    return f"'{'.'.join(map(str, path[named:]))}'"
 
 
 def _explain(error: ValidationError, source: str, lines: Mapping[Path_, int]) -> RecipeError:
@@ -176,13 +183,19 @@ def _explain(error: ValidationError, source: str, lines: Mapping[Path_, int]) ->
             fix = f"one of {each['ctx']['expected']}"
         elif each["type"].partition("_")[0] in _WANTED:
             fix = f"write {_WANTED[each['type'].partition('_')[0]]}"
-            what = f"'{path[-1]}' is {_shown(each['input'])}"
+            what = f"{_called(path)} is {_shown(each['input'])}"
+        elif each["type"] == "too_short":
+            least = each["ctx"]["min_length"]
+            what = f"{_called(path)} is empty" if least == 1 else f"{_called(path)} has {len(each['input'])} items"
+            fix = f"write at least {least}"
         elif each["type"] in _BOUNDS:
             name, bound = _BOUNDS[each["type"]]
-            what, fix = f"'{path[-1]}' is {_shown(each['input'])}", f"a number {name.format(each['ctx'][bound])}"
+            what, fix = f"{_called(path)} is {_shown(each['input'])}", f"a number {name.format(each['ctx'][bound])}"
         else:
             what = f"{what} (got {each['input']!r})" if not isinstance(each["input"], dict | list) else what
-        messages.append((what, locate(path, source, lines), fix))
+        messages.append(
+            (what, locate(path, source, lines), fix or "correct it; `stillhouse schema` has what fields take")
+        )
     what, where, fix = messages[0]
     more = "".join(f"\n  also:  {also} ({place})" for also, place, _ in messages[1:4])
     return RecipeError(what + more, where=where, fix=fix)
@@ -206,10 +219,27 @@ def _base(path: Path) -> Path:
     """The folder that a recipe's paths are relative to: its own, or where that of a run folder came from."""
     manifest = path.with_name("manifest.json")
     if path.name == "recipe.yaml" and manifest.exists():
-        given = json.loads(manifest.read_text(encoding="utf-8")).get("base")
+        given = read_object(manifest).get("base")
         if given:
             return (path.parent / str(given)).resolve()
     return path.parent
+
+
+def _component(given: str | Path, registry: Registry) -> Component:
+    """The recipe of that id; a folder that was meant to be one is told."""
+    try:
+        return registry.get("recipe", str(given))
+    except UnknownComponentError:
+        if not Path(given).is_dir():
+            raise
+        inside = sorted(Path(given).glob("*.y*ml"))
+        raise RecipeError(
+            f"'{given}' is a folder, not a recipe",
+            where=str(Path(given).resolve()),
+            fix=f"name a file in it, such as {inside[0]}"
+            if inside
+            else "name a .yaml file, or see `stillhouse recipes`",
+        ) from None
 
 
 def load_recipe(
@@ -263,7 +293,7 @@ def load_recipe(
                 fix="give a recipe whose name ends in .yaml",
             )
         else:
-            component = registry.get("recipe", str(given))
+            component = _component(given, registry)
             text, source, name = component.load(), component.id, component.id
         values, lines = parse_yaml(text, source=source)
     apply_overrides(values, overrides)

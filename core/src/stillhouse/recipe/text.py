@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -28,12 +29,28 @@ def parse_yaml(text: str, *, source: str) -> tuple[dict[str, Any], dict[Path_, i
     """
     values, lines = _read(text, source)
     if not isinstance(values, dict):
+        found = {type(None): "empty", list: "a list", str: "a text"}.get(type(values), repr(values))
         raise RecipeError(
-            f"a recipe is a mapping of fields, not {type(values).__name__}",
+            f"a recipe is a mapping of fields, and this is {found}",
             where=source,
             fix="start from `stillhouse init core/quickstart`",
         )
     return values, lines
+
+
+def read_saved(path: Path) -> dict[str, Any]:
+    """The fields of a recipe that a run or a search has saved in its folder.
+
+    Raises:
+        RecipeError: the file cannot be read, or is not a recipe.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(
+            f"cannot read '{path}': {error}", where=str(path), fix="choose another folder, or remove this one"
+        ) from error
+    return parse_yaml(text, source=str(path))[0]
 
 
 def parse_value(text: str, *, source: str) -> Any:

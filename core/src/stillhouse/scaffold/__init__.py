@@ -57,6 +57,26 @@ MODELS: dict[str, dict[str, Any]] = {
     "student": {"role": "Students: small models to deploy.", "cls": "Small", "width": 8},
 }
 """How the two models of a task differ, which are of one template."""
+_LABELS = {"name": "hellinger", "target": "Hellinger", "summary": "Squared Hellinger distance of each label"}
+_RIGHT = {"name": "exact-match", "target": "exact_match", "summary": "Share of rows of which every label is right"}
+OBJECTIVES = {
+    "multiclass": {**_LABELS, "summary": "Squared Hellinger distance between softened class probabilities"},
+    "binary": _LABELS,
+    "multilabel": _LABELS,
+    "regression": {"name": "absolute", "target": "Absolute", "summary": "Mean absolute difference from the teacher"},
+}
+"""The example of an objective, by the output kind of the task."""
+METRICS = {
+    "multiclass": {
+        "name": "top-k",
+        "target": "top_k",
+        "summary": "Share of rows whose class is among the k most probable ones",
+    },
+    "binary": _RIGHT,
+    "multilabel": _RIGHT,
+    "regression": {"name": "within", "target": "within", "summary": "Share of values near the target"},
+}
+"""The example of a metric, by the output kind of the task."""
 CORE_MODELS = {"text": "core/text-encoder"}
 """Models of the core that take rows of texts; those of others have layers of a width."""
 
@@ -85,8 +105,8 @@ def write_plugin(
         names: what it is called; see `check_name`.
         folder: a new or empty folder.
         kinds: component kinds to write an example of.
-        task: what the examples do; other tasks than multiclass have one of a dataset, teacher, student and recipe, and
-            take the core's head.
+        task: what the examples do; other tasks than multiclass take the core's head, and have no example of an
+            augmenter or a method.
 
     Returns:
         the files, relative to ``folder``, in the order in which they were written.
@@ -139,6 +159,8 @@ def _rendered(names: Names, kinds: Sequence[str], task: Task) -> Iterator[tuple[
         "task": task,
         "inputs": ", ".join(f'"{each}"' for each in task.inputs) + ("," if len(task.inputs) == 1 else ""),
         "reader": READERS[task.data].format(package=names.package),
+        "objective": OBJECTIVES[task.output],
+        "metric": METRICS[task.output],
         "core_dataset": "core/synthetic-text" if task.data == "text" else "core/synthetic",
         "core_teacher": CORE_MODELS.get(task.data, "{{use: core/mlp, hidden: [{width}]}}").format(width="256, 256"),
         "core_student": CORE_MODELS.get(task.data, "{{use: core/mlp, hidden: [{width}]}}").format(width=24),
@@ -169,6 +191,9 @@ def _files(names: Names, kinds: Sequence[str], task: Task) -> Iterator[tuple[str
                 "teacher": f"tasks/{models}.models.py.j2",
                 "student": f"tasks/{models}.models.py.j2",
                 "recipe": "tasks/recipe.yaml.j2",
+                # Those of classes are the same for rows of all kinds.
+                "objective": template if task.output == "multiclass" else "tasks/objectives.py.j2",
+                "metric": template if task.output == "multiclass" else "tasks/metrics.py.j2",
             }[kind]
         yield template, f"{package}/{made}", more
     if own and "dataset" in kinds and family in ("series", "array"):

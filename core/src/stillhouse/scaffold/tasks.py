@@ -88,7 +88,7 @@ TASKS = {
     )
 }
 """Every task by name."""
-OF_EVERY_TASK = ("dataset", "teacher", "student", "recipe")
+OF_EVERY_TASK = ("dataset", "teacher", "student", "objective", "metric", "recipe")
 """Kinds with an example of each task; the others have one for multiclass."""
 
 
@@ -104,7 +104,7 @@ def check_task(name: str, kinds: tuple[str, ...]) -> Task:
         for kind in kinds:
             if kind not in OF_EVERY_TASK:
                 raise StillhouseError(
-                    f"there is no example of a {kind} for the task '{name}'",
+                    f"the kind '{kind}' has no example for the task '{name}'",
                     where="--kind",
                     fix=f"any of {','.join(OF_EVERY_TASK)}, or --task multiclass, which has all",
                 )

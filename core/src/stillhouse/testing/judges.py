@@ -279,7 +279,8 @@ def edge_cases(
             raise PluginError(
                 f"{who} of {what} gave {found!r} instead of an error",
                 where=where,
-                fix="call stillhouse.heads.checks.judged(prediction, rows, head=...) first, which refuses both",
+                fix="from stillhouse.heads.checks import judged, and begin with judged(prediction, rows, head=NAME), "
+                "which raises for NaN and for no rows",
             )
 
 

@@ -8,6 +8,8 @@ run without the plugin, where processes can be forked; torch and what comes with
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import hashlib
 import importlib
 import json
@@ -74,7 +76,9 @@ def probe_import(request: dict[str, str]) -> dict[str, Any]:
     if request["name"] == CORE:
         return _probe_core()
     with_core = Manager(installed=False)
-    if not request["file"]:
+    if request["file"]:
+        _import_packages_of(Path(request["file"]))
+    else:
         found = next(each for each in installed_plugins() if each.name == request["name"])
     loaded, before = set(sys.modules), _world()
     names = [component.id for component in with_core.registry.components()]
@@ -89,6 +93,16 @@ def probe_import(request: dict[str, str]) -> dict[str, Any]:
     if names != [component.id for component in with_core.registry.components()]:
         left.append("components in the registry")
     return {"milliseconds": milliseconds, "heavy": heavy, "left": left}
+
+
+def _import_packages_of(file: Path) -> None:
+    """Import what a single file imports: it may import anything, and what others leave behind is not its doing."""
+    for node in ast.parse(file.read_bytes()).body:
+        names = [each.name for each in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
+        for name in names:
+            with contextlib.suppress(Exception):  # importing the file says what is wrong
+                importlib.import_module(name)
 
 
 def _probe_core() -> dict[str, Any]:

@@ -30,7 +30,8 @@ TIMEOUT = 300
 
 class ProcessChecks:
     """``light-import`` and ``unregister``, and later ``import-order`` and ``non-interference``, for which a process is
-    started in the background as soon as the first is through; the core itself is asked for the imports only.
+    started in the background as soon as the first is through; the core itself is asked for the imports only. A single
+    file is imported only by commands that name it, and may import what it likes: it is not asked for ``light-import``.
 
     Args:
         record: the plugin.
@@ -45,9 +46,9 @@ class ProcessChecks:
 
     def early(self) -> list[Planned]:
         """The checks that take a moment."""
-        planned = [Planned(id="light-import", verify=self._light)]
+        planned = [] if self._record.is_file else [Planned(id="light-import", verify=self._light)]
         if self._record.name != CORE:
-            planned.append(Planned(id="unregister", verify=lambda: _unregister(self._record, self._import())))
+            planned.append(Planned(id="unregister", verify=self._unregister))
         return planned
 
     def late(self) -> list[Planned]:
@@ -60,6 +61,12 @@ class ProcessChecks:
     def _light(self) -> str:
         try:
             return _light(self._record, self._import())
+        finally:
+            self._begin()
+
+    def _unregister(self) -> None:
+        try:
+            _unregister(self._record, self._import())
         finally:
             self._begin()
 

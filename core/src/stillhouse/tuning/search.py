@@ -20,7 +20,7 @@ from stillhouse.plugins.specs import MethodSpec
 from stillhouse.progress import Reporter, Silent
 from stillhouse.recipe.check import resolve
 from stillhouse.recipe.resolved import ResolvedRecipe
-from stillhouse.recipe.text import parse_value, to_yaml
+from stillhouse.recipe.text import parse_value, read_saved, to_yaml
 from stillhouse.storage import read_json, remove_leftovers, write_json, write_text
 from stillhouse.tuning.bench import Bench, Here, Pool, Processes, make_bench
 from stillhouse.tuning.budget import Budget
@@ -147,15 +147,15 @@ def _claim(folder: Path, resolved: ResolvedRecipe) -> None:
     started = folder / "search.yaml"
     wanted = to_yaml({**resolved.to_recipe(), "summary": ""})
     if started.exists():
-        if parse_value(started.read_text(encoding="utf-8"), source=str(started)) != parse_value(
-            wanted, source="recipe"
-        ):
+        if read_saved(started) != parse_value(wanted, source="recipe"):
             raise RunFolderError(
                 f"'{folder}' holds a search that began with another recipe",
                 where=str(folder),
                 fix="choose another folder with --out, or remove it",
             )
-    elif folder.exists() and any(not each.name.startswith((".", "tune.")) for each in folder.iterdir()):
+    elif folder.exists() and (
+        not folder.is_dir() or any(not each.name.startswith((".", "tune.")) for each in folder.iterdir())
+    ):
         raise RunFolderError(
             f"'{folder}' exists and is not a search", where=str(folder), fix="choose a new or empty folder with --out"
         )

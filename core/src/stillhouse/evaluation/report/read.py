@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from stillhouse.errors import RunFolderError
-from stillhouse.storage import RULES, read_json, read_tensors
+from stillhouse.storage import RULES, read_object, read_tensors
 from stillhouse.types import Batch
 
 MODELS = ("teacher", "baseline", "student")
@@ -137,7 +137,7 @@ def read_run(folder: Path) -> Run:
         RunFolderError: there is no summary, it has another schema, or a file is not JSON.
     """
     folder = Path(folder)
-    summary = read_json(folder / "summary.json")
+    summary = read_object(folder / "summary.json")
     if summary.get("schema") != SCHEMA:
         raise RunFolderError(
             f"summary.json has schema {summary.get('schema')}, and this version reads {SCHEMA}",
@@ -147,7 +147,7 @@ def read_run(folder: Path) -> Run:
     return Run(
         folder=folder,
         summary=summary,
-        manifest=read_json(folder / "manifest.json") if (folder / "manifest.json").exists() else {},
+        manifest=read_object(folder / "manifest.json") if (folder / "manifest.json").exists() else {},
         epochs=list(_lines(folder / "metrics.jsonl")),
         recipe=_text(folder / "recipe.yaml"),
     )

@@ -149,6 +149,8 @@ def _tiles(run: Run) -> list[dict[str, str]]:
                 "note": "of the teacher's, on test rows",
             }
         )
+    elif why_none := found.get("no_retention"):
+        tiles.append({"label": "Quality kept", "value": "—", "unit": "", "note": why_none})
     for key, label, note in (
         ("compression", "Size", "parameters than the teacher"),
         ("speedup", "Latency", "p50 latency than the teacher, batch 1"),

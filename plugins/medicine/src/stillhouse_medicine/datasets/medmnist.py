@@ -53,8 +53,8 @@ def medmnist(
         task: what the labels mean; "auto": as the official set says, else as the labels look.
         classes: names of the classes, when the set is not an official one.
         augment: random changes of training images: shift, rotate, scale, contrast, noise, mirror.
-        noise: share of training labels made wrong, by the data seed, to study methods for noisy labels; validation and
-            test keep theirs.
+        noise: share of training labels made wrong, by the data seed, to study methods for noisy labels; the labels of
+            validation and test stay as they are.
 
     Raises:
         DataError: the file is missing, corrupt, lacks an array, or has labels outside the set's classes.
