@@ -212,3 +212,10 @@ def test_a_numeric_column_without_values_or_spread_is_harmless():
     assert constant(np.array([3.0, 4.0, np.nan])).tolist() == [[0], [1], [0]]
     encoder = Encoder((constant,), (Categorical("c", ("a",)),))
     assert Encoder.from_state(json.loads(json.dumps(encoder.state()))) == encoder
+
+
+def test_a_target_that_nobody_named_is_asked_for(context, tmp_path):
+    pd.DataFrame({"age": [30, 40], "defaulted": [0, 1]}).to_csv(tmp_path / "loans.csv", index=False)
+    with pytest.raises(DataError) as caught:
+        tabular(context, path=str(tmp_path / "loans.csv"), target="target")
+    assert "dataset.target; there are age, defaulted" in caught.value.fix

@@ -80,6 +80,13 @@ def tabular(
         *([time] if time else []),
         *([group] if group else []),
     ]
+    if target == "target" and target not in raw.columns:  # the default: nobody has said yet what is to be predicted
+        columns = ", ".join(map(str, raw.columns[:12])) + (", ..." if len(raw.columns) > 12 else "")
+        raise DataError(
+            "there is no column 'target'",
+            where=where,
+            fix=f"name the column that is to be predicted with dataset.target; there are {columns}",
+        )
     tables.require_columns(raw, named, where)
     numbers, texts = _features(raw, numeric, categorical, {target, *ignore, time, group}, where)
     goal, labels = _target(raw[target], kind, classes, where=where, first=first)
