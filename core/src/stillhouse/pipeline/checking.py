@@ -298,9 +298,8 @@ class _Rehearsal:
         owner = method or make_method(self._context)
         given = self._method_context(bound, planned.role, None)
         student = owner.build(given)
-        config = self._resolved.recipe.train.student
-        planned.fits.append(self._supervised(student, config, given.seed, planned.role))
-        owner.finish(given, student)
+        student = owner.finish(given, owner.train_baseline(given, student))
+        planned.fits = list(given.fits)
         planned.parameters = parameters(student.model)
 
     def _student(self, bound: Bound, planned: Planned, members: list[Trained]) -> None:
@@ -356,6 +355,7 @@ class _Rehearsal:
         values["teachers"] = tuple(members)
         if source is not None:
             values["teacher_source"] = source
+            values["teacher_on"] = lambda _: source((), False)
         return RehearsalContext(**values, whole=self._context.splits)
 
 

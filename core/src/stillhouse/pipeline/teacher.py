@@ -3,6 +3,7 @@ kept."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ from stillhouse.teachers.ensemble import combine
 from stillhouse.trained import Trained, build, is_asked, load
 from stillhouse.types import Batch, Head, Split, SubsetSplit
 
+PAST = "past"
+"""Folder, inside that of the teacher, of teachers that were trained on a part of the rows."""
 LOST = 0.1
 """KL divergence, in nats a token, from which the likeliest tokens are called too few."""
 OVERFIT = 3.0
@@ -163,12 +166,22 @@ def _label(context: RunContext, position: int, fold: str) -> str:
     return "teacher" + (f" {position + 1} of {many}" if many > 1 else "") + (f", fold {fold}" if fold != "all" else "")
 
 
-def _member(context: RunContext, position: int, rows: Split, folder: Path, fold: str = "all") -> Trained:
+def _member(
+    context: RunContext,
+    position: int,
+    rows: Split,
+    folder: Path,
+    fold: str = "all",
+    *,
+    config: TrainConfig | None = None,
+    label: str | None = None,
+    shared: bool = True,
+) -> Trained:
     recipe, bound = context.resolved.recipe, context.resolved.teachers[position]
     seed = member_seed(bound, recipe.teacher.seed)
-    label = _label(context, position, fold)
+    label = label or _label(context, position, fold)
     tags = {"stage": "teacher", "member": position, "fold": fold}
-    config = recipe.train.teacher
+    config = config or recipe.train.teacher
 
     def make() -> tuple[Trained, list[dict[str, Any]]]:
         trained = build(bound.component, bound.options, context.task(seed))
@@ -183,8 +196,47 @@ def _member(context: RunContext, position: int, rows: Split, folder: Path, fold:
         label=label,
         make=make,
         predictions=False,
-        shared=True,
+        shared=shared,
     )
+
+
+def teacher_on(context: RunContext, teacher: Teacher, positions: Sequence[int]) -> Teacher:
+    """The recipe's teacher trained anew on some training rows and no others, without a look at validation rows: as it
+    could have been had when only these were known. It is kept until `forget_past_teachers`, so that a run which stops
+    goes on with it.
+
+    Args:
+        context: the run.
+        teacher: the recipe's, whose members are taken as they are where they are asked or come from a checkpoint.
+        positions: of the rows in ``splits.train``.
+    """
+    recipe, rows = context.resolved.recipe, SubsetSplit(context.splits.train, positions)
+    if recipe.teacher.checkpoint is not None:
+        return teacher
+    config = recipe.train.teacher.model_copy(update={"select": "last", "patience": None})
+    name = digest([int(position) for position in positions])[:16]
+    members: list[Trained] = []
+    # Students in processes side by side share these models: one makes them, the others find them.
+    with FileLock(context.folder / SIGNAL_LOCK) if context.is_main else nullcontext():
+        for position, bound in enumerate(context.resolved.teachers):
+            if is_asked(bound.component):
+                members.append(_asked(context, position, rows)[0])
+                continue
+            folder = context.folder / "teacher" / PAST / f"{name}-{position}"
+            label = f"{_label(context, position, 'all')}, on {len(rows):,} rows"
+            fold = f"rows {name}"
+            trained = _member(context, position, rows, folder, fold, config=config, label=label, shared=False)
+            if trained.is_network:
+                trained.model.to(context.device).eval().requires_grad_(False)
+            members.append(trained)
+    return Teacher(members, teacher.weights, teacher.kind, name)
+
+
+def forget_past_teachers(context: RunContext) -> None:
+    """Remove what `teacher_on` kept; every student is finished."""
+    if context.is_main:
+        shutil.rmtree(context.folder / "teacher" / PAST, ignore_errors=True)
+    context.wait()
 
 
 def fold_names(folds: int) -> list[str]:
@@ -197,13 +249,13 @@ def member_inputs(config: TrainConfig, fold: str) -> dict[str, Any]:
     return {"train": config.model_dump(mode="json"), "rows": fold}
 
 
-def _asked(context: RunContext, position: int) -> tuple[Trained, Any]:
+def _asked(context: RunContext, position: int, rows: Split | None = None) -> tuple[Trained, Any]:
     """A teacher that is asked as it is: only its answers depend on it, and they on its revision."""
     bound = context.resolved.teachers[position]
     seed = member_seed(bound, context.resolved.recipe.teacher.seed)
     trained = build(bound.component, bound.options, context.task(seed))
     if isinstance(trained.model, PreparedTeacher):
-        trained.model.prepare(context.splits.train, context.splits.reader)
+        trained.model.prepare(context.splits.train if rows is None else rows, context.splits.reader)
     key = {
         "model": context.bound_inputs(bound),
         "revision": trained.model.revision,

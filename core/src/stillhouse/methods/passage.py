@@ -1,0 +1,334 @@
+"""One model's way through a stream: it predicts a chunk, is scored, and learns what has labels by then."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from stillhouse.errors import DataError
+from stillhouse.kinds import DEFAULT_SOFT_LOSS, OutputKind
+from stillhouse.methods.arrivals import Arrivals, Reservoir
+from stillhouse.methods.by_row import row_losses
+from stillhouse.methods.context import MethodContext
+from stillhouse.methods.drift import Detector, DriftAlarm
+from stillhouse.methods.transfer import transfer
+from stillhouse.recipe.check import BoundTerm
+from stillhouse.teachers import StoredTeacher, TeacherSource
+from stillhouse.trained import Trained
+from stillhouse.training.learner import Distillation, Learner
+from stillhouse.training.loss import DistillationLoss, Term, TermValues
+from stillhouse.types import Batch, Split, SubsetSplit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a stream is learned; see the options of `stillhouse.methods.stream.Stream`."""
+
+    epochs: int
+    lr: float | None
+    replay: int
+    last_weight: float
+    teacher: Literal["fixed", "refit", "drift"]
+    refit_every: int
+    window: int | None
+    drift: Detector
+
+
+class Remembering(Distillation):
+    """The recipe's loss, and ``weight`` times the soft loss to an earlier student.
+
+    Args:
+        student: the network.
+        inputs: batch entries that it is called with.
+        loss: the recipe's loss.
+        teacher: the teacher's answers.
+        last: the earlier student's answers.
+        term: the soft loss to them.
+        weight: its weight.
+    """
+
+    def __init__(
+        self,
+        student: torch.nn.Module,
+        inputs: tuple[str, ...],
+        loss: DistillationLoss,
+        teacher: TeacherSource,
+        *,
+        last: TeacherSource,
+        term: Term,
+        weight: float,
+    ) -> None:
+        super().__init__(student, inputs, loss, teacher)
+        self._last, self._term, self._weight = last, term, weight
+
+    def forward(self, batch: Batch, labelled: int) -> tuple[Tensor, TermValues]:
+        """See `Learner.forward`."""
+        student = self.outputs(batch)
+        total: Tensor
+        total, values = self.loss(student, self.teacher(batch), batch, labelled)
+        kept = self._term(student, self._last(batch), batch, labelled)
+        values["last"] = {"raw": kept.detach(), "weighted": self._weight * kept.detach()}
+        return total + self._weight * kept, values
+
+
+class Passage:
+    """A student's or a baseline's way through a stream.
+
+    Everything that it keeps in memory (replayed rows, alarms, scores) is a function of the weights after each chunk,
+    which finished phases bring back: a stream that stops goes on in the chunk where it stopped, to the same bits.
+
+    Args:
+        context: what the framework gives.
+        student: the model.
+        arrivals: the chunks.
+        settings: how they are learned.
+        taught: with a teacher.
+        by_class: chunks are classes.
+    """
+
+    def __init__(
+        self,
+        context: MethodContext,
+        student: Trained,
+        arrivals: Arrivals,
+        settings: Settings,
+        *,
+        taught: bool,
+        by_class: bool,
+    ) -> None:
+        self.context, self.student, self.arrivals, self.settings = context, student, arrivals, settings
+        self.taught, self.by_class = taught, by_class
+        self.name = "student" if taught else "baseline"
+        self.rows: Split = context.splits.train
+        self.teacher: TeacherSource | None = None
+        self.teachings = 0
+        self.replay = Reservoir(settings.replay, context.derived_seed("replay"))
+        self.alarm = DriftAlarm(settings.drift if taught else "none", context.derived_seed("drift"))
+        self.predictions: dict[int, Tensor] = {}
+        self.answers: dict[int, Tensor] = {}
+        self.drifts: list[dict[str, float]] = []
+        self.tasks = Tasks(context, arrivals) if by_class else None
+
+    def run(self) -> None:
+        """Go through the whole stream, and note what happened."""
+        arrivals, warm = self.arrivals, self.arrivals.warm
+        if self.tasks is not None:
+            self.tasks.begin(self.student)
+        known = arrivals.rows(0, warm)
+        self._train_teacher(known)
+        self._learn(known, arrivals.rows(warm, arrivals.first), phase="warm", warm=True)
+        self.replay.add(known)
+        self._judge_tasks()
+        for chunk in range(arrivals.first, len(arrivals.chunks)):
+            self._predict(chunk)
+            arrived = chunk - arrivals.delay
+            self._learn(
+                [*arrivals.chunks[arrived], *self.replay.rows],
+                arrivals.rows(arrived + 1, chunk + 1),
+                phase=f"chunk-{chunk + 1}",
+            )
+            self.replay.add(arrivals.chunks[arrived])
+            drifted = self._look_for_drift(arrived)
+            if self.taught and self._is_due(chunk, drifted):
+                window = self.settings.window
+                start = 0 if window is None else max(0, arrived + 1 - window)
+                self._train_teacher(arrivals.rows(start, arrived + 1))
+            self._judge_tasks()
+        self._note()
+
+    # Learning --------------------------------------------------------------------------------------------------------
+
+    def _learn(self, labelled: list[int], waiting: list[int], *, phase: str, warm: bool = False) -> None:
+        rows = SubsetSplit(self.rows, labelled)
+        others = SubsetSplit(self.rows, waiting) if waiting and self.taught else None
+        changed: dict[str, Any] = {"select": "last", "patience": None}
+        if not warm:
+            changed["epochs"] = self.settings.epochs
+            if self.settings.lr is not None:
+                changed["lr"] = self.settings.lr
+        learner = self._learner([rows] if others is None else [rows, others], warm=warm)
+        self.context.fit(learner, phase=phase, rows=rows, unlabelled=others, **changed)
+
+    def _learner(self, parts: list[SubsetSplit], *, warm: bool) -> Learner:
+        context, student, weight = self.context, self.student, self.settings.last_weight
+        if self.teacher is None:
+            return context.supervised(student)
+        loss, answers = context.loss(student), self._answers(self.teacher, parts)
+        if warm or not weight:
+            return Distillation(student.model, student.inputs, loss, answers)
+        soft = BoundTerm(context.bind("objective", DEFAULT_SOFT_LOSS[context.head.kind]), scheduled={})
+        objective = soft.bound.component.load()(**soft.bound.options)
+        before = replace(student, model=copy.deepcopy(student.model).eval().requires_grad_(False))
+        return Remembering(
+            student.model,
+            student.inputs,
+            loss,
+            answers,
+            last=self._answers(before.source(), parts),
+            term=Term(name="last", objective=objective, extras=soft.spec.extras),
+            weight=weight,
+        )
+
+    def _answers(self, source: TeacherSource, parts: list[SubsetSplit]) -> TeacherSource:
+        """What a source says of some rows, asked once unless rows are augmented at random."""
+        if any(part.stochastic for part in parts):
+            return source
+        return StoredTeacher.of(source, parts, self.context.device)
+
+    def _train_teacher(self, positions: list[int]) -> None:
+        if self.taught:
+            self.teacher = self.context.teacher_on(positions)
+            self.teachings += 1
+
+    def _is_due(self, chunk: int, drifted: bool) -> bool:
+        """Whether the teacher is trained again after a chunk; not after the last, which nothing follows."""
+        if chunk + 1 == len(self.arrivals.chunks):
+            return False
+        if self.settings.teacher == "refit":
+            return (chunk + 1 - self.arrivals.first) % self.settings.refit_every == 0
+        return self.settings.teacher == "drift" and drifted
+
+    # Scores ----------------------------------------------------------------------------------------------------------
+
+    def _predict(self, chunk: int) -> None:
+        context, rows = self.context, SubsetSplit(self.rows, self.arrivals.chunks[chunk])
+        self.predictions[chunk] = self.student.predict(rows, context.device, context.head)
+        if self.teacher is not None and not context.head.keeps_answers:
+            stored = StoredTeacher.of(self.teacher, [rows], context.device)
+            self.answers[chunk] = stored({"index": rows.index()}).prediction.cpu()
+
+    def _columns(self, positions: list[int]) -> Batch:
+        """What a head needs of some rows to judge them."""
+        entries = set(self.rows.row(0)) - set(self.context.splits.info.inputs)
+        return SubsetSplit(self.rows, positions).columns(sorted(entries | set(self.context.head.row_entries())))
+
+    def _score(self, prediction: Tensor, positions: list[int]) -> float | None:
+        """The primary metric of some rows; None where it is not defined for them, as with one class alone."""
+        try:
+            value = self.context.head.evaluate(prediction, self._columns(positions))[self.context.head.primary]
+        except DataError:
+            return None
+        return value if math.isfinite(value) else None
+
+    def _look_for_drift(self, arrived: int) -> bool:
+        """Tell the detector the losses of a chunk whose labels have arrived, as it was predicted."""
+        if self.settings.drift == "none" or not self.taught or arrived not in self.predictions:
+            return False
+        positions = self.arrivals.chunks[arrived]
+        losses = row_losses(self.context.head.hard_loss, self.predictions[arrived], self._columns(positions))
+        found = self.alarm(losses.tolist())
+        times = self.rows.times
+        for at in found:
+            place = {"chunk": float(arrived + 1), "row": float(self.rows.row(positions[at])["index"])}
+            self.drifts.append(place if times is None else {**place, "time": float(times[positions[at]])})
+        return bool(found)
+
+    def _judge_tasks(self) -> None:
+        if self.tasks is not None:
+            self.tasks.judge(self.name, self.student)
+            if self.teacher is not None:
+                self.tasks.judge("teacher", self.teacher)
+
+    # Facts -----------------------------------------------------------------------------------------------------------
+
+    def _note(self) -> None:
+        context, arrivals = self.context, self.arrivals
+        numbers = list(range(arrivals.first, len(arrivals.chunks)))
+        every = [position for number in numbers for position in arrivals.chunks[number]]
+        models = {self.name: self.predictions, **({"teacher": self.answers} if self.answers else {})}
+        facts: dict[str, Any] = {}
+        if numbers:
+            whole = {name: self._score(torch.cat(list(found.values())), every) for name, found in models.items()}
+            facts["prequential"] = whole
+        if self.taught:
+            facts |= {"teacher_trainings": self.teachings, "chunks": len(numbers)}
+            if self.settings.drift != "none":
+                facts |= {"drifts": len(self.drifts), "drift_points": self.drifts}
+        if self.tasks is not None:
+            facts |= self.tasks.facts()
+        else:
+            at = [number + 1 for number in numbers]
+            times = self.rows.times
+            begins = None if times is None else [min(times[row] for row in arrivals.chunks[number]) for number in numbers]
+            facts["over_time"] = {
+                "measure": context.head.primary,
+                "chunk": at,
+                "time": begins,
+                "rows": [len(arrivals.chunks[number]) for number in numbers],
+                **{
+                    name: [self._score(found[number], arrivals.chunks[number]) for number in numbers]
+                    for name, found in models.items()
+                },
+            }
+        context.note(**facts)
+
+
+class Tasks:
+    """Accuracy on the validation rows of every task after every task: those of the warm chunks are the first task, and
+    each later chunk is one.
+
+    Args:
+        context: what the framework gives.
+        arrivals: the chunks, one a class.
+    """
+
+    def __init__(self, context: MethodContext, arrivals: Arrivals) -> None:
+        self._context = context
+        target = context.splits.train.columns(["target"])["target"].flatten().long()
+        groups = [arrivals.rows(0, arrivals.warm), *arrivals.chunks[arrivals.warm :]]
+        self._classes = [target[group].unique() for group in groups]
+        self._target = context.splits.val.columns(["target"])["target"].flatten().long()
+        self._before: list[float] = []
+        self._table: dict[str, list[list[float]]] = {}
+
+    def begin(self, student: Trained) -> None:
+        """Judge the initial weights."""
+        if student.is_network:
+            student.model.to(self._context.device)
+        self._before = self._accuracies(student)
+
+    def judge(self, name: str, model: Trained | TeacherSource) -> None:
+        """Judge a model after a task."""
+        self._table.setdefault(name, []).append(self._accuracies(model))
+
+    def _accuracies(self, model: Trained | TeacherSource) -> list[float]:
+        context = self._context
+        if isinstance(model, Trained):
+            prediction = model.predict(context.splits.val, context.device)
+        else:
+            stored = StoredTeacher.of(model, [context.splits.val], context.device)
+            prediction = stored({"index": context.splits.val.index()}).prediction.cpu()
+        binary = context.head.kind is OutputKind.BINARY
+        right = ((prediction[:, 0] >= 0).long() if binary else prediction.argmax(1)) == self._target
+        found = []
+        for classes in self._classes:
+            chosen = torch.isin(self._target, classes)
+            found.append(float(right[chosen].double().mean()) if bool(chosen.any()) else 0.0)
+        return found
+
+    def facts(self) -> dict[str, Any]:
+        """Transfer and forgetting of each model, and its mean accuracy on the tasks so far after each of them."""
+        found: dict[str, Any] = {}
+        for name, table in self._table.items():
+            for measure, value in transfer(table, self._before).items():
+                found.setdefault(measure, {})[name] = value
+        names = self._context.splits.info.classes
+        classes = [[str(names[c] if names else c) for c in each.tolist()] for each in self._classes]
+        return {
+            **found,
+            "accuracy_of_tasks": {**self._table, "classes": classes},
+            "over_time": {
+                "measure": "mean accuracy on the classes so far",
+                "chunk": list(range(1, len(classes) + 1)),
+                "time": None,
+                **{
+                    name: [sum(row[: at + 1]) / (at + 1) for at, row in enumerate(table)]
+                    for name, table in self._table.items()
+                },
+            },
+        }
