@@ -11,17 +11,16 @@ import torch
 from torch import Tensor
 
 from stillhouse.errors import DataError
-from stillhouse.kinds import DEFAULT_SOFT_LOSS, OutputKind
+from stillhouse.kinds import OutputKind
 from stillhouse.methods.arrivals import Arrivals, Reservoir
 from stillhouse.methods.by_row import row_losses
 from stillhouse.methods.context import MethodContext
 from stillhouse.methods.drift import Detector, DriftAlarm
 from stillhouse.methods.transfer import transfer
-from stillhouse.recipe.check import BoundTerm
 from stillhouse.teachers import StoredTeacher, TeacherSource
 from stillhouse.trained import Trained
 from stillhouse.training.learner import Distillation, Learner
-from stillhouse.training.loss import DistillationLoss, Term, TermValues
+from stillhouse.training.loss import DistillationLoss, TermValues
 from stillhouse.types import Batch, Split, SubsetSplit
 
 
@@ -40,38 +39,30 @@ class Settings:
 
 
 class Remembering(Distillation):
-    """The recipe's loss, and ``weight`` times the soft loss to an earlier student.
+    """The recipe's loss, and ``weight`` times its soft losses to an earlier student.
 
     Args:
-        student: the network.
-        inputs: batch entries that it is called with.
-        loss: the recipe's loss.
-        teacher: the teacher's answers.
+        base: the learner of the recipe's loss alone.
         last: the earlier student's answers.
-        term: the soft loss to them.
-        weight: its weight.
+        loss: the recipe's soft losses, to compare with them.
+        weight: their weight.
     """
 
-    def __init__(
-        self,
-        student: torch.nn.Module,
-        inputs: tuple[str, ...],
-        loss: DistillationLoss,
-        teacher: TeacherSource,
-        *,
-        last: TeacherSource,
-        term: Term,
-        weight: float,
-    ) -> None:
-        super().__init__(student, inputs, loss, teacher)
-        self._last, self._term, self._weight = last, term, weight
+    def __init__(self, base: Distillation, last: TeacherSource, loss: DistillationLoss, weight: float) -> None:
+        super().__init__(base.student, base.inputs, base.loss, base.teacher)
+        self._last, self._last_loss, self._weight = last, loss, weight
+
+    def set_progress(self, progress: float) -> None:
+        """See `Learner.set_progress`."""
+        super().set_progress(progress)
+        self._last_loss.set_progress(progress)
 
     def forward(self, batch: Batch, labelled: int) -> tuple[Tensor, TermValues]:
         """See `Learner.forward`."""
         student = self.outputs(batch)
         total: Tensor
         total, values = self.loss(student, self.teacher(batch), batch, labelled)
-        kept = self._term(student, self._last(batch), batch, labelled)
+        kept = self._last_loss(student, self._last(batch), batch, labelled)[0]
         values["last"] = {"raw": kept.detach(), "weighted": self._weight * kept.detach()}
         return total + self._weight * kept, values
 
@@ -127,17 +118,16 @@ class Passage:
         for chunk in range(arrivals.first, len(arrivals.chunks)):
             self._predict(chunk)
             arrived = chunk - arrivals.delay
+            if self._is_due(chunk, drifted=self._look_for_drift(arrived)):
+                window = self.settings.window
+                start = 0 if window is None else max(0, arrived + 1 - window)
+                self._train_teacher(arrivals.rows(start, arrived + 1))
             self._learn(
                 [*arrivals.chunks[arrived], *self.replay.rows],
                 arrivals.rows(arrived + 1, chunk + 1),
                 phase=f"chunk-{chunk + 1}",
             )
             self.replay.add(arrivals.chunks[arrived])
-            drifted = self._look_for_drift(arrived)
-            if self.taught and self._is_due(chunk, drifted):
-                window = self.settings.window
-                start = 0 if window is None else max(0, arrived + 1 - window)
-                self._train_teacher(arrivals.rows(start, arrived + 1))
             self._judge_tasks()
         self._note()
 
@@ -158,21 +148,11 @@ class Passage:
         context, student, weight = self.context, self.student, self.settings.last_weight
         if self.teacher is None:
             return context.supervised(student)
-        loss, answers = context.loss(student), self._answers(self.teacher, parts)
+        base = Distillation(student.model, student.inputs, context.loss(student), self._answers(self.teacher, parts))
         if warm or not weight:
-            return Distillation(student.model, student.inputs, loss, answers)
-        soft = BoundTerm(context.bind("objective", DEFAULT_SOFT_LOSS[context.head.kind]), scheduled={})
-        objective = soft.bound.component.load()(**soft.bound.options)
+            return base
         before = replace(student, model=copy.deepcopy(student.model).eval().requires_grad_(False))
-        return Remembering(
-            student.model,
-            student.inputs,
-            loss,
-            answers,
-            last=self._answers(before.source(), parts),
-            term=Term(name="last", objective=objective, extras=soft.spec.extras),
-            weight=weight,
-        )
+        return Remembering(base, self._answers(before.source(), parts), context.loss(student, alpha=0.0), weight)
 
     def _answers(self, source: TeacherSource, parts: list[SubsetSplit]) -> TeacherSource:
         """What a source says of some rows, asked once unless rows are augmented at random."""
@@ -185,10 +165,8 @@ class Passage:
             self.teacher = self.context.teacher_on(positions)
             self.teachings += 1
 
-    def _is_due(self, chunk: int, drifted: bool) -> bool:
-        """Whether the teacher is trained again after a chunk; not after the last, which nothing follows."""
-        if chunk + 1 == len(self.arrivals.chunks):
-            return False
+    def _is_due(self, chunk: int, *, drifted: bool) -> bool:
+        """Whether the teacher is trained again before the student learns what arrives with a chunk."""
         if self.settings.teacher == "refit":
             return (chunk + 1 - self.arrivals.first) % self.settings.refit_every == 0
         return self.settings.teacher == "drift" and drifted
@@ -254,7 +232,9 @@ class Passage:
         else:
             at = [number + 1 for number in numbers]
             times = self.rows.times
-            begins = None if times is None else [min(times[row] for row in arrivals.chunks[number]) for number in numbers]
+            begins = (
+                None if times is None else [min(times[row] for row in arrivals.chunks[number]) for number in numbers]
+            )
             facts["over_time"] = {
                 "measure": context.head.primary,
                 "chunk": at,

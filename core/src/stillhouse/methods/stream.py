@@ -27,8 +27,9 @@ class Stream(Method):
     The first chunks, a share ``warm`` of the rows, are fitted as usual. From then on, for every chunk t::
 
         predict chunk t, by the weights as they are
+        train the teacher again, if that is due, on rows whose labels are known now
         learn chunk t - delay, whose labels arrive now, beside `replay` rows of the past:
-            L + last_weight * soft(student, the student before this chunk)
+            L + last_weight * sum_i weight_i * soft_i(student, the student before this chunk)
 
     with ``L = alpha * hard + (1 - alpha) * sum_i weight_i * soft_i(student, teacher)``, the recipe's loss. Rows of the
     chunks whose labels are still to come take part in the soft losses. The teacher is the recipe's, trained anew on rows
@@ -58,7 +59,7 @@ class Stream(Method):
         epochs: passes over each chunk and the replayed rows.
         lr: peak learning rate of these; the recipe's by default.
         replay: rows of the past that are kept, a uniform sample.
-        last_weight: weight of the soft loss to the student before the chunk; 0 without it.
+        last_weight: weight of the soft losses to the student before the chunk; 0 without it.
         teacher: "fixed" is trained on the warm rows; "refit" every ``refit_every`` chunks; "drift" after a drift.
         refit_every: chunks between two trainings of the teacher (teacher: refit).
         window: chunks, the latest with labels, that a teacher is trained on again; all by default.
