@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -132,7 +132,7 @@ def test_a_detector_without_river_is_an_error_before_anything_is_trained(
 
 
 @pytest.fixture
-def changed_rows(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+def changed_rows(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Changes entries of the training rows from a position on."""
     genuine = datasets.synthetic
 
@@ -148,7 +148,7 @@ def changed_rows(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None
 
         monkeypatch.setattr(datasets, "synthetic", made)
 
-    yield change
+    return change
 
 
 @pytest.mark.parametrize("delay", [0, 2])
@@ -246,6 +246,32 @@ def test_the_last_student_is_a_teacher_of_all_rows_of_a_step(
     assert len(seen) == 4
     for found, by_hand in seen:
         assert found == pytest.approx(by_hand, rel=1e-4)
+
+
+@pytest.mark.parametrize("prior", ["core/decision-tree", "core/linear"])
+def test_the_student_first_learns_what_a_simple_model_of_the_warm_rows_says(
+    distil: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, prior: str
+) -> None:
+    seen: list[tuple[float, int]] = []
+    genuine = MethodContext.fit
+
+    def watched(self: MethodContext, learner: Any, *, phase: str = "", rows: Any = None, **given: Any) -> Any:
+        if phase == "prior":
+            batch = rows.batch(range(len(rows)))
+            with torch.no_grad():
+                now, simple = learner.student.eval()(x=batch["x"]), learner.teacher(batch).prediction
+                one, two = (now / 2).log_softmax(1), (simple / 2).softmax(1)
+                by_hand = float(F.kl_div(one, two, reduction="batchmean") * 4)
+                assert float(learner(batch, len(rows))[0]) == pytest.approx(by_hand, rel=1e-4)
+            right = (simple.argmax(1) == batch["target"]).double().mean()
+            seen.append((float(right), len(rows)))
+        return genuine(self, learner, phase=phase, rows=rows, **given)
+
+    monkeypatch.setattr(MethodContext, "fit", watched)
+    distil({**STREAM, "prior": prior}, *TIMED, "train.student.epochs=10", "train.student.lr=0.01")
+    assert len(seen) == 1  # the student, not the baseline
+    assert seen[0][0] > 0.4
+    assert seen[0][1] == 90
 
 
 def test_a_stream_that_stops_goes_on_to_the_same_bits(resumes: Callable[..., Any]) -> None:

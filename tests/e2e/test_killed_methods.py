@@ -78,8 +78,8 @@ METHODS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "annealing": (["method={use: core/adaptive, mode: annealing}"], ["annealing", "labels"]),
 }
-"""By name: the changes that choose the method, and its phases, in each of which it is killed once (``stage:phase`` where
-the stage is not the student's)."""
+"""By name: the changes that choose the method, and its phases, in each of which it is killed once (``stage:phase``
+where the stage is not the student's)."""
 
 
 def run(folder: Path, phase: str, changes: list[str]) -> int:

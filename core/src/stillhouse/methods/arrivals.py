@@ -96,8 +96,8 @@ def refuse_early_labels(arrivals: Arrivals, split: Split) -> None:
         begins = min(split.times[position] for position in arrivals.chunks[learned])
         if known > begins:
             raise IncompatibleError(
-                f"labels of chunk {number + 1} are known at time {known:g}, and chunk {learned + 1}, which is predicted "
-                f"after they are learned, begins at {begins:g}",
+                f"labels of chunk {number + 1} are known at time {known:g}, and chunk {learned + 1}, which is "
+                f"predicted after they are learned, begins at {begins:g}",
                 where="method.delay",
                 fix=f"set method.delay to {arrivals.delay + 1} or more, or make chunks longer",
             )

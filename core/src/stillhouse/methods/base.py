@@ -14,8 +14,8 @@ class Method:
     """How a student learns: ``target(*, options) -> Method``.
 
     The baseline shares `build` and `finish`, never `step` and `train`: a pruned student is compared with a pruned
-    baseline. It learns by `train_baseline`, on labels alone. A method keeps no state between calls beside its options; everything random comes from ``context.seed``
-    and `MethodContext.fit`, so that a run repeats to the bit.
+    baseline. It learns by `train_baseline`, on labels alone. A method keeps no state between calls beside its options;
+    everything random comes from ``context.seed`` and `MethodContext.fit`, so that a run repeats to the bit.
     """
 
     def check(self, context: MethodContext) -> None:
@@ -51,8 +51,8 @@ class Method:
         return student
 
     def train_baseline(self, context: MethodContext, student: Trained) -> Trained:
-        """How the baseline learns: on labels alone, in one fit. A method whose rows come in another way than all at once
-        gives the baseline the same rows in the same way.
+        """How the baseline learns: on labels alone, in one fit. A method whose rows come in another way than all at
+        once gives the baseline the same rows in the same way.
 
         Args:
             context: what the framework gives; there is no teacher.

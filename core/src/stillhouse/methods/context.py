@@ -62,9 +62,9 @@ class MethodContext:
         bind: a component of the recipe by kind and reference (``{"use": id, **options}``), checked.
         load: a model from the folder that it was saved in.
         warn: tells the user something, once.
-        teacher_on: the recipe's teacher, trained anew on the training rows at some positions and on no others. Nothing is
-            chosen on validation rows: networks keep their last epoch. A checkpoint, and a teacher that is asked, stay as
-            they are.
+        teacher_on: the recipe's teacher, trained anew on the training rows at some positions and on no others. Nothing
+            is chosen on validation rows: networks keep their last epoch. A checkpoint, and a teacher that is asked,
+            stay as they are.
         history: records of all epochs so far.
         notes: what `note` kept.
     """

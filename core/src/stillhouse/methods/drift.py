@@ -30,7 +30,7 @@ def require_river() -> None:
 
 
 class DriftAlarm:
-    """Rows at which a detector sees the loss rise. A change to smaller losses, which detectors tell as well, is no alarm.
+    """Rows at which a detector sees the loss rise. A change to smaller losses, which detectors tell too, is no alarm.
 
     Sources: ADWIN: Bifet and Gavaldà, "Learning from Time-Changing Data with Adaptive Windowing" (2007); Page-Hinkley:
     Page, "Continuous Inspection Schemes" (1954); KSWIN: Raab, Heusinger and Schleif, "Reactive Soft Prototype Computing
@@ -49,7 +49,8 @@ class DriftAlarm:
         self._losses: list[float] = []
         if name != "none":
             require_river()
-            options = {"kswin": {"seed": seed}, "page-hinkley": {"mode": "up"}}.get(name, {})
+            by_name: dict[str, dict[str, Any]] = {"kswin": {"seed": seed}, "page-hinkley": {"mode": "up"}}
+            options = by_name.get(name, {})
             self._detector = getattr(importlib.import_module("river.drift"), NAMES[name])(**options)
 
     def __call__(self, losses: Sequence[float]) -> list[int]:

@@ -11,16 +11,17 @@ import torch
 from torch import Tensor
 
 from stillhouse.errors import DataError
-from stillhouse.kinds import OutputKind
 from stillhouse.methods.arrivals import Arrivals, Reservoir
 from stillhouse.methods.by_row import row_losses
 from stillhouse.methods.context import MethodContext
 from stillhouse.methods.drift import Detector, DriftAlarm
-from stillhouse.methods.transfer import transfer
+from stillhouse.methods.transfer import Tasks
 from stillhouse.teachers import StoredTeacher, TeacherSource
 from stillhouse.trained import Trained
+from stillhouse.training.estimators import fit_hard
 from stillhouse.training.learner import Distillation, Learner
 from stillhouse.training.loss import DistillationLoss, TermValues
+from stillhouse.training.threads import limited_threads, share
 from stillhouse.types import Batch, Split, SubsetSplit
 
 
@@ -36,6 +37,7 @@ class Settings:
     refit_every: int
     window: int | None
     drift: Detector
+    prior: str | dict[str, Any] | None
 
 
 class Remembering(Distillation):
@@ -111,6 +113,8 @@ class Passage:
         if self.tasks is not None:
             self.tasks.begin(self.student)
         known = arrivals.rows(0, warm)
+        if self.settings.prior is not None and self.taught:
+            self._learn_prior(self.settings.prior, known)
         self._train_teacher(known)
         self._learn(known, arrivals.rows(warm, arrivals.first), phase="warm", warm=True)
         self.replay.add(known)
@@ -144,11 +148,30 @@ class Passage:
         learner = self._learner([rows] if others is None else [rows, others], warm=warm)
         self.context.fit(learner, phase=phase, rows=rows, unlabelled=others, **changed)
 
+    def _learn_prior(self, prior: str | dict[str, Any], known: list[int]) -> None:
+        """Fit the simple model on the first rows, then teach the student what it says of them."""
+        context, rows = self.context, SubsetSplit(self.rows, known)
+        model = context.build(context.bind("student", prior), seed=context.derived_seed("prior"))
+        last: dict[str, Any] = {"select": "last", "patience": None}
+        if model.is_network:
+            context.fit(context.supervised(model), phase="prior-model", rows=rows, unlabelled=None, **last)
+        else:
+            columns = rows.columns()
+            with limited_threads(share()):
+                fit_hard(model.model, model.features(columns), columns["target"], model.task)
+        context.build()  # adapters draw their weights where those of the student ended
+        learner = self._distillation(self._answers(model.source(), [rows]), alpha=0.0)
+        context.fit(learner, phase="prior", rows=rows, unlabelled=None, **last)
+
+    def _distillation(self, answers: TeacherSource, **changed: Any) -> Distillation:
+        student = self.student
+        return Distillation(student.model, student.inputs, self.context.loss(student, **changed), answers)
+
     def _learner(self, parts: list[SubsetSplit], *, warm: bool) -> Learner:
         context, student, weight = self.context, self.student, self.settings.last_weight
         if self.teacher is None:
             return context.supervised(student)
-        base = Distillation(student.model, student.inputs, context.loss(student), self._answers(self.teacher, parts))
+        base = self._distillation(self._answers(self.teacher, parts))
         if warm or not weight:
             return base
         before = replace(student, model=copy.deepcopy(student.model).eval().requires_grad_(False))
@@ -246,69 +269,3 @@ class Passage:
                 },
             }
         context.note(**facts)
-
-
-class Tasks:
-    """Accuracy on the validation rows of every task after every task: those of the warm chunks are the first task, and
-    each later chunk is one.
-
-    Args:
-        context: what the framework gives.
-        arrivals: the chunks, one a class.
-    """
-
-    def __init__(self, context: MethodContext, arrivals: Arrivals) -> None:
-        self._context = context
-        target = context.splits.train.columns(["target"])["target"].flatten().long()
-        groups = [arrivals.rows(0, arrivals.warm), *arrivals.chunks[arrivals.warm :]]
-        self._classes = [target[group].unique() for group in groups]
-        self._target = context.splits.val.columns(["target"])["target"].flatten().long()
-        self._before: list[float] = []
-        self._table: dict[str, list[list[float]]] = {}
-
-    def begin(self, student: Trained) -> None:
-        """Judge the initial weights."""
-        if student.is_network:
-            student.model.to(self._context.device)
-        self._before = self._accuracies(student)
-
-    def judge(self, name: str, model: Trained | TeacherSource) -> None:
-        """Judge a model after a task."""
-        self._table.setdefault(name, []).append(self._accuracies(model))
-
-    def _accuracies(self, model: Trained | TeacherSource) -> list[float]:
-        context = self._context
-        if isinstance(model, Trained):
-            prediction = model.predict(context.splits.val, context.device)
-        else:
-            stored = StoredTeacher.of(model, [context.splits.val], context.device)
-            prediction = stored({"index": context.splits.val.index()}).prediction.cpu()
-        binary = context.head.kind is OutputKind.BINARY
-        right = ((prediction[:, 0] >= 0).long() if binary else prediction.argmax(1)) == self._target
-        found = []
-        for classes in self._classes:
-            chosen = torch.isin(self._target, classes)
-            found.append(float(right[chosen].double().mean()) if bool(chosen.any()) else 0.0)
-        return found
-
-    def facts(self) -> dict[str, Any]:
-        """Transfer and forgetting of each model, and its mean accuracy on the tasks so far after each of them."""
-        found: dict[str, Any] = {}
-        for name, table in self._table.items():
-            for measure, value in transfer(table, self._before).items():
-                found.setdefault(measure, {})[name] = value
-        names = self._context.splits.info.classes
-        classes = [[str(names[c] if names else c) for c in each.tolist()] for each in self._classes]
-        return {
-            **found,
-            "accuracy_of_tasks": {**self._table, "classes": classes},
-            "over_time": {
-                "measure": "mean accuracy on the classes so far",
-                "chunk": list(range(1, len(classes) + 1)),
-                "time": None,
-                **{
-                    name: [sum(row[: at + 1]) / (at + 1) for at, row in enumerate(table)]
-                    for name, table in self._table.items()
-                },
-            },
-        }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -32,9 +32,9 @@ class Stream(Method):
             L + last_weight * sum_i weight_i * soft_i(student, the student before this chunk)
 
     with ``L = alpha * hard + (1 - alpha) * sum_i weight_i * soft_i(student, teacher)``, the recipe's loss. Rows of the
-    chunks whose labels are still to come take part in the soft losses. The teacher is the recipe's, trained anew on rows
-    whose labels had arrived by then: the one of the stage "teacher" has seen the whole stream, and is reported beside
-    the student only. Labels of the last ``delay`` chunks never arrive.
+    chunks whose labels are still to come take part in the soft losses. The teacher is the recipe's, trained anew on
+    rows whose labels had arrived by then: the one of the stage "teacher" has seen the whole stream, and is reported
+    beside the student only. Labels of the last ``delay`` chunks never arrive.
 
     The baseline goes through the same stream with the same replay, and without any teacher, the last student included.
     Nothing is chosen on validation rows, which may lie after the stream: every fit, the teacher's too, keeps its last
@@ -64,6 +64,8 @@ class Stream(Method):
         refit_every: chunks between two trainings of the teacher (teacher: refit).
         window: chunks, the latest with labels, that a teacher is trained on again; all by default.
         drift: detector of drift in the student's loss, by river; "none" without.
+        prior: a simple model, a student component (an id or {use: id, **options}): it is fitted on the warm rows, and
+            the student first learns what it says of them, for as many epochs as the warm fit has.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Stream(Method):
         refit_every: Annotated[int, Field(ge=1)] = 4,
         window: Annotated[int | None, Field(ge=1)] = None,
         drift: Detector = "none",
+        prior: str | dict[str, Any] | None = None,
     ) -> None:
         self.order, self.chunks, self.span, self.warm, self.delay = order, chunks, span, warm, delay
         self.settings = Settings(
@@ -93,6 +96,7 @@ class Stream(Method):
             refit_every=refit_every,
             window=window,
             drift=drift,
+            prior=prior,
         )
 
     def check(self, context: MethodContext) -> None:
@@ -127,8 +131,8 @@ class Stream(Method):
         arrivals = self.arrivals(rows)
         if arrivals.first >= len(arrivals.chunks):
             raise IncompatibleError(
-                f"of {len(arrivals.chunks)} chunks {arrivals.warm} are fitted at first and the labels of {self.delay} are "
-                "waited for: none is left to be predicted",
+                f"of {len(arrivals.chunks)} chunks {arrivals.warm} are fitted at first and the labels of {self.delay} "
+                "are waited for: none is left to be predicted",
                 where="method",
                 fix="lower method.warm or method.delay, or make chunks smaller",
             )

@@ -13,8 +13,9 @@ from stillhouse.errors import IncompatibleError, OptionError, StillhouseError
 from stillhouse.methods import Method, MethodContext
 from stillhouse.pipeline.context import RunContext
 from stillhouse.pipeline.models import Piece, train_hard, trained_model
+from stillhouse.pipeline.past import forget_past_teachers, teacher_on
 from stillhouse.pipeline.stages import RECORD, SIZES, component_identity
-from stillhouse.pipeline.teacher import Teacher, forget_past_teachers, signal, teacher_on
+from stillhouse.pipeline.teacher import Teacher, signal
 from stillhouse.recipe.check import Bound, Size
 from stillhouse.storage import state_digest, write_json
 from stillhouse.trained import Trained, load

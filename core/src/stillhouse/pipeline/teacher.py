@@ -3,7 +3,6 @@ kept."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -41,8 +40,6 @@ from stillhouse.teachers.ensemble import combine
 from stillhouse.trained import Trained, build, is_asked, load
 from stillhouse.types import Batch, Head, Split, SubsetSplit
 
-PAST = "past"
-"""Folder, inside that of the teacher, of teachers that were trained on a part of the rows."""
 LOST = 0.1
 """KL divergence, in nats a token, from which the likeliest tokens are called too few."""
 OVERFIT = 3.0
@@ -107,9 +104,9 @@ def teacher_stage(context: RunContext) -> Teacher:
         if recipe.teacher.checkpoint is not None:
             trained, key = from_checkpoint(context, context.resolved.base / recipe.teacher.checkpoint)
         elif is_asked(context.resolved.teachers[position].component):
-            trained, key = _asked(context, position)
+            trained, key = asked_member(context, position)
         else:
-            trained = _member(context, position, context.splits.train, folder / f"member-{position}")
+            trained = train_member(context, position, context.splits.train, folder / f"member-{position}")
             key = facts(folder / f"member-{position}")["inputs"]
         if trained.is_network:
             trained.model.to(context.device).eval().requires_grad_(False)
@@ -140,10 +137,10 @@ def teacher_pieces(context: RunContext) -> list[Piece]:
     trained = [at for at, bound in enumerate(context.resolved.teachers) if not is_asked(bound.component)]
     pieces = [
         Piece(
-            _label(context, at, "all"),
+            member_label(context, at, "all"),
             "teacher",
             epochs,
-            partial(_member, context, at, train, folder / f"member-{at}"),
+            partial(train_member, context, at, train, folder / f"member-{at}"),
         )
         for at in trained
     ]
@@ -151,8 +148,8 @@ def teacher_pieces(context: RunContext) -> list[Piece]:
         name = fold_names(config.out_of_fold)[number + 1]
         for at in trained:
             rows, where = SubsetSplit(train, kept), folder / f"member-{at}-fold-{number}"
-            make = partial(_member, context, at, rows, where, name)
-            pieces.append(Piece(_label(context, at, name), "teacher", epochs, make))
+            make = partial(train_member, context, at, rows, where, name)
+            pieces.append(Piece(member_label(context, at, name), "teacher", epochs, make))
     return pieces
 
 
@@ -161,12 +158,13 @@ def _folds(context: RunContext) -> list[tuple[list[int], list[int]]]:
     return list(fold_positions(context.splits.train, config.out_of_fold, context.head.kind, config.seed))
 
 
-def _label(context: RunContext, position: int, fold: str) -> str:
+def member_label(context: RunContext, position: int, fold: str = "all") -> str:
+    """What to call a member of the teacher, or its copy without a fold."""
     many = len(context.resolved.teachers)
     return "teacher" + (f" {position + 1} of {many}" if many > 1 else "") + (f", fold {fold}" if fold != "all" else "")
 
 
-def _member(
+def train_member(
     context: RunContext,
     position: int,
     rows: Split,
@@ -177,9 +175,21 @@ def _member(
     label: str | None = None,
     shared: bool = True,
 ) -> Trained:
+    """One member, trained on some rows in a folder of its own, or found there or in the store.
+
+    Args:
+        context: the run.
+        position: of the member in the recipe.
+        rows: training rows.
+        folder: of this model alone.
+        fold: name of the rows.
+        config: training settings; the recipe's by default.
+        label: what to call it.
+        shared: keep it in the store of teachers.
+    """
     recipe, bound = context.resolved.recipe, context.resolved.teachers[position]
     seed = member_seed(bound, recipe.teacher.seed)
-    label = label or _label(context, position, fold)
+    label = label or member_label(context, position, fold)
     tags = {"stage": "teacher", "member": position, "fold": fold}
     config = config or recipe.train.teacher
 
@@ -200,45 +210,6 @@ def _member(
     )
 
 
-def teacher_on(context: RunContext, teacher: Teacher, positions: Sequence[int]) -> Teacher:
-    """The recipe's teacher trained anew on some training rows and no others, without a look at validation rows: as it
-    could have been had when only these were known. It is kept until `forget_past_teachers`, so that a run which stops
-    goes on with it.
-
-    Args:
-        context: the run.
-        teacher: the recipe's, whose members are taken as they are where they are asked or come from a checkpoint.
-        positions: of the rows in ``splits.train``.
-    """
-    recipe, rows = context.resolved.recipe, SubsetSplit(context.splits.train, positions)
-    if recipe.teacher.checkpoint is not None:
-        return teacher
-    config = recipe.train.teacher.model_copy(update={"select": "last", "patience": None})
-    name = digest([int(position) for position in positions])[:16]
-    members: list[Trained] = []
-    # Students in processes side by side share these models: one makes them, the others find them.
-    with FileLock(context.folder / SIGNAL_LOCK) if context.is_main else nullcontext():
-        for position, bound in enumerate(context.resolved.teachers):
-            if is_asked(bound.component):
-                members.append(_asked(context, position, rows)[0])
-                continue
-            folder = context.folder / "teacher" / PAST / f"{name}-{position}"
-            label = f"{_label(context, position, 'all')}, on {len(rows):,} rows"
-            fold = f"rows {name}"
-            trained = _member(context, position, rows, folder, fold, config=config, label=label, shared=False)
-            if trained.is_network:
-                trained.model.to(context.device).eval().requires_grad_(False)
-            members.append(trained)
-    return Teacher(members, teacher.weights, teacher.kind, name)
-
-
-def forget_past_teachers(context: RunContext) -> None:
-    """Remove what `teacher_on` kept; every student is finished."""
-    if context.is_main:
-        shutil.rmtree(context.folder / "teacher" / PAST, ignore_errors=True)
-    context.wait()
-
-
 def fold_names(folds: int) -> list[str]:
     """Names of the rows that a member is trained on: all of them, then all without each fold."""
     return ["all", *(f"{number + 1} of {folds}" for number in range(folds))]
@@ -249,7 +220,7 @@ def member_inputs(config: TrainConfig, fold: str) -> dict[str, Any]:
     return {"train": config.model_dump(mode="json"), "rows": fold}
 
 
-def _asked(context: RunContext, position: int, rows: Split | None = None) -> tuple[Trained, Any]:
+def asked_member(context: RunContext, position: int, rows: Split | None = None) -> tuple[Trained, Any]:
     """A teacher that is asked as it is: only its answers depend on it, and they on its revision."""
     bound = context.resolved.teachers[position]
     seed = member_seed(bound, context.resolved.recipe.teacher.seed)
@@ -295,7 +266,7 @@ def _out_of_fold(context: RunContext, folds: int) -> Tensor:
     for number, (kept, held) in enumerate(_folds(context)):
         predictions = []
         for position in range(len(context.resolved.teachers)):
-            trained = _member(
+            trained = train_member(
                 context,
                 position,
                 SubsetSplit(train, kept),

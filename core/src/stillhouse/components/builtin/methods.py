@@ -122,6 +122,8 @@ def stillhouse_methods() -> Iterable[MethodSpec]:
         summary="Rows in order of time: each chunk is predicted, scored, then learned; replay against forgetting",
         kinds=(MULTICLASS, BINARY, MULTILABEL, REGRESSION, GAUSSIAN, SEGMENTATION),
         taps=False,
+        students=("prior",),
+        estimator_options=("prior",),
         tags=("online", "continual", "drift"),
     )
     yield MethodSpec(

@@ -45,7 +45,7 @@ def quality_over_time(run: Run, facts: list[dict[str, Any]]) -> ReportFigure | N
     how = (
         "Accuracy on validation rows of all classes that had arrived, after each chunk."
         if tasks
-        else "Each chunk of the training rows, predicted before it was learned; the teacher knew what was known by then."
+        else "Each chunk of the training rows, predicted before it was learned; the teacher knew what was known then."
     )
     seeds = " Thin lines are single seeds, thick lines their mean." if len(facts) > 1 else ""
     dotted = " Dotted: drift was told." if drifts else ""
