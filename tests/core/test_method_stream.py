@@ -28,7 +28,7 @@ from stillhouse.methods.passage import Remembering
 from stillhouse.methods.transfer import transfer
 from stillhouse.pipeline import RunResult
 from stillhouse.pipeline.checking import check
-from stillhouse.types import Splits, TensorSplit
+from stillhouse.types import DataContext, Splits, TensorSplit
 
 TIMED = ("dataset.rows=400", "dataset.unlabelled=0", "dataset.times=true", "train.student.epochs=2")
 STREAM = {"use": "core/stream", "chunks": 8, "warm": 0.3, "epochs": 2, "replay": 20}
@@ -86,6 +86,20 @@ def test_labels_of_forecasts_are_not_learned_before_they_are_known() -> None:
     refuse_early_labels(Arrivals(chunks, 1, 1), rows)
     with pytest.raises(IncompatibleError, match="labels of chunk 1 are known at time 4, and chunk 2"):
         refuse_early_labels(Arrivals(chunks, 1, 0), rows)
+
+
+def test_synthetic_rows_turn_in_the_middle_of_the_training_rows(tmp_path: Path) -> None:
+    context = DataContext(root=tmp_path, base=tmp_path)
+    plain, drifted = datasets.synthetic(context, rows=200), datasets.synthetic(context, rows=200, drift=0.5)
+    half = len(plain.train) // 2
+    one, two = (splits.train.columns(["x"])["x"] for splits in (plain, drifted))
+    assert torch.equal(one[:half], two[:half])
+    assert torch.allclose(two[half:, 0::2], -one[half:, 1::2], atol=1e-6)  # a quarter turn
+    assert torch.allclose(two[half:, 1::2], one[half:, 0::2], atol=1e-6)
+    assert torch.equal(plain.test.columns(["target"])["target"], drifted.test.columns(["target"])["target"])
+    assert plain.train.times is None
+    times = [splits.times for splits in drifted.named().values()]
+    assert list(itertools.chain(*times)) == [float(each) for each in range(200)]
 
 
 # Measures ------------------------------------------------------------------------------------------------------------
