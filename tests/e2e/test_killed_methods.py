@@ -21,10 +21,11 @@ from stillhouse.progress import Silent
 
 class KillIn(Silent):
     def __init__(self, phase):
-        self.phase = phase
+        stage, _, self.phase = phase.rpartition(":")
+        self.role = stage or "student"
 
     def epoch(self, record):
-        if record["stage"] == "student" and record.get("phase", "") == self.phase and record["epoch"] == 1:
+        if record["stage"] == self.role and record.get("phase", "") == self.phase and record["epoch"] == 1:
             os.kill(os.getpid(), signal.SIGKILL)
 
 loop.CHECKPOINT_SECONDS = 0.0
@@ -67,9 +68,18 @@ METHODS: dict[str, tuple[list[str], list[str]]] = {
     "denoised": (["method=core/denoised", HINTS], [""]),
     "self-supervised": (["method=core/self-supervised"], ["pretext", "student"]),
     "missing-modality": (["method={use: core/missing-modality, student: backbone.0, teacher: backbone.0}"], [""]),
+    "stream": (
+        [
+            "method={use: core/stream, chunks: 5, delay: 1, epochs: 2, replay: 20, last_weight: 0.5, teacher: refit, "
+            "refit_every: 1}",
+            "dataset.times=true",
+        ],
+        ["baseline:chunk-4", "teacher:", "warm", "chunk-4", "chunk-5"],
+    ),
     "annealing": (["method={use: core/adaptive, mode: annealing}"], ["annealing", "labels"]),
 }
-"""By name: the changes that choose the method, and its phases, in each of which it is killed once."""
+"""By name: the changes that choose the method, and its phases, in each of which it is killed once (``stage:phase``
+where the stage is not the student's)."""
 
 
 def run(folder: Path, phase: str, changes: list[str]) -> int:

@@ -47,6 +47,7 @@ def test_predicted_hours_of_a_split_are_in_no_other_and_steps_thin_out_training_
     assert max(hours["train"]) < 100 <= min(hours["val"])
     assert max(hours["val"]) < 150 <= min(hours["test"])
     assert max(hours["test"]) == 199
+    assert splits.train.until == [time + 5 for time in splits.train.times]
     assert len(splits.train) == len(range(24, 95, 5)) * 2
     assert len(splits.test) == 45 * 2
     assert splits.train.fingerprint() != made().train.fingerprint()

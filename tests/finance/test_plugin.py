@@ -20,7 +20,9 @@ from stillhouse.testing.plan import Plan
 
 NEWS = ("news-demo", "news-mobilebert", "news-sentiment", "news-small", "news-tinybert")
 SERIES = ("forecast", "forecast-demo", "movement", "volume", "volume-demo")
-RECIPES = ("fraud-demo", "fraud-born-again", "fraud-handbook", "fraud-rules", "tabular", "vix", *NEWS, *SERIES)
+STREAMS = ("fraud-stream", "vix-stream", "etth1-stream")
+FRAUD = ("fraud-demo", "fraud-born-again", "fraud-handbook", "fraud-rules")
+RECIPES = (*FRAUD, "tabular", "vix", *NEWS, *SERIES, *STREAMS)
 QUICK = ["evaluate.latency_samples=5", "evaluate.throughput_batch=8"]
 
 

@@ -3,6 +3,7 @@ tutorials."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -46,6 +47,8 @@ def synthetic(
     noise: float = 0.05,
     groups: int = 0,
     unlabelled: int = 0,
+    times: bool = False,
+    drift: float = 0.0,
 ) -> Splits:
     """Seeded rows whose target depends on the inputs in a way that takes a network of some width to learn.
 
@@ -63,6 +66,9 @@ def synthetic(
             values.
         groups: number of groups that the rows belong to, each in one split only; 0 for rows that stand alone.
         unlabelled: further rows without a target, for soft losses only.
+        times: rows have times: training rows first, then validation rows, then test rows.
+        drift: in the middle of the training rows the rule changes, and stays so: the inputs ``x`` are turned by this
+            share of half a turn in the planes of each two features. Rows then have times.
 
     Raises:
         OptionError: an option is out of range.
@@ -74,6 +80,7 @@ def synthetic(
         ("groups", groups, 0),
         ("unlabelled", unlabelled, 0),
         ("noise", noise, 0),
+        ("drift", drift, 0),
     ):
         if value < least:
             raise OptionError(f"{name} is {value}", where="dataset 'synthetic'", fix=f"a value from {least} upwards")
@@ -90,12 +97,19 @@ def synthetic(
     group_of = rng.integers(0, groups, rows) if groups else np.arange(rows)
     # Whole groups go to a split, so the shares of rows are only about 60, 15 and 25 % when there are groups.
     splits: dict[str, TensorSplit] = {}
+    now = 0
     for name, chosen in split_rows(groups or rows, {"train": 0.6, "val": 0.15}, rng, rest="test").items():
         where = np.flatnonzero(np.isin(group_of, chosen))
+        inputs = x[where]
+        if drift:
+            after = len(where) // 2 if name == "train" else 0
+            inputs = torch.cat([inputs[:after], turned(inputs[after:], drift * math.pi)])
         splits[name] = TensorSplit(
-            {"x": x[where], "target": target[where], "index": torch.from_numpy(where)},
+            {"x": inputs, "target": target[where], "index": torch.from_numpy(where)},
             groups=[f"group-{group}" for group in group_of[where]] if groups else None,
+            times=[float(now + at) for at in range(len(where))] if times or drift else None,
         )
+        now += len(where)
     extra = TensorSplit({"x": x[rows:], "index": torch.arange(rows, rows + unlabelled)}) if unlabelled else None
     return Splits(
         info=_info(kind, made, splits["train"]),
@@ -104,6 +118,16 @@ def synthetic(
         test=splits["test"],
         unlabelled=extra,
     )
+
+
+def turned(x: Tensor, angle: float) -> Tensor:
+    """Inputs ``[N, ..., F]`` turned by an angle in the planes of the first two features, of the next two, and so on."""
+    pairs = x.shape[-1] // 2 * 2
+    one, two = x[..., 0:pairs:2], x[..., 1:pairs:2]
+    found = x.clone()
+    found[..., 0:pairs:2] = math.cos(angle) * one - math.sin(angle) * two
+    found[..., 1:pairs:2] = math.sin(angle) * one + math.cos(angle) * two
+    return found
 
 
 def _info(kind: str, made: Rows, train: TensorSplit) -> DataInfo:

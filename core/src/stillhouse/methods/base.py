@@ -14,8 +14,8 @@ class Method:
     """How a student learns: ``target(*, options) -> Method``.
 
     The baseline shares `build` and `finish`, never `step` and `train`: a pruned student is compared with a pruned
-    baseline. A method keeps no state between calls beside its options; everything random comes from ``context.seed``
-    and `MethodContext.fit`, so that a run repeats to the bit.
+    baseline. It learns by `train_baseline`, on labels alone. A method keeps no state between calls beside its options;
+    everything random comes from ``context.seed`` and `MethodContext.fit`, so that a run repeats to the bit.
     """
 
     def check(self, context: MethodContext) -> None:
@@ -48,6 +48,17 @@ class Method:
             the trained student; `build`'s own, or another of the same component.
         """
         context.fit(self.step(context, student))
+        return student
+
+    def train_baseline(self, context: MethodContext, student: Trained) -> Trained:
+        """How the baseline learns: on labels alone, in one fit. A method whose rows come in another way than all at
+        once gives the baseline the same rows in the same way.
+
+        Args:
+            context: what the framework gives; there is no teacher.
+            student: what `build` made.
+        """
+        context.fit(context.supervised(student), unlabelled=None)
         return student
 
     def finish(self, context: MethodContext, student: Trained) -> Trained:

@@ -62,6 +62,9 @@ class MethodContext:
         bind: a component of the recipe by kind and reference (``{"use": id, **options}``), checked.
         load: a model from the folder that it was saved in.
         warn: tells the user something, once.
+        teacher_on: the recipe's teacher, trained anew on the training rows at some positions and on no others. Nothing
+            is chosen on validation rows: networks keep their last epoch. A checkpoint, and a teacher that is asked,
+            stay as they are.
         history: records of all epochs so far.
         notes: what `note` kept.
     """
@@ -83,6 +86,7 @@ class MethodContext:
     bind: Callable[[str, Any], Bound]
     load: Callable[[Path], Trained]
     warn: Callable[[str], None]
+    teacher_on: Callable[[Sequence[int]], TeacherSource]
     history: list[dict[str, Any]] = field(default_factory=list)
     notes: dict[str, Any] = field(default_factory=dict)
     _random_state: list[Tensor] = field(default_factory=list)

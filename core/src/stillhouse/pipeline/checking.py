@@ -297,12 +297,12 @@ class _Rehearsal:
         if not built.is_network:
             return
         owner = method or make_method(self._context)
-        given = self._method_context(bound, planned.role, None)
-        student = owner.build(given)
         train = self._resolved.recipe.train
         config = train.student if method is not None else train.of_baseline
-        planned.fits.append(self._supervised(student, config, given.seed, planned.role))
-        owner.finish(given, student)
+        given = self._method_context(bound, planned.role, None, config)
+        student = owner.build(given)
+        student = owner.finish(given, owner.train_baseline(given, student))
+        planned.fits = list(given.fits)
         planned.parameters = parameters(student.model)
 
     def _student(self, bound: Bound, planned: Planned, members: list[Trained]) -> None:
@@ -314,7 +314,8 @@ class _Rehearsal:
             return  # there is no teacher to tap, which has been told
         watches: list[Stopwatch] = []
         members = members if speaks else []
-        given = self._method_context(bound, planned.role, self._source(built, members, watches), members)
+        config = self._resolved.recipe.train.student
+        given = self._method_context(bound, planned.role, self._source(built, members, watches), config, members)
         method = make_method(self._context)
         student = method.finish(given, method.train(given, method.build(given)))
         planned.fits = list(given.fits)
@@ -347,13 +348,13 @@ class _Rehearsal:
         return ask
 
     def _method_context(
-        self, bound: Bound, label: str, source: Any, members: Sequence[Trained] = ()
+        self, bound: Bound, label: str, source: Any, config: TrainConfig, members: Sequence[Trained] = ()
     ) -> RehearsalContext:
         given = method_context(
             self._context,
             bound,
             None,
-            config=self._resolved.recipe.train.student,
+            config=config,
             seed=self._resolved.recipe.seeds[0],
             label=label,
             tags={"stage": label},
@@ -364,6 +365,7 @@ class _Rehearsal:
         values["teachers"] = tuple(members)
         if source is not None:
             values["teacher_source"] = source
+            values["teacher_on"] = lambda _: source((), False)
         return RehearsalContext(**values, whole=self._context.splits)
 
 

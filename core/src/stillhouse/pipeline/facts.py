@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ def method_facts(context: RunContext, teacher: Teacher) -> dict[str, Any]:
     per_seed = []
     for seed in seeds:
         folder = context.folder / "student" / f"seed-{seed}"
-        facts = read_json(folder / FACTS) if (folder / FACTS).exists() else {}
+        facts = _joined(*(_noted(context.folder / role / f"seed-{seed}") for role in ("baseline", "student")))
         if type(method).evaluate is not Method.evaluate:
             given = method_context(
                 context,
@@ -47,6 +48,20 @@ def method_facts(context: RunContext, teacher: Teacher) -> dict[str, Any]:
             values = [each[name, model] for each in numbers]
             table.append({"name": name, "model": model, "mean": float(np.mean(values)), "ci95": ci95(values)})
     return {"seeds": list(seeds), "per_seed": per_seed, "table": table}
+
+
+def _noted(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = read_json(folder / FACTS) if (folder / FACTS).exists() else {}
+    return found
+
+
+def _joined(baseline: Mapping[str, Any], student: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts of both; mappings of the same name (by model) become one."""
+    found = dict(baseline)
+    for name, value in student.items():
+        before = found.get(name)
+        found[name] = {**before, **value} if isinstance(before, Mapping) and isinstance(value, Mapping) else value
+    return found
 
 
 def _models(context: RunContext, teacher: Teacher, seed: int) -> dict[str, Trained]:

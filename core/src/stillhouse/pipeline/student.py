@@ -13,6 +13,7 @@ from stillhouse.errors import IncompatibleError, OptionError, StillhouseError
 from stillhouse.methods import Method, MethodContext
 from stillhouse.pipeline.context import RunContext
 from stillhouse.pipeline.models import Piece, train_hard, trained_model
+from stillhouse.pipeline.past import forget_past_teachers, teacher_on
 from stillhouse.pipeline.stages import RECORD, SIZES, component_identity
 from stillhouse.pipeline.teacher import Teacher, signal
 from stillhouse.recipe.model import TrainConfig
@@ -21,7 +22,7 @@ from stillhouse.storage import state_digest, write_json
 from stillhouse.trained import Trained, load
 
 FACTS = "method.json"
-"""What a method noted about the training of one student, beside its weights."""
+"""What a method noted about the training of one student or baseline, beside its weights."""
 TEACHER_CHANGED = "the teacher changed during distillation"
 """What is wrong when the teacher is another one after the student's training."""
 
@@ -112,7 +113,8 @@ def baseline_pieces(context: RunContext) -> list[Piece]:
     method builds and finishes, trained on labels."""
     train = context.resolved.recipe.train
     method = make_method(context)
-    reshapes = type(method).build is not Method.build or type(method).finish is not Method.finish
+    shared = ("build", "train_baseline", "finish")
+    reshapes = any(getattr(type(method), name) is not getattr(Method, name) for name in shared)
     models = [(model, method, train.of_baseline) for model in _models(context, "baseline")]
     for bound in context.resolved.controls:
         tags = {"stage": "control", "control": bound.id}
@@ -166,6 +168,10 @@ def _seed_context(
 
 def _on_labels(context: RunContext, given: MethodContext, method: Method) -> tuple[Trained, list[dict[str, Any]]]:
     student = method.build(given)
+    if type(method).train_baseline is not Method.train_baseline:
+        student = method.finish(given, method.train_baseline(given, student))
+        _write_facts(context, given)
+        return student, given.history
     history = train_hard(
         context,
         student,
@@ -177,6 +183,11 @@ def _on_labels(context: RunContext, given: MethodContext, method: Method) -> tup
         folder=given.folder,
     )
     return method.finish(given, student), history
+
+
+def _write_facts(context: RunContext, given: MethodContext) -> None:
+    if given.notes and context.is_main:
+        write_json(given.folder / FACTS, given.notes)
 
 
 def control_folder(bound: Bound) -> Path:
@@ -256,14 +267,14 @@ def distil(context: RunContext, teacher: Teacher, pieces: Sequence[Piece]) -> No
 def student_stage(context: RunContext, teacher: Teacher) -> None:
     """Make all that `student_pieces` has."""
     distil(context, teacher, student_pieces(context, teacher))
+    forget_past_teachers(context)
     context.guard("teacher frozen", "parameters and buffers hashed before and after distillation are equal")
 
 
 def _distilled(context: RunContext, given: MethodContext) -> tuple[Trained, list[dict[str, Any]]]:
     method = make_method(context)
     student = method.finish(given, method.train(given, method.build(given)))
-    if given.notes and context.is_main:
-        write_json(given.folder / FACTS, given.notes)
+    _write_facts(context, given)
     return student, given.history
 
 
@@ -298,6 +309,7 @@ def method_context(
         bind=context.bind,
         load=lambda path: load(path, context.registry, context.splits.info),
         warn=context.warn,
+        teacher_on=lambda positions: teacher_on(context, _present(teacher), positions).source(),
     )
 
 

@@ -104,9 +104,9 @@ def teacher_stage(context: RunContext) -> Teacher:
         if recipe.teacher.checkpoint is not None:
             trained, key = from_checkpoint(context, context.resolved.base / recipe.teacher.checkpoint)
         elif is_asked(context.resolved.teachers[position].component):
-            trained, key = _asked(context, position)
+            trained, key = asked_member(context, position)
         else:
-            trained = _member(context, position, context.splits.train, folder / f"member-{position}")
+            trained = train_member(context, position, context.splits.train, folder / f"member-{position}")
             key = facts(folder / f"member-{position}")["inputs"]
         if trained.is_network:
             trained.model.to(context.device).eval().requires_grad_(False)
@@ -137,10 +137,10 @@ def teacher_pieces(context: RunContext) -> list[Piece]:
     trained = [at for at, bound in enumerate(context.resolved.teachers) if not is_asked(bound.component)]
     pieces = [
         Piece(
-            _label(context, at, "all"),
+            member_label(context, at, "all"),
             "teacher",
             epochs,
-            partial(_member, context, at, train, folder / f"member-{at}"),
+            partial(train_member, context, at, train, folder / f"member-{at}"),
         )
         for at in trained
     ]
@@ -148,8 +148,8 @@ def teacher_pieces(context: RunContext) -> list[Piece]:
         name = fold_names(config.out_of_fold)[number + 1]
         for at in trained:
             rows, where = SubsetSplit(train, kept), folder / f"member-{at}-fold-{number}"
-            make = partial(_member, context, at, rows, where, name)
-            pieces.append(Piece(_label(context, at, name), "teacher", epochs, make))
+            make = partial(train_member, context, at, rows, where, name)
+            pieces.append(Piece(member_label(context, at, name), "teacher", epochs, make))
     return pieces
 
 
@@ -158,17 +158,40 @@ def _folds(context: RunContext) -> list[tuple[list[int], list[int]]]:
     return list(fold_positions(context.splits.train, config.out_of_fold, context.head.kind, config.seed))
 
 
-def _label(context: RunContext, position: int, fold: str) -> str:
+def member_label(context: RunContext, position: int, fold: str = "all") -> str:
+    """What to call a member of the teacher, or its copy without a fold."""
     many = len(context.resolved.teachers)
     return "teacher" + (f" {position + 1} of {many}" if many > 1 else "") + (f", fold {fold}" if fold != "all" else "")
 
 
-def _member(context: RunContext, position: int, rows: Split, folder: Path, fold: str = "all") -> Trained:
+def train_member(
+    context: RunContext,
+    position: int,
+    rows: Split,
+    folder: Path,
+    fold: str = "all",
+    *,
+    config: TrainConfig | None = None,
+    label: str | None = None,
+    shared: bool = True,
+) -> Trained:
+    """One member, trained on some rows in a folder of its own, or found there or in the store.
+
+    Args:
+        context: the run.
+        position: of the member in the recipe.
+        rows: training rows.
+        folder: of this model alone.
+        fold: name of the rows.
+        config: training settings; the recipe's by default.
+        label: what to call it.
+        shared: keep it in the store of teachers.
+    """
     recipe, bound = context.resolved.recipe, context.resolved.teachers[position]
     seed = member_seed(bound, recipe.teacher.seed)
-    label = _label(context, position, fold)
+    label = label or member_label(context, position, fold)
     tags = {"stage": "teacher", "member": position, "fold": fold}
-    config = recipe.train.teacher
+    config = config or recipe.train.teacher
 
     def make() -> tuple[Trained, list[dict[str, Any]]]:
         trained = build(bound.component, bound.options, context.task(seed))
@@ -183,7 +206,7 @@ def _member(context: RunContext, position: int, rows: Split, folder: Path, fold:
         label=label,
         make=make,
         predictions=False,
-        shared=True,
+        shared=shared,
     )
 
 
@@ -197,13 +220,13 @@ def member_inputs(config: TrainConfig, fold: str) -> dict[str, Any]:
     return {"train": config.model_dump(mode="json"), "rows": fold}
 
 
-def _asked(context: RunContext, position: int) -> tuple[Trained, Any]:
+def asked_member(context: RunContext, position: int, rows: Split | None = None) -> tuple[Trained, Any]:
     """A teacher that is asked as it is: only its answers depend on it, and they on its revision."""
     bound = context.resolved.teachers[position]
     seed = member_seed(bound, context.resolved.recipe.teacher.seed)
     trained = build(bound.component, bound.options, context.task(seed))
     if isinstance(trained.model, PreparedTeacher):
-        trained.model.prepare(context.splits.train, context.splits.reader)
+        trained.model.prepare(context.splits.train if rows is None else rows, context.splits.reader)
     key = {
         "model": context.bound_inputs(bound),
         "revision": trained.model.revision,
@@ -243,7 +266,7 @@ def _out_of_fold(context: RunContext, folds: int) -> Tensor:
     for number, (kept, held) in enumerate(_folds(context)):
         predictions = []
         for position in range(len(context.resolved.teachers)):
-            trained = _member(
+            trained = train_member(
                 context,
                 position,
                 SubsetSplit(train, kept),

@@ -337,6 +337,7 @@ class MethodSpec(Spec):
         needs: what the rows must have beside labels: any of ``"groups"``, ``"times"``, ``"unlabelled"``.
         students: names of its options that name students: an id, ``{"use": id, **options}``, or a list of these. They
             are checked with the recipe.
+        estimator_options: those of `students` that may name estimators, where the student itself may not be one.
         resumes: a run that was killed ends with the same bits.
     """
 
@@ -349,6 +350,7 @@ class MethodSpec(Spec):
     changes_inputs: bool = False
     needs: tuple[str, ...] = ()
     students: tuple[str, ...] = ()
+    estimator_options: tuple[str, ...] = ()
     resumes: bool = True
 
     def __post_init__(self) -> None:

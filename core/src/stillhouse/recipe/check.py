@@ -330,7 +330,8 @@ class _Checker:
                     ) from error
                 named.append(self.bind("student", here, ref))
                 self.check_model(named[-1], head, here)
-                if not spec.estimators and "estimator" in named[-1].component.spec.tags:
+                networks = not spec.estimators and option not in spec.estimator_options
+                if networks and "estimator" in named[-1].component.spec.tags:
                     raise IncompatibleError(
                         f"method '{method.id}' trains networks, and '{named[-1].id}' is an estimator",
                         where=self.at(*here),

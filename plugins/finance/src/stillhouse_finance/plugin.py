@@ -295,6 +295,19 @@ def stillhouse_recipes() -> Iterable[RecipeSpec]:
         minutes=3.0,
         tags=("time-series", "quantiles"),
     )
+    for name, summary, dataset, minutes in (
+        ("fraud-stream", "Card fraud day by day, with labels that come a week late", "finance/fraud-handbook", 5.0),
+        ("vix-stream", "Quantiles of the VIX a week ahead, half a year after the other", "finance/volatility", 5.0),
+        ("etth1-stream", "96 hours ahead on ETTh1, chunk after chunk", "finance/ett", 5.0),
+    ):
+        yield RecipeSpec(
+            name=name,
+            target=f"stillhouse_finance:recipes/{name}.yaml",
+            summary=summary,
+            dataset=dataset,
+            minutes=minutes,
+            tags=("online", "time-series"),
+        )
     yield RecipeSpec(
         name="news-demo",
         target="stillhouse_finance:recipes/news-demo.yaml",

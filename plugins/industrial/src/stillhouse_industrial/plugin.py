@@ -309,6 +309,23 @@ def stillhouse_recipes() -> Iterable[RecipeSpec]:
         tags=("faults", "demo"),
     )
     yield RecipeSpec(
+        name="tep-continual",
+        target="stillhouse_industrial:recipes/tep-continual.yaml",
+        summary="Faults of the Tennessee Eastman process that arrive one after the other: forgetting and transfer",
+        dataset="industrial/tennessee-eastman",
+        minutes=5.0,
+        tags=("faults", "continual"),
+    )
+    yield RecipeSpec(
+        name="continual-demo",
+        target="stillhouse_industrial:recipes/continual-demo.yaml",
+        summary="The same on a simulated process in about a minute, offline",
+        dataset="industrial/process-sim",
+        offline=True,
+        minutes=1.0,
+        tags=("faults", "continual", "demo"),
+    )
+    yield RecipeSpec(
         name="work-orders",
         target="stillhouse_industrial:recipes/work-orders.yaml",
         summary="The part of an excavator that a work order's short text is about, on a machine not seen before",

@@ -140,3 +140,12 @@ def stillhouse_recipes() -> Iterable[RecipeSpec]:
         offline=True,
         minutes=1.0,
     )
+    yield RecipeSpec(
+        name="stream-demo",
+        target="stillhouse:recipes/stream-demo.yaml",
+        summary="Rows in order of time whose rule changes half-way: predicted, scored, then learned",
+        dataset="core/synthetic",
+        offline=True,
+        minutes=1.0,
+        tags=("online", "drift"),
+    )

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from stillhouse.components.builtin.kinds import BINARY, MULTICLASS, SEQUENCE
+from stillhouse.components.builtin.kinds import (
+    BINARY,
+    GAUSSIAN,
+    MULTICLASS,
+    MULTILABEL,
+    REGRESSION,
+    SEGMENTATION,
+    SEQUENCE,
+)
 from stillhouse.plugins.hookspecs import hookimpl
 from stillhouse.plugins.specs import MethodSpec
 
@@ -107,6 +115,16 @@ def stillhouse_methods() -> Iterable[MethodSpec]:
         summary="The student lacks inputs that the teacher sees, and learns how near each row is to each class",
         kinds=(MULTICLASS, BINARY),
         tags=("modality",),
+    )
+    yield MethodSpec(
+        name="stream",
+        target="stillhouse.methods.stream:Stream",
+        summary="Rows in order of time: each chunk is predicted, scored, then learned; replay against forgetting",
+        kinds=(MULTICLASS, BINARY, MULTILABEL, REGRESSION, GAUSSIAN, SEGMENTATION),
+        taps=False,
+        students=("prior",),
+        estimator_options=("prior",),
+        tags=("online", "continual", "drift"),
     )
     yield MethodSpec(
         name="sequence",

@@ -14,6 +14,7 @@ from markupsafe import Markup, escape
 
 from stillhouse.evaluation.report import format as fmt
 from stillhouse.evaluation.report.figures import WEAK, all_figures, quality_by_size, weak_terms
+from stillhouse.evaluation.report.over_time import figures_over_time
 from stillhouse.evaluation.report.read import MODELS, Run, read_run
 from stillhouse.evaluation.report.svg import to_svg
 from stillhouse.evaluation.statistics import opening, sentence
@@ -39,7 +40,7 @@ def write_report(run_dir: Path, *, head: Head | None = None) -> Path:
         RunFolderError: the summary is missing, or a file cannot be read.
     """
     run = read_run(run_dir)
-    figures = all_figures(run)
+    figures = [*figures_over_time(run), *all_figures(run)]
     warnings = [str(warning) for warning in run.summary.get("warnings", [])]
     warnings += [
         f"The loss term '{term}' stayed under {100 * WEAK:.0f} % of the student's loss in an epoch: too weak to act."

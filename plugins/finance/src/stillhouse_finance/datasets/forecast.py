@@ -39,7 +39,8 @@ class Windows(Split):
         self._values, self._past, self._ahead = values, past, ahead
         self._starts = torch.arange(start, end - ahead + 1, step)
         # In order of time, all channels of an hour together.
-        self.times = self._starts.double().repeat_interleave(values.shape[1]).tolist()
+        hours = self._starts.double().repeat_interleave(values.shape[1])
+        self.times, self.until = hours.tolist(), (hours + ahead - 1).tolist()
 
     def __len__(self) -> int:
         return len(self._starts) * self._values.shape[1]

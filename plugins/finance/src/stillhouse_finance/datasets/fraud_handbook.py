@@ -20,6 +20,7 @@ def fraud_handbook(
     delay_days: int = 7,
     test_days: int = 7,
     val_days: int = 7,
+    windows: tuple[int, ...] = (1, 7, 30),
     drop_known_cards: bool = True,
 ) -> Splits:
     """The handbook's transactions with its 15 features and its protocol: a week of training, a week until labels are
@@ -36,6 +37,7 @@ def fraud_handbook(
         delay_days: days until the label of a transaction is known.
         test_days: days of the test.
         val_days: days of validation, right before training.
+        windows: days of the rolling features; the handbook's by default.
         drop_known_cards: leave cards whose fraud is already known out of validation and test.
 
     Raises:
@@ -59,6 +61,7 @@ def fraud_handbook(
         delay_days=delay_days,
         test_days=test_days,
         val_days=val_days,
+        windows=windows,
         drop_known_cards=drop_known_cards,
     )
     return split(
