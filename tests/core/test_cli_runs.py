@@ -355,6 +355,7 @@ def test_a_corrupt_file_of_a_run_is_named_and_nothing_is_a_defect(
 
 
 def test_a_file_in_place_of_the_folder_of_a_search_is_told(tmp_path: Path, capsys: Any) -> None:
+    pytest.importorskip("optuna")
     (tmp_path / "file.csv").write_text("a\n")
     assert main(["tune", "core/quickstart", "--out", str(tmp_path / "file.csv")]) == 2
     assert "exists and is not a search" in capsys.readouterr().err
