@@ -262,8 +262,18 @@ def test_a_class_of_one_group_is_held_out_in_no_fold_and_is_in_both_halves() -> 
     assert [view.name for view in views] == ["half-0", "half-1"]
     for view in views:
         assert set(view.splits.test.columns(["target"])["target"].tolist()) == {0, 1, 2}
-    with pytest.raises(IncompatibleError, match="class 0 are all of one group"):
+    with pytest.raises(IncompatibleError, match="100% of the rows are of classes that have a single group"):
         fold_positions(given_splits.train, 3, OutputKind.MULTICLASS, 0)
+
+
+def test_rare_classes_of_one_group_do_not_keep_the_others_from_being_held_out() -> None:
+    whole = splits(300, groups=9)
+    columns = whole.train.columns()
+    columns["target"] = columns["target"].clone()
+    columns["target"][:3] = torch.tensor([2, 3, 4])  # answers that occur once
+    rare = replace(whole, train=TensorSplit(columns, groups=whole.train.groups))
+    assert {view.name for view in make_views(rare, OutputKind.MULTICLASS)} >= {"fold-0", "fold-1"}
+    assert len(fold_positions(rare.train, 3, OutputKind.MULTICLASS, 0)) == 3
 
 
 class Shifted(TensorSplit):

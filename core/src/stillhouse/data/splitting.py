@@ -94,15 +94,16 @@ def split_groups(
     return {name: np.flatnonzero(np.isin(of_row, chosen)) for name, chosen in drawn.items()}
 
 
-def fewest_groups(split: Split, kind: OutputKind) -> tuple[int, int] | None:
-    """The class whose rows are of the fewest groups, and how many; None without groups, or without one class a row."""
+def share_of_few_groups(split: Split, kind: OutputKind, groups: int) -> float:
+    """Share of the rows whose class has rows of fewer than ``groups`` groups: holding out groups takes much, or all, of
+    such a class away. 0 without groups, or without one class a row."""
     if split.groups is None or kind not in (OutputKind.MULTICLASS, OutputKind.BINARY):
-        return None
+        return 0.0
     classes = split.columns(["target"])["target"].flatten().tolist()
     of_class: dict[int, set[str]] = {}
     for label, group in zip(classes, split.groups, strict=True):
         of_class.setdefault(int(label), set()).add(group)
-    return min(((label, len(groups)) for label, groups in of_class.items()), key=lambda each: each[1])
+    return float(np.mean([len(of_class[int(label)]) < groups for label in classes]))
 
 
 def fold_positions(split: Split, folds: int, kind: OutputKind, seed: int) -> list[tuple[list[int], list[int]]]:
@@ -110,16 +111,17 @@ def fold_positions(split: Split, folds: int, kind: OutputKind, seed: int) -> lis
     class each (scikit-learn).
 
     Raises:
-        IncompatibleError: fewer groups, or rows of every class, than folds; or a class whose rows are all of one group,
-            which would be learned from by none of the others' models.
+        IncompatibleError: fewer groups, or rows of every class, than folds; or most rows are of classes that have a
+            single group each, of which a model fitted without that group would know nothing.
     """
     positions = np.arange(len(split))
     classes = None
     if kind in (OutputKind.MULTICLASS, OutputKind.BINARY):
         classes = split.columns(["target"])["target"].flatten().numpy()
-    if classes is not None and (fewest := fewest_groups(split, kind)) is not None and fewest[1] == 1:
+    if (single := share_of_few_groups(split, kind, 2)) > 0.5:
         raise IncompatibleError(
-            f"the rows of class {fewest[0]} are all of one group: a model fitted without it has never seen the class",
+            f"{single:.0%} of the rows are of classes that have a single group: a model fitted without it has never "
+            "seen the class",
             where="teacher.out_of_fold",
             fix="set it to 0, or split the rows into more groups",
         )

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from stillhouse.data.splitting import fewest_groups
+from stillhouse.data.splitting import share_of_few_groups
 from stillhouse.tuning.bench import Bench
 from stillhouse.tuning.budget import Budget
 from stillhouse.tuning.space import (
@@ -40,8 +40,7 @@ def teacher_dimensions(bench: Bench, truths: Truths, budget: Budget) -> list[Dim
     dimensions = [Dimension("teacher", labels)]
     # A teacher for each fold of each part costs; where the teacher does not overfit, it is for nothing.
     folds, overfits = bench.resolved.recipe.teacher.out_of_fold, (truths.overfit or 0) >= OVERFIT
-    fewest = fewest_groups(bench.views[0].splits.train, bench.head.kind)
-    possible = fewest is None or fewest[1] > 1
+    possible = share_of_few_groups(bench.views[0].splits.train, bench.head.kind, 2) <= 0.5
     seconds = sum(scores.seconds for _, scores in truths.teachers[:TEACHERS])
     if overfits and possible and budget.open(4 * seconds):
         values = sorted({0, folds or FOLDS})

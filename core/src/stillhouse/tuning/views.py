@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from stillhouse.data.splitting import fewest_groups, fold_positions
+from stillhouse.data.splitting import fold_positions, share_of_few_groups
 from stillhouse.errors import IncompatibleError, LeakageError
 from stillhouse.kinds import OutputKind
 from stillhouse.types import ConcatSplit, Split, Splits, SubsetSplit
@@ -44,9 +44,9 @@ def make_views(splits: Splits, kind: OutputKind, *, folds: int | Literal["auto"]
     Few rows (`FEW_ROWS`, or `FEW_VALIDATION_ROWS` of validation) are pooled, training and validation, and held out fold
     by fold, whole groups together, and never augmented; a part of the others chooses the epoch. Where there are many,
     the validation rows are halved instead, because a dataset keeps them to be like its test: one half chooses the
-    epoch, the other judges, then the other way round; likewise where rows follow each other in time, where the groups,
-    or those of a class, are fewer than folds, and where rows cannot be had without augmentation. A single validation
-    group, of all rows or of a class, is halved within.
+    epoch, the other judges, then the other way round; likewise where rows follow each other in time, where groups are
+    fewer than folds, in all or of the classes of most rows, and where rows cannot be had without augmentation. A single
+    validation group, of all rows or of most classes, is halved within.
 
     Args:
         splits: the dataset.
@@ -60,7 +60,7 @@ def make_views(splits: Splits, kind: OutputKind, *, folds: int | Literal["auto"]
     if folds == "auto":
         few = len(splits.train) + len(splits.val) <= FEW_ROWS or len(splits.val) <= FEW_VALIDATION_ROWS
         in_folds = few and splits.train.times is None and not splits.train.plain().stochastic
-        folds = FOLDS if in_folds and _groups(ConcatSplit([splits.train, splits.val]), kind) >= FOLDS else 1
+        folds = FOLDS if in_folds and _enough_groups(ConcatSplit([splits.train, splits.val]), kind, FOLDS) else 1
     if folds > 1:
         pool = ConcatSplit([splits.train.plain(), splits.val.plain()])
         draws = 2 if len(pool) <= VERY_FEW_ROWS else 1
@@ -132,12 +132,11 @@ def _folds(split: Split, folds: int, kind: OutputKind, seed: int) -> list[tuple[
     )
 
 
-def _groups(split: Split, kind: OutputKind) -> int:
-    """Groups that may be held out, a fold and its inside after it: those of the class that has the fewest."""
+def _enough_groups(split: Split, kind: OutputKind, wanted: int) -> bool:
+    """There are as many groups to hold out, of the classes of most rows, too; always without groups."""
     if split.groups is None:
-        return len(split)
-    fewest = fewest_groups(split, kind)
-    return len(set(split.groups)) if fewest is None else fewest[1]
+        return True
+    return len(set(split.groups)) >= wanted and share_of_few_groups(split, kind, wanted) <= 0.5
 
 
 def _halves(split: Split, kind: OutputKind, seed: int) -> tuple[Split, Split]:
@@ -146,7 +145,7 @@ def _halves(split: Split, kind: OutputKind, seed: int) -> tuple[Split, Split]:
     if split.times is not None:
         order = np.argsort(np.asarray(split.times), kind="stable")
         first, second = (part.tolist() for part in np.array_split(order, 2))
-    elif split.groups is not None and _groups(split, kind) == 1 and len(split) > 1:
+    elif split.groups is not None and not _enough_groups(split, kind, 2) and len(split) > 1:
         of_group: dict[str, list[int]] = {}
         for position, group in enumerate(split.groups):
             of_group.setdefault(group, []).append(position)
