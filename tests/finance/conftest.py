@@ -21,8 +21,8 @@ HANDBOOK = {
 }
 
 
-def transactions(days: int = 30, per_day: int = 40, seed: int = 0) -> pd.DataFrame:
-    """Transactions in order of time; 20 cards at 15 terminals, every eighth a fraud."""
+def transactions(days: int = 30, per_day: int = 40, seed: int = 0, cards: int = 20) -> pd.DataFrame:
+    """Transactions in order of time; cards at 15 terminals, every eighth a fraud."""
     random = np.random.default_rng(seed)
     many = days * per_day
     second = np.sort(random.integers(0, 86_400, (days, per_day)), axis=1) + 86_400 * np.arange(days)[:, None]
@@ -30,7 +30,7 @@ def transactions(days: int = 30, per_day: int = 40, seed: int = 0) -> pd.DataFra
     return pd.DataFrame(
         {
             "time": FIRST + pd.to_timedelta(second.ravel(), unit="s"),
-            "card": random.integers(0, 20, many),
+            "card": random.integers(0, cards, many),
             "terminal": random.integers(0, 15, many),
             "amount": (random.uniform(1, 100, many) * np.where(fraud, 3, 1)).round(2),
             "fraud": fraud.astype(np.int64),
