@@ -29,15 +29,20 @@ def run_task(name: str, runs: Path, jobs: int) -> dict[str, Any]:
     if name in TABLES:
         table(name, runs / "tables")
     sizes = parse_sizes(task.sizes)
-    changes = task.with_tables(runs / "tables")
-    row: dict[str, Any] = {"task": name, "recipe": task.recipe, "changes": list(task.changes), "sizes": task.sizes}
+    own = [task.at] if task.at else []
+    changes = [*task.with_tables(runs / "tables"), *own]
+    row: dict[str, Any] = {"task": name, "recipe": task.recipe, "changes": [*task.changes, *own], "sizes": task.sizes}
     plain = stillhouse.run(
         task.recipe, out=folder / "sizes-defaults", overrides=changes, seeds=SEEDS, sizes=sizes, jobs=jobs
     )
     row["defaults"] = _worth(plain.summary)
     found = folder / "tune/recipe.yaml"
     row["tune"] = (
-        _worth(stillhouse.run(str(found), out=folder / "sizes-tune", seeds=SEEDS, sizes=sizes, jobs=jobs).summary)
+        _worth(
+            stillhouse.run(
+                str(found), out=folder / "sizes-tune", overrides=own, seeds=SEEDS, sizes=sizes, jobs=jobs
+            ).summary
+        )
         if found.exists()
         else None
     )
@@ -55,9 +60,9 @@ def write_page(rows: list[dict[str, Any]]) -> None:
         "# What distillation is worth in size",
         "",
         "Made by `python -m benchmarks.sizes`, three seeds: how many times larger a student without distillation must",
-        "be to be as good as one with it, at the size that the recipe has, with a 95 % interval (bootstrap over seeds;",
-        "trees have none, because their seeds agree). A bound means that no size tested reached it. Other sizes take",
-        "the settings that suit the recipe's own.",
+        "be to be as good as one with it, at the size that the recipe has (trees: depth 4), with a 95 % interval",
+        "(bootstrap over seeds). A bound means that no size tested is as good. Size is that of the files for trees, else",
+        "parameters. All sizes take the settings that suit the recipe's own.",
         "",
         "| task | sizes | with the defaults | with the settings that `stillhouse tune` found |",
         "|---|---|---|---|",
