@@ -133,6 +133,22 @@ def test_beyond_the_sizes_tested_the_factor_is_a_bound_and_said_to_be_one() -> N
     json.dumps([above, below], allow_nan=False)
 
 
+def test_models_that_grow_with_their_rows_are_at_most_so_much_larger() -> None:
+    # Trees of one depth: on few labels the baseline's stay small, and none is as good as the distilled one.
+    tested = [
+        AtSize(value=depth, own=depth == 4, baseline_sizes=[50 * depth] * 2, student_sizes=[400 * depth] * 2,
+               baseline=[0.5, 0.52], student=[0.8, 0.82])
+        for depth in (2, 4, 8)
+    ]  # fmt: skip
+    found = worth(tested, field="student.max_depth", measure="parameters", higher_is_better=True)
+    assert (found["size_factor"], found["censored"]) == (pytest.approx(0.25), "at least")
+    assert "better than all without it, tested up to 400: at most 4 times larger" in found["sentence"]
+
+
+def test_a_factor_that_rounds_to_one_is_the_same_size() -> None:
+    assert "as good as one of the same size without it (" in judged(lambda size: line(size / 1.04))["sentence"]
+
+
 def test_the_largest_size_is_never_the_headline_and_the_sentence_says_so() -> None:
     found = judged(lambda size: line(1.5 * size), own=3)
     assert found["value"] == 2

@@ -230,20 +230,22 @@ def _sentence(found: dict[str, Any], *, own_is_largest: bool) -> str:
     if bounds is None:
         opening = "These seeds, all with the same results," if seeds > 1 else "One seed only, which"
         opening += " cannot tell what distillation is worth in size"
+    times = _times(max(factor, 1 / factor))
     text = f"{opening}: with distillation a student of {_size(found['size'])} {measure} is "
     other = _size(found["equal_size"] if found["censored"] else _rounded(found["equal_size"]))
     if found["censored"] == AT_LEAST:
         text += f"better than all without it, tested up to {other}"
     elif found["censored"] == AT_MOST:
         text += f"worse than all without it, tested down to {other}"
-    elif _times(factor) == "1":
+    elif times == "1":
         text += "as good as one of the same size without it"
     else:
         text += f"as good as one of {other} without it"
-    if _times(factor) != "1":
-        times = f"{_times(factor)} times smaller" if factor > 1 else f"{_times(1 / factor)} times larger"
-        # A factor of at most 0.5 is a student at least twice the size.
-        text += f": {f'{AT_LEAST} ' if found['censored'] else ''}{times}"
+    if times != "1":
+        bound = found["censored"]
+        if bound and factor < 1:  # a factor of at most 0.5 is a student at least twice the size
+            bound = AT_LEAST if bound == AT_MOST else AT_MOST
+        text += f": {f'{bound} ' if bound else ''}{times} times {'smaller' if factor > 1 else 'larger'}"
     evidence = "no interval"
     if bounds is not None:
         low = _times(bounds[0]) if bounds[0] is not None else "below what these sizes can tell"
