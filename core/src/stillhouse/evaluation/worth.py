@@ -212,9 +212,10 @@ def _end(log_factor: float) -> float | None:
 
 def _is_worth(bounds: list[float | None] | None) -> bool | None:
     low, high = bounds if bounds is not None else (None, None)
-    if low is not None and low > 1:
+    # To two digits, as it is told: a factor of 1.003 is the same size.
+    if low is not None and float(f"{low:.2g}") > 1:
         return True
-    return False if high is not None and high < 1 else None
+    return False if high is not None and float(f"{high:.2g}") < 1 else None
 
 
 OPENINGS = {
