@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-import os
+import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -38,8 +38,9 @@ class Comparison:
 
 def processor_seconds() -> float:
     """Processor time of this process and its finished children, in which waiting on a busy machine does not count."""
-    used = os.times()
-    return used.user + used.system + used.children_user + used.children_system
+    # Not os.times, whose steps of 10 ms are as long as a bare interpreter takes.
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 def compare(
