@@ -19,7 +19,7 @@ from stillhouse.cli import app as cli_app
 from stillhouse.cli import main
 from stillhouse.cli.shared import FLAGS, VALUES, hoisted
 from stillhouse.errors import DataError, UsageError
-from stillhouse.plugins.specs import KINDS
+from stillhouse.plugins.component_kinds import KINDS
 
 
 @pytest.fixture(autouse=True)

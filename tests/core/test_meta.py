@@ -18,7 +18,8 @@ from stillhouse.cli.app import app
 from stillhouse.cli.shared import FLAGS, VALUES
 from stillhouse.errors import StillhouseError
 from stillhouse.plugins import hookspecs
-from stillhouse.plugins.specs import KINDS, ComponentKind, load_target
+from stillhouse.plugins.component_kinds import KINDS, ComponentKind
+from stillhouse.plugins.spec import load_target
 from stillhouse.recipe.model import ComponentRef, ExtraRows, Recipe
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -20,8 +20,9 @@ from stillhouse.errors import (
     UnknownComponentError,
 )
 from stillhouse.plugins import Manager, Status, using
+from stillhouse.plugins.component_kinds import KINDS
 from stillhouse.plugins.hookspecs import HOOKS
-from stillhouse.plugins.specs import KINDS, DatasetSpec, StudentSpec, TeacherSpec
+from stillhouse.plugins.specs import DatasetSpec, StudentSpec, TeacherSpec
 
 
 def plugin(**hooks: Any) -> SimpleNamespace:

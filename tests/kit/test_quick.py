@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from stillhouse.errors import SpecError
+from stillhouse.plugins.component_kinds import KINDS
 from stillhouse.plugins.manager import Manager
 from stillhouse.plugins.options import describe_options, options_of
 from stillhouse.plugins.reading import read_component, read_target
-from stillhouse.plugins.specs import KINDS
 from stillhouse.testing.plan import Plan
 
 CORE = [each for each in Manager(installed=False).registry.components() if KINDS[each.kind].given is not None]

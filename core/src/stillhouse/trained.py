@@ -17,7 +17,8 @@ from stillhouse.forwarding import accepted_inputs, answered, in_order, predict_s
 from stillhouse.kinds import OutputKind
 from stillhouse.plugins.options import options_of
 from stillhouse.plugins.registry import Component, Registry
-from stillhouse.plugins.specs import ModelSpec, TeacherSpec, load_target
+from stillhouse.plugins.spec import load_target
+from stillhouse.plugins.specs import ModelSpec, TeacherSpec
 from stillhouse.storage import RULES, read_object, read_weights, replacing, write_json, write_text, write_weights
 from stillhouse.teachers import AskedTeacher, EstimatorTeacher, LiveTeacher, TeacherSource
 from stillhouse.teachers.estimator import estimator_prediction

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Kind(StrEnum):
-    """Kinds of components, as ``--kind`` takes them: those of `stillhouse.plugins.specs.KINDS`, which are slow to
+    """Kinds of components, as ``--kind`` takes them: those of `stillhouse.plugins.component_kinds`, which is slow to
     import."""
 
     DATASET = "dataset"

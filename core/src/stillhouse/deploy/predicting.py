@@ -15,7 +15,8 @@ import torch
 from stillhouse.errors import DataError, PluginError, RunFolderError, StillhouseError
 from stillhouse.plugins.manager import Manager, default_manager
 from stillhouse.plugins.registry import Registry
-from stillhouse.plugins.specs import DatasetSpec, load_target
+from stillhouse.plugins.spec import load_target
+from stillhouse.plugins.specs import DatasetSpec
 from stillhouse.recipe import ResolvedRecipe, resolve
 from stillhouse.storage import read_object, replacing
 from stillhouse.trained import Trained, load

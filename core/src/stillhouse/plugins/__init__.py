@@ -61,6 +61,7 @@ from typing import TYPE_CHECKING, Any
 
 from stillhouse.plugins.deprecation import Deprecated, Renamed
 from stillhouse.plugins.records import PluginRecord, Status
+from stillhouse.plugins.spec import Spec
 from stillhouse.plugins.specs import (
     AugmenterSpec,
     DatasetSpec,
@@ -70,7 +71,6 @@ from stillhouse.plugins.specs import (
     ModelSpec,
     ObjectiveSpec,
     RecipeSpec,
-    Spec,
     StudentSpec,
     TeacherSpec,
 )

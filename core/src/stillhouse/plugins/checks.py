@@ -18,6 +18,7 @@ from packaging.specifiers import SpecifierSet
 
 from stillhouse.errors import MissingDependencyError, PluginError, StillhouseError, UnknownComponentError
 from stillhouse.plugins.blame import origin
+from stillhouse.plugins.component_kinds import KINDS
 from stillhouse.plugins.loading import Rejected, specs_of
 from stillhouse.plugins.manager import CORE, Manager
 from stillhouse.plugins.metadata import bounded_requirement
@@ -26,7 +27,7 @@ from stillhouse.plugins.reading import ReadComponent, read_component, read_targe
 from stillhouse.plugins.records import PluginRecord, Status
 from stillhouse.plugins.registry import Component
 from stillhouse.plugins.source import stale_metadata
-from stillhouse.plugins.specs import KINDS, load_target
+from stillhouse.plugins.spec import load_target
 
 Outcome = Literal["passed", "failed", "skipped"]
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import pluggy
 
+from stillhouse.plugins.component_kinds import KINDS
+from stillhouse.plugins.spec import Spec
 from stillhouse.plugins.specs import (
-    KINDS,
     AugmenterSpec,
     DatasetSpec,
     HeadSpec,
@@ -16,7 +17,6 @@ from stillhouse.plugins.specs import (
     MetricSpec,
     ObjectiveSpec,
     RecipeSpec,
-    Spec,
     StudentSpec,
     TeacherSpec,
 )

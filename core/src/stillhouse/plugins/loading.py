@@ -20,7 +20,7 @@ from stillhouse.plugins.deprecation import Deprecated, notice
 from stillhouse.plugins.hookspecs import HOOKS, PROJECT, RENAMED_HOOKS
 from stillhouse.plugins.metadata import Installed
 from stillhouse.plugins.records import Status
-from stillhouse.plugins.specs import Spec
+from stillhouse.plugins.spec import Spec
 
 MARK = f"{PROJECT}_impl"
 """Attribute that ``hookimpl`` sets on a function."""

@@ -20,10 +20,11 @@ from typing import Any
 
 from stillhouse.errors import IncompatibleError, MissingDependencyError, PluginError, UnknownComponentError, nearest
 from stillhouse.plugins.checks import check_shape
+from stillhouse.plugins.component_kinds import KINDS, NAMED_KINDS
 from stillhouse.plugins.loading import python_names
 from stillhouse.plugins.records import PluginRecord, Status
 from stillhouse.plugins.registry import Component
-from stillhouse.plugins.specs import KINDS, NAMED_KINDS, TARGET, Spec
+from stillhouse.plugins.spec import TARGET, Spec
 
 EXTRAS = ("target", "mask")
 """What an objective's ``forward`` may take beside the two models' outputs."""

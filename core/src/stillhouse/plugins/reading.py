@@ -16,8 +16,8 @@ from typing import Any
 from stillhouse import ranges
 from stillhouse.errors import MissingDependencyError, SpecError
 from stillhouse.plugins import deprecation
+from stillhouse.plugins.component_kinds import KINDS
 from stillhouse.plugins.registry import Component, Registry
-from stillhouse.plugins.specs import KINDS
 
 KNOWN: dict[str, Any] = {
     **{name: getattr(typing, name) for name in ("Annotated", "Any", "Literal", "Mapping", "Sequence", "Callable")},

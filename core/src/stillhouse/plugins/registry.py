@@ -15,7 +15,7 @@ from stillhouse.errors import (
     UnknownComponentError,
 )
 from stillhouse.plugins.records import PluginRecord, Status
-from stillhouse.plugins.specs import Spec
+from stillhouse.plugins.spec import Spec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class Component:
 
     Args:
         id: ``plugin/name``; unique among the components of one kind.
-        kind: one of `stillhouse.plugins.specs.KINDS`.
+        kind: one of `stillhouse.plugins.component_kinds.KINDS`.
         spec: what the plugin says of it.
         plugin: who brings it.
     """

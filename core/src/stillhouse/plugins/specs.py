@@ -1,4 +1,4 @@
-"""Specs: what a plugin says of each component: frozen metadata, and an import target resolved on first use.
+"""Specs: what a plugin says of each kind of component, as frozen metadata.
 
 A spec validates itself when it is made, so that a bad one raises at its author's own line. The signature rule
 of every target: **positional parameters are what the framework gives, keyword-only parameters are the user's
@@ -7,141 +7,16 @@ options.**
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from stillhouse.errors import MissingDependencyError, SpecError
+from stillhouse.errors import SpecError
 from stillhouse.kinds import ALL_KINDS, OutputKind
+from stillhouse.plugins.spec import TARGET, Spec, check_kinds
 
-NAME = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
-TARGET = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 RESOURCE = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[\w./-]+\.ya?ml")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Spec:
-    """Fields that every component has.
-
-    Args:
-        name: id inside the plugin, lower case, e.g. ``"bilstm"``; the full id is ``plugin/name``.
-        target: ``"package.module:attribute"``, imported on first use only.
-        summary: one line, shown by ``stillhouse components``.
-        requires: import names of packages beyond the distribution's own dependencies.
-        extra: pip extra of the distribution that brings ``requires``.
-        tags: free terms for searching. Two of them say more: "estimator" (a model that is fitted, not trained by
-            gradient steps) and "writes" (a model with ``generate``, a head that judges what it writes, a method that
-            has it write).
-        deprecated: what to write instead; empty while the component is current.
-
-    Raises:
-        SpecError: a field is malformed.
-    """
-
-    kind: ClassVar[str]
-    name: str
-    target: str
-    summary: str
-    requires: tuple[str, ...] = ()
-    extra: str = ""
-    tags: tuple[str, ...] = ()
-    deprecated: str = ""
-
-    def __post_init__(self) -> None:
-        for each in dataclasses.fields(self):  # lists are welcome, and frozen here
-            value = getattr(self, each.name)
-            if isinstance(value, list):
-                object.__setattr__(self, each.name, tuple(value))
-        who = f"{type(self).__name__}(name={self.name!r})"
-        if not isinstance(self.name, str) or not NAME.fullmatch(self.name):
-            raise SpecError(
-                f"'{self.name}' is not a component name",
-                where=who,
-                fix="lower-case letters, digits and single '-', '_' or '.' between them, e.g. 'bilstm-64'",
-            )
-        if not isinstance(self.target, str) or not self._target_pattern().fullmatch(self.target):
-            raise SpecError(f"target '{self.target}' is malformed", where=who, fix=self._target_example())
-        if not isinstance(self.summary, str) or not self.summary.strip() or "\n" in self.summary:
-            raise SpecError(
-                "the summary must be one non-empty line", where=who, fix="summary='What this is, in a line'"
-            )
-        for each_name in ("requires", "tags"):
-            value = getattr(self, each_name)
-            if not isinstance(value, tuple) or not all(isinstance(each, str) and each for each in value):
-                raise SpecError(
-                    f"{each_name} must be a tuple of strings, not {value!r}",
-                    where=who,
-                    fix=f"{each_name}=('a', 'b')",
-                )
-
-    @staticmethod
-    def _target_pattern() -> re.Pattern[str]:
-        return TARGET
-
-    @staticmethod
-    def _target_example() -> str:
-        return "write target='package.module:attribute'"
-
-    def load(self) -> Any:
-        """Import and return the target.
-
-        Raises:
-            MissingDependencyError: one of ``requires`` is not installed.
-            SpecError: the module or the attribute does not exist.
-        """
-        for package in self.requires:
-            try:
-                importlib.import_module(package)
-            except ImportError as error:
-                how = f"pip install '{{distribution}}[{self.extra}]'" if self.extra else f"pip install {package}"
-                what = f"{self.kind} '{self.name}' needs the package '{package}'"
-                raise MissingDependencyError(what, where=self.target, fix=how) from error
-        return load_target(self.target, who=f"{self.kind} '{self.name}'")
-
-    def describe(self) -> dict[str, Any]:
-        """The spec as JSON-ready values."""
-        return {each.name: _jsonable(getattr(self, each.name)) for each in dataclasses.fields(self)}
-
-
-def load_target(target: str, *, who: str) -> Any:
-    """Import ``"package.module:attribute"``.
-
-    Raises:
-        SpecError: the module or attribute is missing, naming ``who`` asked for it.
-        MissingDependencyError: the module imports a package that is not installed.
-    """
-    module_name, _, attribute = target.partition(":")
-    try:
-        found: Any = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        where = f"{who}, target '{target}'"
-        if f"{module_name}.".startswith(f"{error.name}."):
-            raise SpecError(
-                f"there is no module '{error.name}'", where=where, fix="correct the spec's target"
-            ) from error
-        what = f"{who} needs the package '{error.name}'"
-        raise MissingDependencyError(what, where=where, fix=f"pip install {error.name}") from error
-    for part in attribute.split("."):
-        try:
-            found = getattr(found, part)
-        except AttributeError as error:
-            raise SpecError(
-                f"'{module_name}' has no '{attribute}'",
-                where=f"{who}, target '{target}'",
-                fix="correct the spec's target",
-            ) from error
-    return found
-
-
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, tuple | list):
-        return [_jsonable(item) for item in value]
-    if isinstance(value, dict):
-        return {str(key): _jsonable(item) for key, item in value.items()}
-    return str(value) if isinstance(value, OutputKind) else value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +47,7 @@ class DatasetSpec(Spec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_kinds(self, self.kinds)
+        check_kinds(self, self.kinds)
         for name in ("reader", "sample"):
             value = getattr(self, name)
             if value and not (isinstance(value, str) and TARGET.fullmatch(value)):
@@ -209,7 +84,7 @@ class AugmenterSpec(Spec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_kinds(self, self.kinds)
+        check_kinds(self, self.kinds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,6 +100,8 @@ class ModelSpec(Spec):
         rules: ``"package.module:function"`` from the fitted model and its `Task` to text that explains it: the
             rules of a tree, the weights of a score. For models that a person can read; the text is kept beside the
             model as ``rules.txt``, and the report prints the student's.
+        fine_tuning: settings of ``train.teacher`` or ``train.student`` that suit it where it starts from pretrained
+            weights; a recipe's own come first.
     """
 
     inputs: tuple[str, ...] = ()
@@ -235,7 +112,7 @@ class ModelSpec(Spec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_kinds(self, self.kinds)
+        check_kinds(self, self.kinds)
         for name in ("features", "rules"):
             value = getattr(self, name)
             if value and not TARGET.fullmatch(value):
@@ -282,7 +159,7 @@ class HeadSpec(Spec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_kinds(self, (self.output,))
+        check_kinds(self, (self.output,))
         object.__setattr__(self, "output", OutputKind(self.output))
 
 
@@ -311,8 +188,8 @@ class ObjectiveSpec(Spec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_kinds(self, self.kinds)
-        _check_kinds(self, tuple(self.incompatible))
+        check_kinds(self, self.kinds)
+        check_kinds(self, tuple(self.incompatible))
         if self.level not in ("prediction", "feature"):
             raise SpecError(
                 f"level '{self.level}' is unknown",
@@ -355,7 +232,7 @@ class MethodSpec(Spec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_kinds(self, self.kinds)
+        check_kinds(self, self.kinds)
         unknown = [each for each in self.needs if each not in ("groups", "times", "unlabelled")]
         if unknown:
             raise SpecError(
@@ -380,7 +257,7 @@ class MetricSpec(Spec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_kinds(self, self.kinds)
+        check_kinds(self, self.kinds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -423,66 +300,3 @@ class RecipeSpec(Spec):
                 where=f"RecipeSpec(name={self.name!r})",
                 fix="correct the target, and ship the YAML file inside the package",
             ) from error
-
-
-def _check_kinds(spec: Spec, kinds: tuple[Any, ...]) -> None:
-    for kind in kinds:
-        if kind not in set(OutputKind):
-            raise SpecError(
-                f"output kind '{kind}' is unknown",
-                where=f"{type(spec).__name__}(name={spec.name!r})",
-                fix=f"one of {', '.join(OutputKind)}",
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ComponentKind:
-    """What the framework knows of a kind of component; the hooks, the ``--kind`` choices, the schema of recipes, the
-    checks of the contract and the templates of new plugins all follow from it.
-
-    Args:
-        spec: class of its specs.
-        given: positional arguments that the framework gives to a target; None when the target is a file.
-        fields: fields of a recipe that name one component of this kind, or a list of them.
-        checks: ``"module:function"`` below `stillhouse.testing` that plans the checks that run a component; empty when
-            only what it declares is checked.
-    """
-
-    spec: type[Spec]
-    given: int | None
-    fields: tuple[str, ...] = ()
-    checks: str = ""
-
-    @property
-    def name(self) -> str:
-        """The kind, e.g. ``"dataset"``."""
-        return self.spec.kind
-
-    @property
-    def plural(self) -> str:
-        """Its plural, e.g. ``"datasets"``."""
-        return f"{self.name}s"
-
-    @property
-    def hook(self) -> str:
-        """Hook that gives its specs, e.g. ``"stillhouse_datasets"``; declared in `stillhouse.plugins.hookspecs`."""
-        return f"stillhouse_{self.plural}"
-
-
-KINDS: dict[str, ComponentKind] = {
-    kind.name: kind
-    for kind in (
-        ComponentKind(spec=DatasetSpec, given=1, fields=("dataset",), checks="datasets:plan_dataset"),
-        ComponentKind(spec=AugmenterSpec, given=0, fields=("extra_rows",), checks="augmenters:plan_augmenter"),
-        ComponentKind(spec=TeacherSpec, given=1, checks="models:plan_model"),
-        ComponentKind(spec=StudentSpec, given=1, fields=("student", "controls"), checks="models:plan_model"),
-        ComponentKind(spec=HeadSpec, given=1, fields=("head",), checks="judges:plan_head"),
-        ComponentKind(spec=ObjectiveSpec, given=0, checks="measures:plan_objective"),
-        ComponentKind(spec=MethodSpec, given=0, fields=("method",), checks="methods:plan_method"),
-        ComponentKind(spec=MetricSpec, given=0, fields=("metrics",), checks="measures:plan_metric"),
-        ComponentKind(spec=RecipeSpec, given=None, checks="recipes:plan_recipe"),
-    )
-}
-"""Every kind of component, in the order in which plugins list them."""
-NAMED_KINDS = ("teacher", "student", "objective", "method", "metric", "augmenter")
-"""Kinds of which a recipe may name a component by its import target, ``package.module:Attribute``, without a spec."""

@@ -10,14 +10,10 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from stillhouse.kinds import OutputKind
+from stillhouse.plugins.component_kinds import KINDS
 from stillhouse.plugins.options import validate_options
 from stillhouse.plugins.registry import Component, Registry
-from stillhouse.plugins.specs import (
-    KINDS,
-    HeadSpec,
-    MethodSpec,
-    ObjectiveSpec,
-)
+from stillhouse.plugins.specs import HeadSpec, MethodSpec, ObjectiveSpec
 from stillhouse.recipe.model import (
     ComponentRef,
     Recipe,

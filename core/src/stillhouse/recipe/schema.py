@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from stillhouse.errors import StillhouseError
+from stillhouse.plugins.component_kinds import KINDS, NAMED_KINDS
 from stillhouse.plugins.options import options_model
 from stillhouse.plugins.registry import Registry
-from stillhouse.plugins.specs import KINDS, NAMED_KINDS, TARGET
+from stillhouse.plugins.spec import TARGET
 from stillhouse.recipe.model import Recipe
 
 

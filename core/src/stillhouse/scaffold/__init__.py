@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.errors import StillhouseError, nearest
-from stillhouse.plugins import specs
+from stillhouse.plugins import component_kinds
 from stillhouse.plugins.metadata import bounded_requirement
 from stillhouse.scaffold.names import Names, check_name
 from stillhouse.scaffold.tasks import TASKS, Task, check_task
@@ -21,11 +21,11 @@ from stillhouse.scaffold.tasks import TASKS, Task, check_task
 TEMPLATES = resources.files("stillhouse.scaffold") / "templates"
 
 
-def _template(kind: specs.ComponentKind) -> str:
+def _template(kind: component_kinds.ComponentKind) -> str:
     return f"package/{f'{kind.plural}.py' if kind.given is not None else f'{kind.name}.yaml'}.j2"
 
 
-KINDS = tuple(name for name, kind in specs.KINDS.items() if (TEMPLATES / _template(kind)).is_file())
+KINDS = tuple(name for name, kind in component_kinds.KINDS.items() if (TEMPLATES / _template(kind)).is_file())
 """Component kinds that a new plugin can start with, in the order in which plugins list them."""
 DEFAULT_KINDS = ("dataset", "teacher", "student", "head", "recipe")
 
@@ -180,7 +180,7 @@ def _files(names: Names, kinds: Sequence[str], task: Task) -> Iterator[tuple[str
     yield "tasks/plugin.py.j2" if own else "package/plugin.py.j2", f"{package}/plugin.py", nothing
     family = FAMILIES[task.data]
     for kind in kinds:
-        row = specs.KINDS[kind]
+        row = component_kinds.KINDS[kind]
         made = f"{row.plural}/example.yaml" if row.given is None else f"{row.plural}.py"
         more: dict[str, Any] = MODELS.get(kind, nothing)
         template = _template(row)

@@ -13,7 +13,8 @@ from stillhouse.kinds import OutputKind
 from stillhouse.pipeline.data import check_splits, target_problem
 from stillhouse.plugins.checks import Planned, label
 from stillhouse.plugins.registry import Component
-from stillhouse.plugins.specs import DatasetSpec, load_target
+from stillhouse.plugins.spec import load_target
+from stillhouse.plugins.specs import DatasetSpec
 from stillhouse.testing.contents import plan_contents
 from stillhouse.testing.rows import unpadded
 from stillhouse.testing.workbench import Workbench

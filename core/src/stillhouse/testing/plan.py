@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from stillhouse.errors import StillhouseError, nearest
 from stillhouse.plugins.checks import Check, Planned, Pointless, Report, chosen, label, plan_declared
+from stillhouse.plugins.component_kinds import KINDS
 from stillhouse.plugins.manager import Manager
 from stillhouse.plugins.reading import read
 from stillhouse.plugins.records import PluginRecord, Status
 from stillhouse.plugins.registry import Component
-from stillhouse.plugins.specs import KINDS, load_target
+from stillhouse.plugins.spec import load_target
 
 if TYPE_CHECKING:
     from stillhouse.testing.workbench import Workbench

@@ -19,10 +19,11 @@ from typing import Any
 
 from stillhouse.errors import PluginError
 from stillhouse.plugins.checks import Planned, Skipped, counted
+from stillhouse.plugins.component_kinds import KINDS
 from stillhouse.plugins.manager import CORE
 from stillhouse.plugins.records import PluginRecord
 from stillhouse.plugins.registry import Component
-from stillhouse.plugins.specs import KINDS, load_target
+from stillhouse.plugins.spec import load_target
 
 TIMEOUT = 300
 """Seconds after which a process is given up."""
