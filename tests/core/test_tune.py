@@ -28,6 +28,8 @@ from stillhouse.progress import Silent
 from stillhouse.ranges import Choices, Range, parse_space
 from stillhouse.recipe.text import parse_value
 from stillhouse.tuning import TuneResult, tune
+from stillhouse.tuning.bench import Result
+from stillhouse.tuning.truths import Scores, better
 from stillhouse.tuning.views import check_untouched, make_views
 from stillhouse.types import Batch, DataInfo, Splits, SubsetSplit, TensorSpec, TensorSplit
 
@@ -357,6 +359,20 @@ def test_what_is_chosen_does_not_depend_on_the_test_rows(
     for name in ("baseline", "truths", "trials", "confirmation", "importance"):
         assert without_times(first[name]) == without_times(second[name])
     assert first["final"]["student"] != second["final"]["student"]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ((11.46, 12.13), True),  # the larger half of the gain is worth more than the small loss of the other
+        ((12.0, 12.2), False),  # worse on the mean
+        ((9.0, 12.2, 12.2), False),  # better by one part of three alone
+        ((11.0, 11.0, 12.2), True),
+    ],
+)
+def test_a_teacher_is_better_by_its_mean_and_not_by_one_part_of_many(values: tuple[float, ...], expected: bool) -> None:
+    alone = Scores(tuple(Result(12.08) for _ in values))
+    assert better(Scores(tuple(Result(value) for value in values)), alone, higher_is_better=False) is expected
 
 
 def test_without_a_better_teacher_nothing_is_distilled(tmp_path: Path, manager: Manager) -> None:
