@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
+import stillhouse
 from stillhouse.errors import DataError
 from stillhouse.types import DataContext
 from stillhouse_industrial.augmenters import blends
@@ -258,3 +259,34 @@ def test_blends_are_smooth_mixtures_of_training_windows(context):
     assert difference.abs().max() < 0.1
     steps = [each["signal"].diff(dim=1).std() for each in (extra, rows)]
     assert float(steps[0] / steps[1]) == pytest.approx(1.0, abs=0.05)
+
+
+def test_the_diagnosis_recipe_runs_on_a_file_of_ones_own(tmp_path):
+    random, runs = np.random.default_rng(0), []
+    for number in range(12):
+        level = number % 2
+        runs.append(
+            pd.DataFrame(
+                {
+                    "run": f"r{number}",
+                    "fault": ["healthy", "leak"][level],
+                    "flow": random.normal(level, 1, 120),
+                    "pressure": random.normal(0, 1 + level, 120),
+                }
+            )
+        )
+    pd.concat(runs).to_csv(tmp_path / "plant.csv", index=False)
+    summary = stillhouse.run(
+        "industrial/diagnosis",
+        out=tmp_path / "run",
+        overrides=[
+            f"dataset.path={tmp_path / 'plant.csv'}",
+            "dataset.normal=healthy",
+            "train.teacher.epochs=1",
+            "train.student.epochs=2",
+        ],
+        seeds=[0],
+        stop_after="evaluate",
+    ).summary
+    assert summary["teacher"]["metrics"]["test"]["balanced_accuracy"] > 0.9
+    assert summary["extra_rows"]["rows"] == 3 * summary["dataset"]["rows"]["train"]

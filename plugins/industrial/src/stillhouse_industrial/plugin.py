@@ -378,3 +378,11 @@ def stillhouse_recipes() -> Iterable[RecipeSpec]:
         minutes=5.0,
         tags=("rul", "vibration", "own-data"),
     )
+    yield RecipeSpec(
+        name="diagnosis",
+        target="stillhouse_industrial:recipes/diagnosis.yaml",
+        summary="Faults in your own labelled runs of a machine or process: set dataset.path",
+        dataset="industrial/process-runs",
+        minutes=5.0,
+        tags=("faults", "own-data"),
+    )
