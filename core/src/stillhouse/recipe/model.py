@@ -119,6 +119,10 @@ class TeacherConfig(BaseModel):
             description="store the teacher's outputs of training rows once; auto: unless rows are augmented at random"
         ),
     ] = "auto"
+    cache_precision: Annotated[
+        Literal["float32", "float16"],
+        Field(description="of stored outputs; float16 takes half the bytes and rounds them to 11 bits"),
+    ] = "float32"
     top_k: Annotated[
         int | None,
         Field(

@@ -1,0 +1,150 @@
+"""Workers that are Ray actors: on the cluster that ``RAY_ADDRESS`` names, else on one that Ray starts here."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from stillhouse.engines.base import Desk, Engine, Event
+from stillhouse.errors import MissingDependencyError, StillhouseError
+
+POLL = 0.05
+"""Seconds between two looks at what workers have told."""
+
+
+class RayEngine(Engine):
+    """See `stillhouse.engines.base.make_engine`. A task whose actor dies is made again by Ray, in the actor that it
+    starts in its place; tasks that are finished are not.
+
+    Every worker asks for one CPU and, where the cluster has GPUs, for its share of them. They read and write the run
+    folder, which therefore must be at the same path for all of them.
+    """
+
+    def __init__(self, jobs: int, opener: str, setup: Mapping[str, Any], *, retries: int = 0) -> None:
+        ray = _ray()
+        self._ray, self._own = ray, not ray.is_initialized()
+        self._actors: list[Any] = []
+        if self._own:
+            _init(ray, jobs)
+        try:
+            there = ray.cluster_resources()
+            self.jobs = max(1, min(jobs, int(there.get("CPU", jobs))))
+            from ray.util import queue
+
+            self._told: Any = queue.Queue(actor_options={"num_cpus": 0})
+            share = min(1.0, there.get("GPU", 0.0) / self.jobs)
+            options = {"num_cpus": 1, "num_gpus": share, "max_restarts": -1, "max_task_retries": retries}
+            made: Any = ray.remote(**options)(_Actor)
+            self._make_actor: Callable[[], Any] = lambda: made.remote(opener, dict(setup), self._told)
+            self._actors = [self._make_actor() for _ in range(self.jobs)]
+        except BaseException:
+            self.close()
+            raise
+        self._waiting: deque[tuple[int, Any, float | None]] = deque()
+        self._busy: dict[Any, tuple[int, int, float | None]] = {}
+        """By reference to its result: worker, number and deadline of each task."""
+
+    def submit(self, number: int, task: Any, *, limit: float | None = None) -> None:
+        """See `Engine.submit`."""
+        self._waiting.append((number, task, limit))
+        self._give()
+
+    def _give(self) -> None:
+        taken = {worker for worker, _, _ in self._busy.values()}
+        for at in range(self.jobs):
+            if at not in taken and self._waiting:
+                number, task, limit = self._waiting.popleft()
+                deadline = None if limit is None else time.monotonic() + limit
+                self._busy[self._actors[at].make.remote(number, task)] = (at, number, deadline)
+
+    def events(self, timeout: float | None = None) -> list[Event]:
+        """See `Engine.events`."""
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            if not self._busy:
+                return []
+            ready, _ = self._ray.wait(list(self._busy), num_returns=len(self._busy), timeout=POLL)
+            found = self._heard()  # before the end of the tasks that told it
+            found += [self._ended(each) for each in ready] + self._ended_late()
+            self._give()
+            if found or (until is not None and time.monotonic() >= until):
+                return found
+
+    def _heard(self) -> list[Event]:
+        workers = {number: worker for worker, number, _ in self._busy.values()}
+        told = self._told.get_nowait_batch(self._told.size())
+        return [Event(number, "told", value, workers[number]) for number, value in told if number in workers]
+
+    def _ended(self, reference: Any) -> Event:
+        worker, number, _ = self._busy.pop(reference)
+        try:
+            kind, value = self._ray.get(reference)
+        except self._ray.exceptions.RayActorError:
+            return Event(number, "lost", worker=worker)
+        except self._ray.exceptions.RayError as error:
+            problem = StillhouseError(f"Ray could not make it: {error}", where="--engine ray", fix="look at Ray's logs")
+            return Event(number, "failed", problem, worker)
+        return Event(number, kind, value, worker)
+
+    def _ended_late(self) -> list[Event]:
+        found, now = [], time.monotonic()
+        for reference, (worker, number, deadline) in list(self._busy.items()):
+            if deadline is not None and now >= deadline:
+                del self._busy[reference]
+                self._ray.kill(self._actors[worker])
+                self._actors[worker] = self._make_actor()
+                found.append(Event(number, "late", worker=worker))
+        return found
+
+    def close(self) -> None:
+        """See `Engine.close`; a cluster that was there before stays."""
+        for actor in self._actors:
+            self._ray.kill(actor)
+        self._actors = []
+        if self._own and self._ray.is_initialized():
+            self._ray.shutdown()
+
+
+class _Actor:
+    """A worker; it tells through a queue, in order."""
+
+    def __init__(self, opener: str, setup: Mapping[str, Any], told: Any) -> None:
+        self._number = 0
+        self._desk = Desk(opener, setup, lambda kind, value: told.put((self._number, (kind, value))))
+
+    def make(self, number: int, task: Any) -> tuple[str, Any]:
+        """How a task ended, and its result or the exception."""
+        self._number = number
+        return self._desk.make(task)
+
+
+def _ray() -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingDependencyError(
+            "the engine 'ray' needs the package 'ray'", where="--engine ray", fix="pip install 'stillhouse[ray]'"
+        ) from error
+    return ray
+
+
+def _init(ray: Any, jobs: int) -> None:
+    """Connect to the cluster that the environment names, or start one here."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere unasked
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    try:
+        if os.environ.get("RAY_ADDRESS"):
+            ray.init(**quiet)
+        else:
+            ray.init(address="local", num_cpus=jobs, include_dashboard=False, **quiet)
+    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+        raise StillhouseError(
+            f"Ray does not start: {error}",
+            where="--engine ray"
+            + (f", RAY_ADDRESS={os.environ['RAY_ADDRESS']}" if "RAY_ADDRESS" in os.environ else ""),
+            fix="start the cluster with `ray start --head`, or unset RAY_ADDRESS for one on this machine",
+        ) from error
