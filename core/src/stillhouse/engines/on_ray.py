@@ -11,7 +11,7 @@ from typing import Any
 from stillhouse.engines.base import Desk, Engine, Event
 from stillhouse.errors import MissingDependencyError, StillhouseError
 
-POLL = 0.05
+POLL = 0.2
 """Seconds between two looks at what workers have told."""
 
 
@@ -32,9 +32,7 @@ class RayEngine(Engine):
         try:
             there = ray.cluster_resources()
             self.jobs = max(1, min(jobs, int(there.get("CPU", jobs))))
-            from ray.util import queue
-
-            self._told: Any = queue.Queue(actor_options={"num_cpus": 0})
+            self._told: Any = ray.remote(num_cpus=0)(_Told).remote()
             share = min(1.0, there.get("GPU", 0.0) / self.jobs)
             options = {"num_cpus": 1, "num_gpus": share, "max_restarts": -1, "max_task_retries": retries}
             made: Any = ray.remote(**options)(_Actor)
@@ -75,7 +73,7 @@ class RayEngine(Engine):
 
     def _heard(self) -> list[Event]:
         workers = {number: worker for worker, number, _ in self._busy.values()}
-        told = self._told.get_nowait_batch(self._told.size())
+        told = self._ray.get(self._told.take.remote())
         return [Event(number, "told", value, workers[number]) for number, value in told if number in workers]
 
     def _ended(self, reference: Any) -> Event:
@@ -108,12 +106,31 @@ class RayEngine(Engine):
             self._ray.shutdown()
 
 
+class _Told:
+    """What workers have told, until it is taken."""
+
+    def __init__(self) -> None:
+        self._kept: list[Any] = []
+
+    def put(self, number: int, value: Any) -> None:
+        """Of a task."""
+        self._kept.append((number, value))
+
+    def take(self) -> list[Any]:
+        """All of it, in order."""
+        taken, self._kept = self._kept, []
+        return taken
+
+
 class _Actor:
-    """A worker; it tells through a queue, in order."""
+    """A worker."""
 
     def __init__(self, opener: str, setup: Mapping[str, Any], told: Any) -> None:
+        import ray
+
         self._number = 0
-        self._desk = Desk(opener, setup, lambda kind, value: told.put((self._number, (kind, value))))
+        # It waits until that has arrived: what a task tells is there before its end is.
+        self._desk = Desk(opener, setup, lambda *given: ray.get(told.put.remote(self._number, given)))
 
     def make(self, number: int, task: Any) -> tuple[str, Any]:
         """How a task ended, and its result or the exception."""
@@ -135,6 +152,7 @@ def _init(ray: Any, jobs: int) -> None:
     """Connect to the cluster that the environment names, or start one here."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere unasked
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # as the processes of the other engine
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if os.environ.get("RAY_ADDRESS"):

@@ -70,23 +70,25 @@ def check_splits(splits: Splits, *, name: str) -> None:
             )
         _check_first_row(splits, split_name, split, name)
     everything = {**named, **({"unlabelled": splits.unlabelled} if splits.unlabelled is not None else {})}
-    seen: dict[int, str] = {}
+    seen: dict[str, Tensor] = {}
     for split_name, split in everything.items():
-        index = split.index().tolist()
-        if len(set(index)) != len(index):
+        index = split.index()
+        ids = torch.unique(index)
+        if len(ids) != len(index):
             raise DataError(
                 f"split '{split_name}' of '{name}' gives the same row id to several rows",
                 where="index",
                 fix="make 'index' unique per row",
             )
-        for row in index:
-            if row in seen:
+        for other, known in seen.items():
+            both = ids[torch.isin(ids, known, assume_unique=True)]
+            if len(both):
                 raise LeakageError(
-                    f"row {row} of '{name}' is in both '{seen[row]}' and '{split_name}'",
+                    f"row {int(both[0])} of '{name}' is in both '{other}' and '{split_name}'",
                     where="index",
                     fix="make the splits disjoint, and row ids unique over all splits",
                 )
-            seen[row] = split_name
+        seen[split_name] = ids
     groups = {split_name: set(split.groups) for split_name, split in named.items() if split.groups is not None}
     names = list(groups)
     for first in range(len(names)):

@@ -182,6 +182,14 @@ class SoftTerm(BaseModel):
         str | None, Field(description="dotted path of the teacher's module to tap; the prediction by default")
     ] = None
 
+    gather: Annotated[
+        bool,
+        Field(
+            description="where several processes train, compare the rows of all of them: what a loss needs that holds "
+            "rows of a batch against each other, to be that of the whole batch"
+        ),
+    ] = False
+
     @model_validator(mode="before")
     @classmethod
     def _from_string(cls, value: Any) -> Any:
