@@ -24,7 +24,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-ROWS = {"transactions": 2000, "windows": 500, "spectrograms": 100, "texts": 200}
+ROWS = {"transactions": 5000, "windows": 500, "spectrograms": 100, "texts": 200}
 """Training rows at size 1."""
 SIZES = (1, 10, 100)
 BILLION, SHARD, WORKERS = 10**9, 2**16, 64
@@ -163,7 +163,8 @@ def measure(family: str, folder: Path) -> list[dict[str, Any]]:
         rows = labelled["rows"]
         print(
             f"{family:13} {rows:9,} rows: opened in {labelled['opening']:.2f} s, labelled in "
-            f"{labelled['labelling']:.2f} s ({rows / labelled['labelling']:,.0f} rows/s), {labelled['memory'] / 1e6:.0f} MB; an epoch in "
+            f"{labelled['labelling']:.2f} s ({rows / labelled['labelling']:,.0f} rows/s), "
+            f"{labelled['memory'] / 1e6:.0f} MB; an epoch in "
             f"{epoch['epoch']:.2f} s, {epoch['memory'] / 1e6:.0f} MB",
             flush=True,
         )

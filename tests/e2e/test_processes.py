@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -29,19 +30,16 @@ RECIPE = {
 }
 
 
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
 def train(folder: Path, recipe: Path, *, processes: int) -> None:
     launch = [sys.executable]
-    if processes > 1:
-        launch += [
-            "-m",
-            "accelerate.commands.launch",
-            "--cpu",
-            "--num_processes",
-            str(processes),
-            "--num_machines",
-            "1",
-        ]
-        launch += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+    if processes > 1:  # `accelerate launch --cpu` starts one process, whatever number it is told
+        launch += ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", str(free_port())]
     command = [*launch, "-m", "stillhouse", "run", str(recipe), "--out", str(folder), "--quiet"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "STILLHOUSE_CACHE": str(folder.parent / f"cache-{processes}")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
@@ -77,7 +75,7 @@ def test_losses_between_rows_are_those_of_the_whole_batch_where_rows_are_gathere
     taps = {"student": "backbone.0", "teacher": "backbone.0"}
     found = {}
     for gather in (True, False):
-        # 250 rows: the last batch is smaller, and its rows are not the same number in both processes.
+        # The last batch is smaller, and its rows are not the same number in both processes.
         values = {
             **RECIPE,
             "dataset": {"use": "core/synthetic", "rows": 423, "unlabelled": 96},
