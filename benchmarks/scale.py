@@ -24,7 +24,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-ROWS = {"transactions": 5000, "windows": 500, "spectrograms": 100, "texts": 200}
+ROWS = {"transactions": 5000, "windows": 500, "spectrograms": 100, "texts": 100}
 """Training rows at size 1."""
 SIZES = (1, 10, 100)
 BILLION, SHARD, WORKERS = 10**9, 2**16, 64

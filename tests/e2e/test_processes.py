@@ -44,6 +44,7 @@ def train(folder: Path, recipe: Path, *, processes: int) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "STILLHOUSE_CACHE": str(folder.parent / f"cache-{processes}")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads((folder / "manifest.json").read_text())["processes"] == processes
 
 
 @pytest.mark.slow
