@@ -166,5 +166,5 @@ def _info(target: np.ndarray, inputs: dict[str, TensorSpec], classes: list[str] 
         names = tuple(classes) if classes else tuple(str(number) for number in range(len(counts)))
         return DataInfo(inputs=inputs, classes=names, class_counts=tuple(int(each) for each in counts[: len(names)]))
     mean, spread = float(np.mean(target, dtype=np.float64)), float(np.std(target, dtype=np.float64))
-    names = tuple(classes) if classes else None
-    return DataInfo(inputs=inputs, classes=names, unit=unit, target_mean=mean, target_std=spread or 1.0)
+    labels = tuple(classes) if classes else None
+    return DataInfo(inputs=inputs, classes=labels, unit=unit, target_mean=mean, target_std=spread or 1.0)

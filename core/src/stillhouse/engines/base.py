@@ -57,7 +57,7 @@ class Engine(ABC):
         Args:
             number: names the task in events.
             task: what the workers' `Make` takes; it is pickled.
-            limit: seconds after which its worker is ended, and the task is ``late``.
+            limit: seconds after which its worker is ended, and the task is ``late``; opening does not count.
         """
 
     @abstractmethod
@@ -110,10 +110,11 @@ class Desk:
         opener: see `make_engine`.
         setup: what it is given.
         tell: receives what happens.
+        opened: called once it is.
     """
 
-    def __init__(self, opener: str, setup: Mapping[str, Any], tell: Tell) -> None:
-        self._opener, self._setup, self._tell = opener, setup, tell
+    def __init__(self, opener: str, setup: Mapping[str, Any], tell: Tell, opened: Callable[[], None]) -> None:
+        self._opener, self._setup, self._tell, self._opened = opener, setup, tell, opened
         self._make: Make | None = None
 
     def make(self, task: Any) -> tuple[Literal["done", "failed"], Any]:
@@ -122,6 +123,7 @@ class Desk:
             if self._make is None:
                 module, _, name = self._opener.partition(":")
                 self._make = getattr(import_module(module), name)(self._setup, self._tell)
+                self._opened()
             return "done", self._make(task)
         except Exception as error:
             return "failed", _portable(error)

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing import connection, get_context, parent_process
 from multiprocessing.connection import Connection
 from typing import Any
@@ -30,7 +30,13 @@ class _Worker:
     process: Any
     pipe: Connection
     busy: _Task | None = None
-    deadline: float | None = field(default=None)
+    deadline: float | None = None
+    opened: bool = False
+
+    def start_clock(self) -> None:
+        """The limit of its task begins."""
+        limit = None if self.busy is None else self.busy.limit
+        self.deadline = time.monotonic() + limit if self.opened and limit is not None else None
 
 
 class LocalEngine(Engine):
@@ -66,8 +72,8 @@ class LocalEngine(Engine):
                 except OSError:  # it was ended while it had nothing to do
                     self._replace(at).pipe.send(self._waiting[0].task)
                 worker = self._workers[at]
-                worker.busy = task = self._waiting.popleft()
-                worker.deadline = None if task.limit is None else time.monotonic() + task.limit
+                worker.busy = self._waiting.popleft()
+                worker.start_clock()
 
     def events(self, timeout: float | None = None) -> list[Event]:
         """See `Engine.events`."""
@@ -98,6 +104,10 @@ class LocalEngine(Engine):
             if task.attempts > self._retries:
                 return [Event(task.number, "lost", worker=at)]
             self._waiting.appendleft(task)
+            return []
+        if kind == "opened":
+            worker.opened = True
+            worker.start_clock()
             return []
         if kind != "told":
             worker.busy = worker.deadline = None
@@ -152,7 +162,7 @@ def _work(pipe: Connection, opener: str, setup: Mapping[str, Any]) -> None:
     """Make what is asked for, until the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that began stops the others
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    desk = Desk(opener, setup, lambda kind, value: pipe.send(("told", (kind, value))))
+    desk = Desk(opener, setup, lambda *given: pipe.send(("told", given)), lambda: pipe.send(("opened", None)))
     while True:
         try:
             task = pipe.recv()

@@ -6,6 +6,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from stillhouse.engines.base import Desk, Engine, Event
@@ -13,6 +14,18 @@ from stillhouse.errors import MissingDependencyError, StillhouseError
 
 POLL = 0.2
 """Seconds between two looks at what workers have told."""
+
+
+@dataclass
+class _Task:
+    worker: int
+    number: int
+    limit: float | None
+    deadline: float | None = None
+
+    def start_clock(self) -> None:
+        """Its limit begins."""
+        self.deadline = None if self.limit is None else time.monotonic() + self.limit
 
 
 class RayEngine(Engine):
@@ -42,8 +55,9 @@ class RayEngine(Engine):
             self.close()
             raise
         self._waiting: deque[tuple[int, Any, float | None]] = deque()
-        self._busy: dict[Any, tuple[int, int, float | None]] = {}
-        """By reference to its result: worker, number and deadline of each task."""
+        self._busy: dict[Any, _Task] = {}
+        """By reference to its result."""
+        self._opened: set[int] = set()
 
     def submit(self, number: int, task: Any, *, limit: float | None = None) -> None:
         """See `Engine.submit`."""
@@ -51,12 +65,13 @@ class RayEngine(Engine):
         self._give()
 
     def _give(self) -> None:
-        taken = {worker for worker, _, _ in self._busy.values()}
+        taken = {task.worker for task in self._busy.values()}
         for at in range(self.jobs):
             if at not in taken and self._waiting:
                 number, task, limit = self._waiting.popleft()
-                deadline = None if limit is None else time.monotonic() + limit
-                self._busy[self._actors[at].make.remote(number, task)] = (at, number, deadline)
+                given = self._busy[self._actors[at].make.remote(number, task)] = _Task(at, number, limit)
+                if at in self._opened:
+                    given.start_clock()
 
     def events(self, timeout: float | None = None) -> list[Event]:
         """See `Engine.events`."""
@@ -72,12 +87,20 @@ class RayEngine(Engine):
                 return found
 
     def _heard(self) -> list[Event]:
-        workers = {number: worker for worker, number, _ in self._busy.values()}
-        told = self._ray.get(self._told.take.remote())
-        return [Event(number, "told", value, workers[number]) for number, value in told if number in workers]
+        tasks, found = {task.number: task for task in self._busy.values()}, []
+        for number, value in self._ray.get(self._told.take.remote()):
+            if number not in tasks:
+                continue  # it was ended
+            if value is None:
+                self._opened.add(tasks[number].worker)
+                tasks[number].start_clock()
+            else:
+                found.append(Event(number, "told", value, tasks[number].worker))
+        return found
 
     def _ended(self, reference: Any) -> Event:
-        worker, number, _ = self._busy.pop(reference)
+        task = self._busy.pop(reference)
+        worker, number = task.worker, task.number
         try:
             kind, value = self._ray.get(reference)
         except self._ray.exceptions.RayActorError:
@@ -89,12 +112,13 @@ class RayEngine(Engine):
 
     def _ended_late(self) -> list[Event]:
         found, now = [], time.monotonic()
-        for reference, (worker, number, deadline) in list(self._busy.items()):
-            if deadline is not None and now >= deadline:
+        for reference, task in list(self._busy.items()):
+            if task.deadline is not None and now >= task.deadline:
                 del self._busy[reference]
-                self._ray.kill(self._actors[worker])
-                self._actors[worker] = self._make_actor()
-                found.append(Event(number, "late", worker=worker))
+                self._ray.kill(self._actors[task.worker])
+                self._actors[task.worker] = self._make_actor()
+                self._opened.discard(task.worker)
+                found.append(Event(task.number, "late", worker=task.worker))
         return found
 
     def close(self) -> None:
@@ -130,7 +154,12 @@ class _Actor:
 
         self._number = 0
         # It waits until that has arrived: what a task tells is there before its end is.
-        self._desk = Desk(opener, setup, lambda *given: ray.get(told.put.remote(self._number, given)))
+        self._desk = Desk(
+            opener,
+            setup,
+            lambda *given: ray.get(told.put.remote(self._number, given)),
+            lambda: ray.get(told.put.remote(self._number, None)),
+        )
 
     def make(self, number: int, task: Any) -> tuple[str, Any]:
         """How a task ended, and its result or the exception."""
