@@ -12,10 +12,10 @@ import argparse
 import csv
 import json
 import math
+import multiprocessing
 import os
 import platform
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,6 +23,16 @@ from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
+
+import torch
+
+import stillhouse
+from stillhouse.pipeline import evaluate, opening, signal, student  # noqa: F401  # not to be imported by each child
+from stillhouse.pipeline.asked import asked_entries  # noqa: F401
+from stillhouse.pipeline.label import label
+from stillhouse.plugins.manager import Manager
+from stillhouse.progress import Silent
+from stillhouse.recipe.check import resolve
 
 ROWS = {"transactions": 5000, "windows": 500, "spectrograms": 100, "texts": 100}
 """Training rows at size 1."""
@@ -54,6 +64,7 @@ MODELS: dict[str, dict[str, Any]] = {
     },
 }
 HERE = Path(__file__).resolve().parent
+MANAGER = Manager(files=[HERE / "scale_rows.py"])
 FIGURES, PAGE = HERE.parent / "docs" / "results" / "scale.json", HERE.parent / "docs" / "scale.md"
 BEGIN, END = "<!-- figures: python -m benchmarks.scale --write -->", "<!-- end of figures -->"
 
@@ -91,17 +102,8 @@ def _write_texts(file: Path, rows: int) -> None:
             writer.writerow([" ".join(words[at] for at in chosen), "abcd"[label]])
 
 
-def child(what: str, recipe_file: str, out: str) -> None:
-    """In a process of its own: label, or train one epoch from what was labelled; prints what it took."""
-    import torch
-
-    import stillhouse
-    from stillhouse.pipeline import opening, signal, student  # noqa: F401
-    from stillhouse.pipeline.label import label
-    from stillhouse.plugins.manager import Manager
-    from stillhouse.progress import Silent
-
-    torch.set_num_threads(1)
+def child(what: str, recipe_file: str, out: str) -> dict[str, Any]:
+    """Label, or train one epoch from what was labelled; what it took."""
     marks: dict[str, float] = {}
 
     class Clock(Silent):
@@ -116,10 +118,8 @@ def child(what: str, recipe_file: str, out: str) -> None:
         def epoch(self, record: Mapping[str, Any]) -> None:
             marks[f"end {record['stage']}"] = time.process_time()
 
-    manager = Manager(files=[HERE / "scale_rows.py"])
-    manager.registry.components()
     before, began = _peak(), time.process_time()
-    given: dict[str, Any] = {"out": out, "manager": manager, "reporter": Clock()}
+    given: dict[str, Any] = {"out": out, "manager": MANAGER, "reporter": Clock()}
     if what == "label":
         labelled = label(recipe_file, **given)
         taken = {
@@ -132,20 +132,24 @@ def child(what: str, recipe_file: str, out: str) -> None:
     else:
         stillhouse.run(recipe_file, stop_after="student", **given)
         taken = {"epoch": marks["end student"] - marks["begin student, seed 0"]}
-    print(json.dumps({**taken, "memory": _peak(), "memory_before": before}))
+    return {**taken, "memory": _peak(), "memory_before": before}
 
 
 def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _in_process(*args: str, folder: Path) -> dict[str, Any]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "STILLHOUSE_CACHE": str(folder / "cache")}
-    command = [sys.executable, "-m", "benchmarks.scale", "--child", *args]
-    done = subprocess.run(command, env=environment, cwd=HERE.parent, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(args)} has failed:\n{done.stdout}{done.stderr}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+def _in_process(*args: str) -> dict[str, Any]:
+    """In a process of its own, which begins with the packages imported."""
+    here, there = multiprocessing.Pipe()
+    process = multiprocessing.get_context("fork").Process(target=lambda: there.send(child(*args)))
+    process.start()
+    there.close()
+    try:
+        found: dict[str, Any] = here.recv()
+    except EOFError:
+        sys.exit(f"{' '.join(args)} has failed")
+    process.join()
     return found
 
 
@@ -157,8 +161,10 @@ def measure(family: str, folder: Path) -> list[dict[str, Any]]:
         teacher = folder / f"{family}-1" / "teacher" / "member-0" if size > 1 and family != "texts" else None
         file = folder / f"{family}-{size}.yaml"
         file.write_text(json.dumps(recipe(family, rows, folder, teacher)))
-        labelled = _in_process("label", str(file), str(out), folder=folder)
-        epoch = _in_process("epoch", str(file), str(out), folder=folder)
+        for component in resolve(file, MANAGER.registry).components().values():
+            component.load()
+        labelled = _in_process("label", str(file), str(out))
+        epoch = _in_process("epoch", str(file), str(out))
         found.append({"family": family, "size": size, "label": labelled, "epoch": epoch})
         rows = labelled["rows"]
         print(
@@ -241,8 +247,6 @@ def tables(record: Mapping[str, Any]) -> str:
 
 def machine() -> dict[str, Any]:
     """Where and when."""
-    import torch
-
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "date": date.today().isoformat(),
@@ -260,14 +264,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
     parser.add_argument("families", nargs="*", help=f"of {', '.join(ROWS)}; all by default")
     parser.add_argument("--write", action="store_true", help="write the figures of the documentation")
-    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.child:
-        child(*given.child)
-        return
+    torch.set_num_threads(1)
     record: dict[str, Any] = json.loads(FIGURES.read_text()) if FIGURES.exists() else {"measured": {}, "billion": {}}
     for family in given.families or ROWS:
         with tempfile.TemporaryDirectory() as folder:
+            os.environ["STILLHOUSE_CACHE"] = f"{folder}/cache"
             record["measured"][family] = measure(family, Path(folder))
         record["billion"][family] = billion(record["measured"][family])
     record["machine"] = machine()
