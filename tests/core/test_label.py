@@ -256,3 +256,14 @@ def test_without_ray_it_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch,
     with pytest.raises(StillhouseError, match="needs the package 'ray'") as caught:
         label("core/quickstart", overrides=SMALL, out=tmp_path / "run", engine="ray")
     assert "stillhouse[ray]" in caught.value.fix
+
+
+def test_a_run_of_a_version_that_did_not_know_of_precision_is_the_same_run(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    stillhouse.run("core/quickstart", overrides=SMALL, out=folder)
+    saved = (folder / "recipe.yaml").read_text()
+    (folder / "recipe.yaml").write_text(
+        "".join(line for line in saved.splitlines(True) if "cache_precision" not in line)
+    )
+    assert "cache_precision" in saved
+    stillhouse.run("core/quickstart", overrides=SMALL, out=folder)

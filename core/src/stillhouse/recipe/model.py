@@ -154,6 +154,8 @@ class TeacherConfig(BaseModel):
             raise ValueError("out_of_fold needs at least 2 folds (or 0 for none)")
         if self.top_k is not None and self.cache is False:
             raise ValueError("top_k says how outputs are stored, and cache: false stores none")
+        if self.cache_precision != "float32" and (self.cache is False or self.top_k is not None):
+            raise ValueError("cache_precision is of whole outputs that are stored: not of top_k, nor with cache: false")
         if self.checkpoint and (self.members or self.out_of_fold):
             raise ValueError("a checkpoint is one trained teacher; it has neither members nor folds")
         return self
