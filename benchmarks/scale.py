@@ -34,7 +34,7 @@ from stillhouse.plugins.manager import Manager
 from stillhouse.progress import Silent
 from stillhouse.recipe.check import resolve
 
-ROWS = {"transactions": 5000, "windows": 500, "spectrograms": 100, "texts": 100}
+ROWS = {"transactions": 2000, "windows": 200, "spectrograms": 40, "texts": 60}
 """Training rows at size 1."""
 SIZES = (1, 10, 100)
 BILLION, SHARD, WORKERS = 10**9, 2**16, 64
