@@ -55,7 +55,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "spectrograms": {
         "head": "core/multiclass",
         "teacher": {"use": "audio_vision/cnn", "width": 16, "blocks": 3},
-        "student": {"use": "audio_vision/cnn", "width": 4, "blocks": 3},
+        "student": {"use": "audio_vision/mobile-cnn"},
     },
     "texts": {
         "head": "core/multiclass",
