@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,44 @@ def test_a_cache_says_what_the_teacher_says_in_any_order(tmp_path: Path) -> None
     torch.testing.assert_close(kept.features["body"], live.features["body"])
 
 
+def test_shards_of_any_size_hold_the_same_bits_and_those_that_are_there_are_not_made_again(tmp_path: Path) -> None:
+    teacher, split, asked = LiveTeacher(Net(), inputs=["x"], taps=["body"]), rows(50), []
+
+    def counting(batch: Batch) -> Outputs:
+        asked.append(len(batch["index"]))
+        return teacher(batch)
+
+    one = write_cache(counting, split, tmp_path / "one", key="k", batch_size=7)
+    many = write_cache(counting, split, tmp_path / "many", key="k", batch_size=7, shard_rows=10)
+    assert (one["shards"], many["shards"], one["rows"], many["rows"]) == (1, 4, 50, 50)
+    order = split.batch(torch.randperm(50).tolist())
+    found = [CachedTeacher((tmp_path / name, "k"))(order) for name in ("one", "many")]
+    assert torch.equal(found[0].prediction, found[1].prediction)
+    assert torch.equal(found[0].features["body"], found[1].features["body"])
+    before, asked[:] = (tmp_path / "many" / "shard-000001" / "0.npy").stat().st_mtime_ns, []
+    shutil.rmtree(tmp_path / "many" / "shard-000002")
+    (tmp_path / "many" / "cache.json").unlink()
+    assert write_cache(counting, split, tmp_path / "many", key="k", batch_size=7)["shards"] == 4, "its own division"
+    assert asked == [7, 7]
+    assert (tmp_path / "many" / "shard-000001" / "0.npy").stat().st_mtime_ns == before
+    write_cache(counting, split, tmp_path / "many", key="other", batch_size=7)
+    assert len(list((tmp_path / "many").glob("shard-*"))) == 1, "another key begins anew"
+
+
+def test_half_precision_is_half_the_bytes_and_near(tmp_path: Path) -> None:
+    teacher, split = LiveTeacher(Net(), inputs=["x"]), rows(200)
+    write_cache(teacher, split, tmp_path / "whole", key="k")
+    write_cache(teacher, split, tmp_path / "half", key="k", precision="float16")
+    sizes = [np.load(tmp_path / name / "shard-000000" / "0.npy").nbytes for name in ("whole", "half")]
+    assert sizes[0] == 2 * sizes[1]
+    whole, half = (CachedTeacher((tmp_path / name, "k"))(split.columns()).prediction for name in ("whole", "half"))
+    assert half.dtype is torch.float32
+    assert not torch.equal(whole, half)
+    torch.testing.assert_close(half, whole, rtol=2**-11, atol=1e-7)
+    with pytest.raises(IncompatibleError, match="half precision ends"):
+        write_cache(lambda batch: Outputs(batch["x"] * 1e6), split, tmp_path / "large", key="k", precision="float16")
+
+
 def test_a_cache_refuses_other_rows_other_teachers_and_random_rows(tmp_path: Path) -> None:
     teacher = LiveTeacher(Net(), inputs=["x"])
     split = rows()
@@ -138,7 +177,7 @@ def test_a_cache_refuses_other_rows_other_teachers_and_random_rows(tmp_path: Pat
         CachedTeacher((tmp_path / "a", "other"))
     with pytest.raises(RunFolderError, match="row 999"):
         CachedTeacher((tmp_path / "a", "k"))({"index": torch.tensor([0, 999])})
-    (tmp_path / "a" / "0.npy").write_bytes(b"damaged")
+    (tmp_path / "a" / "shard-000000" / "0.npy").write_bytes(b"damaged")
     with pytest.raises(RunFolderError, match="damaged"):
         CachedTeacher((tmp_path / "a", "k"))
     split.stochastic = True

@@ -102,7 +102,7 @@ def test_a_vocabulary_of_fifty_thousand_takes_the_bytes_that_are_told(tmp_path: 
     write_top_k(says, split, tmp_path / "kept", key="a", k=64, outputs=50_000)
     facts = json.loads((tmp_path / "kept" / "cache.json").read_text())
     assert facts["bytes_per_token"] == 64 * 4 + 2 == 258
-    data = sum(np.load(path).nbytes for path in (tmp_path / "kept").glob("*-00000.npy"))
+    data = sum(np.load(tmp_path / "kept" / "shard-000000" / f"{name}.npy").nbytes for name in ("ids", "logs", "rest"))
     assert data == 258 * facts["tokens"]
     assert data < 50_000 * 4 * facts["tokens"] / 500
     batch = split.batch([0, 1, 2])
@@ -154,7 +154,7 @@ def test_several_caches_answer_as_one_and_damage_is_named(tmp_path: Path) -> Non
         both({**batch, "index": torch.tensor([99, 7])})
     with pytest.raises(RunFolderError, match="another number of valid positions"):
         both({**batch, "target": batch["target"].clamp_min(0)})
-    (tmp_path / "one" / "ids-00000.npy").write_bytes(b"none")
+    (tmp_path / "one" / "shard-000000" / "ids.npy").write_bytes(b"none")
     with pytest.raises(RunFolderError, match="are damaged"):
         TopKTeacher((tmp_path / "one", "one"))
     with pytest.raises(IncompatibleError, match="or have no target"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -29,23 +30,21 @@ RECIPE = {
 }
 
 
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
 def train(folder: Path, recipe: Path, *, processes: int) -> None:
     launch = [sys.executable]
-    if processes > 1:
-        launch += [
-            "-m",
-            "accelerate.commands.launch",
-            "--cpu",
-            "--num_processes",
-            str(processes),
-            "--num_machines",
-            "1",
-        ]
-        launch += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+    if processes > 1:  # `accelerate launch --cpu` starts one process, whatever number it is told
+        launch += ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", str(free_port())]
     command = [*launch, "-m", "stillhouse", "run", str(recipe), "--out", str(folder), "--quiet"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "STILLHOUSE_CACHE": str(folder.parent / f"cache-{processes}")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads((folder / "manifest.json").read_text())["processes"] == processes
 
 
 @pytest.mark.slow
@@ -67,3 +66,32 @@ def test_two_processes_train_the_same_models_adapters_and_unlabelled_rows_includ
     assert summaries[0]["student"]["mean"] == pytest.approx(summaries[1]["student"]["mean"], abs=0.05)
     lines = (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()
     assert len(lines) == 2 + 3 + 3, "one process writes"
+
+
+RELATIONAL = ("core/similarity-preserving", "core/relational", "core/pkt", "core/supervised-contrastive")
+
+
+@pytest.mark.slow
+def test_losses_between_rows_are_those_of_the_whole_batch_where_rows_are_gathered(tmp_path: Path) -> None:
+    taps = {"student": "backbone.0", "teacher": "backbone.0"}
+    found = {}
+    for gather in (True, False):
+        # The last batch is smaller, and its rows are not the same number in both processes.
+        values = {
+            **RECIPE,
+            "dataset": {"use": "core/synthetic", "rows": 423, "unlabelled": 96},
+            "teacher": {"use": "core/mlp", "hidden": [8]},
+            "objectives": {"alpha": 0.1, "soft": [{"use": use, **taps, "gather": gather} for use in RELATIONAL]},
+        }
+        recipe = tmp_path / f"gather-{gather}.yaml"
+        recipe.write_text(yaml.safe_dump(values))
+        folder = tmp_path / f"two-{gather}"
+        train(folder, recipe, processes=2)
+        found[gather] = load_file(folder / "student" / "seed-0" / "model.safetensors")
+        if gather:
+            train(tmp_path / "one", recipe, processes=1)
+    one = load_file(tmp_path / "one" / "student" / "seed-0" / "model.safetensors")
+    for name in one:
+        torch.testing.assert_close(found[True][name], one[name], rtol=1e-3, atol=1e-4)
+    apart = max(float((found[False][name] - one[name]).abs().max()) for name in one)
+    assert apart > 1e-2, "without, each process compares its own rows only"

@@ -16,6 +16,7 @@ API = 1
 _LAZY = {
     "hookimpl": "stillhouse.plugins.hookspecs",
     "run": "stillhouse.pipeline",
+    "label": "stillhouse.pipeline.label",
     "distill": "stillhouse.training.distill",
     "Recipe": "stillhouse.recipe",
     "predict": "stillhouse.deploy.predicting",
@@ -26,11 +27,12 @@ if TYPE_CHECKING:
     from stillhouse.deploy.exporting import export
     from stillhouse.deploy.predicting import predict
     from stillhouse.pipeline import run
+    from stillhouse.pipeline.label import label
     from stillhouse.plugins.hookspecs import hookimpl
     from stillhouse.recipe import Recipe
     from stillhouse.training.distill import distill
 
-__all__ = ["API", "Recipe", "__version__", "distill", "export", "hookimpl", "predict", "run"]
+__all__ = ["API", "Recipe", "__version__", "distill", "export", "hookimpl", "label", "predict", "run"]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -130,20 +131,35 @@ def most_tokens(kind: OutputKind, outputs: int) -> int:
     return min(TOKENS, max(1, VALUES // outputs)) if kind is OutputKind.SEQUENCE else TOKENS
 
 
+def batch_bounds(split: Split, batch_size: int = 512, tokens: int = TOKENS) -> tuple[Tensor | None, list[int]]:
+    """The order of all rows in `all_rows` ``[N]`` (None: as they are), and where each of its batches begins in that
+    order, with N at the end."""
+    if split.lengths is None:
+        return None, [*range(0, len(split), batch_size), len(split)]
+    lengths = torch.as_tensor(split.lengths)
+    order = torch.sort(lengths, stable=True).indices
+    bounds = [0]
+    while bounds[-1] < len(order):
+        fits = batch_size
+        while fits > 1 and fits * int(lengths[order[min(bounds[-1] + fits, len(order)) - 1]]) > tokens:
+            fits //= 2
+        bounds.append(min(bounds[-1] + fits, len(order)))
+    return order, bounds
+
+
+def rows_between(split: Split, order: Tensor | None, start: int, end: int) -> tuple[Tensor, Batch]:
+    """The rows from ``start`` to ``end`` in an order of `batch_bounds`, and their positions."""
+    if order is None:
+        return torch.arange(start, end), split.batch(range(start, end))
+    return order[start:end], split.batch(order[start:end].tolist())
+
+
 def all_rows(split: Split, batch_size: int = 512, tokens: int = TOKENS) -> Iterator[tuple[Tensor, Batch]]:
     """All rows in batches, each with its positions ``[B]``: in order, or, where rows differ in length, from the
     shortest to the longest, so that little is padded and no batch has more than ``tokens`` (unless a row has)."""
-    lengths = torch.zeros(len(split), dtype=torch.int64) if split.lengths is None else torch.as_tensor(split.lengths)
-    order = torch.sort(lengths, stable=True).indices
-    start = 0
-    while start < len(order):
-        fits = batch_size
-        while fits > 1 and fits * int(lengths[order[min(start + fits, len(order)) - 1]]) > tokens:
-            fits //= 2
-        positions = order[start : start + fits]
-        ordered = split.lengths is None
-        yield positions, split.batch(range(start, start + len(positions)) if ordered else positions.tolist())
-        start += fits
+    order, bounds = batch_bounds(split, batch_size, tokens)
+    for start, end in pairwise(bounds):
+        yield rows_between(split, order, start, end)
 
 
 @torch.no_grad()

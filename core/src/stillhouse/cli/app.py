@@ -14,6 +14,7 @@ from stillhouse.cli import (
     check_cmd,
     components_cmd,
     deploy_cmd,
+    label_cmd,
     plugins_cmd,
     run_cmd,
     runs_cmd,
@@ -51,6 +52,7 @@ app = typer.Typer(
 components_cmd.register(app)
 run_cmd.register(app)
 check_cmd.register(app)
+label_cmd.register(app)
 tune_cmd.register(app)
 runs_cmd.register(app)
 deploy_cmd.register(app)

@@ -15,6 +15,7 @@ from stillhouse.cli.numbers import in_bytes, in_count
 from stillhouse.cli.output import console, print_error, print_json, print_lines, print_prose
 from stillhouse.cli.shared import JsonOption, complete_recipe, get_manager
 from stillhouse.cli.usage import FIND, RUN, Command, examples
+from stillhouse.engines import ENGINES
 from stillhouse.errors import RecipeError, RunFolderError, StillhouseError
 
 if TYPE_CHECKING:
@@ -33,6 +34,29 @@ SizesOption = Annotated[
         "--sizes",
         metavar="PATH=A,B,...",
         help="Other sizes of the student, e.g. student.width=4,8,16: what distillation is worth in size.",
+    ),
+]
+JobsOption = Annotated[
+    str,
+    typer.Option(
+        "--jobs",
+        metavar="N|auto",
+        help="Processes that work side by side, one thread each; auto: one per core.",
+    ),
+]
+
+
+def _complete_engine(incomplete: str) -> list[str]:
+    return [each for each in ENGINES if each.startswith(incomplete)]
+
+
+EngineOption = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        metavar="local|ray",
+        help="Where the processes of --jobs are: on this machine, or on a Ray cluster.",
+        autocompletion=_complete_engine,
     ),
 ]
 
@@ -85,14 +109,8 @@ def run(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Make a finished run in the folder again with another recipe.")
     ] = False,
-    jobs: Annotated[
-        str,
-        typer.Option(
-            "--jobs",
-            metavar="N|auto",
-            help="Processes that train models side by side, one thread each; auto: one per core.",
-        ),
-    ] = "1",
+    jobs: JobsOption = "1",
+    engine: EngineOption = "local",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; the result and warnings only.")] = False,
     no_download: Annotated[bool, typer.Option("--no-download", help="Never download a dataset.")] = False,
     json: JsonOption = False,
@@ -112,6 +130,7 @@ def run(
         "overwrite": overwrite,
         "download": not no_download,
         "jobs": jobs,
+        "engine": engine,
         "manager": manager,
     }
     folders = [out] if len(recipes) == 1 else _folders(recipes, changes or (), out, manager)

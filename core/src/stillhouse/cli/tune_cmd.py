@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from stillhouse.cli.output import print_json, print_lines, print_prose
-from stillhouse.cli.run_cmd import SetOption, show_progress
+from stillhouse.cli.run_cmd import EngineOption, SetOption, show_progress
 from stillhouse.cli.shared import JsonOption, complete_recipe, get_manager
 from stillhouse.cli.usage import RUN, Command, examples
 from stillhouse.errors import MissingDependencyError, OptionError
@@ -47,6 +47,7 @@ def tune(
         float | None, typer.Option("--minutes", metavar="M", help="For all of it, the final run included; no limit.")
     ] = None,
     jobs: Annotated[int, typer.Option("--jobs", metavar="N", help="Processes side by side.")] = 1,
+    engine: EngineOption = "local",
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Seed of the search.")] = 0,
     folds: Annotated[
         int, typer.Option("--folds", metavar="K", help="Folds of the training and validation rows; 0: by their number.")
@@ -92,6 +93,7 @@ def tune(
             trials=trials,
             minutes=minutes,
             jobs=jobs,
+            engine=engine,
             folds=folds or "auto",
             seed=seed,
             download=not no_download,

@@ -138,7 +138,8 @@ def _what(path: Path) -> str:
 
 EXTRAS = {
     "onnx": ("export --format onnx", ("onnx", "onnxruntime", "onnxscript")),
-    "tune": ("tune", ("optuna", "pebble")),
+    "tune": ("tune", ("optuna",)),
+    "ray": ("--engine ray", ("ray",)),
     "text": ("pretrained texts", ("transformers", "tokenizers")),
     "chat": ("language models as teachers", ("httpx",)),
 }

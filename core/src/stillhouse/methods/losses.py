@@ -89,6 +89,7 @@ def make_terms(
                 extras=tuple(name for name in each.spec.extras if name != "mask" or positions or not padding),
                 scheduled=each.scheduled,
                 adapter=adapter,
+                gather=each.gather,
             )
         )
     return terms

@@ -27,8 +27,9 @@ from stillhouse.pipeline.rehearsal import (
     rehearse,
 )
 from stillhouse.pipeline.runner import with_changes
+from stillhouse.pipeline.signal import is_stored
 from stillhouse.pipeline.student import make_method, method_context
-from stillhouse.pipeline.teacher import Teacher, fold_names, from_checkpoint, is_stored, member_inputs
+from stillhouse.pipeline.teacher import Teacher, fold_names, from_checkpoint, member_inputs
 from stillhouse.plugins.manager import Manager, default_manager
 from stillhouse.progress import Reporter, Silent
 from stillhouse.recipe.check import resolve

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,9 +54,10 @@ class RunContext:
             # accelerate keeps its state in a process-wide singleton, which refuses a second precision unless it is
             # reset.
             AcceleratorState._reset_state()
-            self._accelerators = {
-                precision: Accelerator(cpu=self.resolved.recipe.device == "cpu", mixed_precision=precision)
-            }
+            # Processes of a launcher find each other on CPUs only where accelerate is told that these are meant.
+            several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+            cpu = self.resolved.recipe.device == "cpu" or (several and not torch.accelerator.is_available())
+            self._accelerators = {precision: Accelerator(cpu=cpu, mixed_precision=precision)}
         return self._accelerators[precision]
 
     def _any_accelerator(self) -> Accelerator:
@@ -67,6 +69,11 @@ class RunContext:
         """Where models are."""
         device: torch.device = self._any_accelerator().device
         return device
+
+    @property
+    def processes(self) -> int:
+        """Processes that train every model together."""
+        return int(self._any_accelerator().num_processes)
 
     @property
     def is_main(self) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import platformdirs
 import torch
 from torch import Tensor
@@ -70,23 +71,25 @@ def check_splits(splits: Splits, *, name: str) -> None:
             )
         _check_first_row(splits, split_name, split, name)
     everything = {**named, **({"unlabelled": splits.unlabelled} if splits.unlabelled is not None else {})}
-    seen: dict[int, str] = {}
+    seen: dict[str, Tensor] = {}
     for split_name, split in everything.items():
-        index = split.index().tolist()
-        if len(set(index)) != len(index):
+        index = split.index()
+        ids = torch.unique(index)
+        if len(ids) != len(index):
             raise DataError(
                 f"split '{split_name}' of '{name}' gives the same row id to several rows",
                 where="index",
                 fix="make 'index' unique per row",
             )
-        for row in index:
-            if row in seen:
+        for other, known in seen.items():
+            both = ids[torch.isin(ids, known, assume_unique=True)]
+            if len(both):
                 raise LeakageError(
-                    f"row {row} of '{name}' is in both '{seen[row]}' and '{split_name}'",
+                    f"row {int(both[0])} of '{name}' is in both '{other}' and '{split_name}'",
                     where="index",
                     fix="make the splits disjoint, and row ids unique over all splits",
                 )
-            seen[row] = split_name
+        seen[split_name] = ids
     groups = {split_name: set(split.groups) for split_name, split in named.items() if split.groups is not None}
     names = list(groups)
     for first in range(len(names)):
@@ -290,14 +293,22 @@ def copied_rows(splits: Splits, limit_bytes: int = 400_000_000) -> list[Copies]:
     return found
 
 
+HASHED = 2**14
+"""Rows whose bytes are laid side by side at a time."""
+
+
 def row_hashes(split: Split, names: Sequence[str]) -> list[int]:
     """A hash of these inputs of each row, without padding."""
-    # Rows of different lengths are compared as they are: padding depends on the split that they are in.
-    columns = split.columns(names) if split.lengths is None else None
-    rows = (
-        split.row(at) if columns is None else {name: columns[name][at] for name in names} for at in range(len(split))
-    )
-    return [hash(b"".join(row[name].numpy().tobytes() for name in names)) for row in rows]
+    if split.lengths is not None:  # compared as they are: padding depends on the split that they are in
+        rows = (split.row(at) for at in range(len(split)))
+        return [hash(b"".join(row[name].numpy().tobytes() for name in names)) for row in rows]
+    columns, found = split.columns(names), list[int]()
+    for start in range(0, len(split), HASHED):
+        parts = [columns[name][start : start + HASHED].contiguous().numpy() for name in names]
+        flat = np.concatenate([part.reshape(len(part), -1).view(np.uint8) for part in parts], axis=1)
+        width, data = flat.shape[1], flat.tobytes()
+        found += [hash(data[at : at + width]) for at in range(0, len(data), width)]
+    return found
 
 
 def refuse_copies(copies: Sequence[Copies], *, name: str) -> None:

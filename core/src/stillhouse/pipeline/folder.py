@@ -58,6 +58,7 @@ def _changed(folder: Path, resolved: ResolvedRecipe) -> list[str]:
     before, now = read_saved(saved), parse_value(resolved_yaml(resolved), source="recipe")
     if set(before.get("seeds", [])) <= set(now["seeds"]):
         before["seeds"] = now["seeds"]
+    before.get("teacher", {}).setdefault("cache_precision", "float32")  # folders of earlier versions do not have it
     sizes = resolved.recipe.sizes
     if not before.get("sizes") or (sizes and sizes.including(SizesConfig.model_validate(before["sizes"]))):
         before["sizes"] = now["sizes"]

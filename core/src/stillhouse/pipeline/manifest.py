@@ -56,6 +56,7 @@ def write_manifest(context: RunContext) -> None:
         "cpu": _cpu(),
         "cores": os.cpu_count(),
         "threads": _threads(context),
+        "processes": context.processes,
         "device": context.device.type,
         "packages": {name: found for name in PACKAGES if (found := _version(name)) is not None},
         "components": components,

@@ -5,19 +5,20 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from stillhouse.engines.base import check_engine
 from stillhouse.errors import OptionError, RunFolderError
 from stillhouse.pipeline.context import RunContext
 from stillhouse.pipeline.data import copied_rows, refuse_copies
 from stillhouse.pipeline.folder import claim, remove_stale, resolved_yaml
 from stillhouse.pipeline.stages import SIGNAL_LOCK, STAGES, finish, why_stale
-from stillhouse.pipeline.workers import Workers, number_of_jobs
+from stillhouse.pipeline.workers import Part, Workers, number_of_jobs
 from stillhouse.plugins.manager import Manager, default_manager
 from stillhouse.progress import Reporter, Silent, plan
 from stillhouse.recipe.check import resolve
@@ -52,6 +53,7 @@ def run(
     overwrite: bool = False,
     download: bool = True,
     jobs: int | str = 1,
+    engine: str = "local",
     manager: Manager | None = None,
     reporter: Reporter | None = None,
 ) -> RunResult:
@@ -75,6 +77,8 @@ def run(
         jobs: processes in which models that do not depend on each other (members, folds, seeds, controls, sizes) are
             trained side by side, one thread each; "auto": as many as there are cores. The results are those of one
             after the other, to the bit, where trainings take one thread there, too.
+        engine: where they are: "local", processes of this machine, or "ray", actors of a Ray cluster which see the run
+            folder at the same path.
         manager: plugins to use, the installed ones by default.
         reporter: receives what happens; silent by default.
 
@@ -88,10 +92,31 @@ def run(
         raise OptionError(
             f"'{stop_after}' is not a stage", where="stop_after (--stop-after)", fix=f"one of {', '.join(STAGES)}"
         )
+    check_engine(engine)
     given = manager or default_manager()
     registry, count = given.registry, number_of_jobs(jobs)
     resolved = resolve(recipe, registry, overrides=with_changes(overrides, seeds, sizes))
-    folder = Path(out) if out is not None else Path("runs") / resolved.recipe.name.rpartition("/")[2]
+    folder = folder_of(resolved, out)
+    with claimed(folder, resolved, overwrite=overwrite), contextlib.ExitStack() as stack:
+        workers = None
+        if (count > 1 or engine != "local") and stop_after != "data":
+            workers = Workers(engine, count, setup_of(given, resolved, folder))
+            stack.callback(workers.close)
+        return _run(resolved, folder, registry, reporter or Silent(), stop_after, download, workers)
+
+
+def folder_of(resolved: ResolvedRecipe, out: str | Path | None) -> Path:
+    """The run folder: ``out``, or ``runs/<name>``."""
+    return Path(out) if out is not None else Path("runs") / resolved.recipe.name.rpartition("/")[2]
+
+
+@contextlib.contextmanager
+def claimed(folder: Path, resolved: ResolvedRecipe, *, overwrite: bool) -> Iterator[None]:
+    """The run folder for this process alone, freed of what is stale.
+
+    Raises:
+        RunFolderError: it is of another run, or another process is running in it.
+    """
     claim(folder, resolved, overwrite=overwrite)
     lock = FileLock(folder / f"run.{os.environ.get('RANK', '0')}.lock")
     try:
@@ -106,12 +131,7 @@ def run(
         if os.environ.get("RANK", "0") == "0":
             remove_leftovers(folder)
             remove_stale(folder, resolved)
-        with contextlib.ExitStack() as stack:
-            workers = None
-            if count > 1 and stop_after != "data":
-                workers = Workers(count, _setup(given, resolved, folder))
-                stack.callback(workers.close)
-            return _run(resolved, folder, registry, reporter or Silent(), stop_after, download, workers)
+        yield
     finally:
         lock.release()
         (folder / SIGNAL_LOCK).unlink(missing_ok=True)
@@ -126,7 +146,8 @@ def with_changes(overrides: Iterable[str], seeds: Iterable[int] | None, sizes: M
     return changes
 
 
-def _setup(manager: Manager, resolved: ResolvedRecipe, folder: Path) -> dict[str, Any]:
+def setup_of(manager: Manager, resolved: ResolvedRecipe, folder: Path) -> dict[str, Any]:
+    """What workers need to open the same run."""
     return {
         "manager": manager.arguments,
         "recipe": resolved.to_recipe(),
@@ -147,19 +168,11 @@ def _run(
     # The stages need torch; a wrong recipe has been reported before that.
     from stillhouse.pipeline.evaluate import evaluate_stage
     from stillhouse.pipeline.manifest import write_manifest
-    from stillhouse.pipeline.opening import checks_before_training, open_context
     from stillhouse.pipeline.student import baseline_pieces, baseline_stage, student_labels, student_stage
     from stillhouse.pipeline.teacher import teacher_pieces, teacher_stage
 
     last = STAGES.index(stop_after)
-    context = open_context(resolved, folder, registry, reporter, download=download)
-    if context.is_main:
-        _write_data(context)
-        write_text(folder / "recipe.yaml", resolved_yaml(resolved))
-        write_manifest(context)
-    context.wait()
-    for _, check in checks_before_training(context):
-        check()
+    context = prepared(resolved, folder, registry, reporter, download=download)
     summary: dict[str, Any] = {}
     report: Path | None = None
     trained = [
@@ -167,7 +180,7 @@ def _run(
         for name, make in (("teacher", teacher_pieces), ("baseline", baseline_pieces))
         if last >= STAGES.index(name)
     ]
-    pieces = [(name, at, piece.label) for name, found in trained for at, piece in enumerate(found)]
+    pieces = [Part(name, at, piece.label) for name, found in trained for at, piece in enumerate(found)]
     announced = [(piece.label, piece.role, piece.epochs) for _, found in trained for piece in found]
     if last >= STAGES.index("student"):
         students = student_labels(context)
@@ -189,7 +202,7 @@ def _run(
     if last >= STAGES.index("student"):
         reporter.stage("student", f"{resolved.student.id} by {resolved.method.id}")
         if workers is not None:
-            workers.make([("student", at, label) for at, (label, _) in enumerate(students)], reporter, context.warn)
+            workers.make([Part("student", at, label) for at, (label, _) in enumerate(students)], reporter, context.warn)
             workers.close()
         student_stage(context, teacher)
         context.guard("epochs chosen on validation", "test rows are read once, after training")
@@ -202,6 +215,24 @@ def _run(
         report = _report_stage(context, summary)
     context.wait()
     return RunResult(folder, summary, report)
+
+
+def prepared(
+    resolved: ResolvedRecipe, folder: Path, registry: Any, reporter: Reporter, *, download: bool
+) -> RunContext:
+    """The context of a run whose rows, recipe and manifest are in its folder, and whose parts fit each other."""
+    from stillhouse.pipeline.manifest import write_manifest
+    from stillhouse.pipeline.opening import checks_before_training, open_context
+
+    context = open_context(resolved, folder, registry, reporter, download=download)
+    if context.is_main:
+        _write_data(context)
+        write_text(folder / "recipe.yaml", resolved_yaml(resolved))
+        write_manifest(context)
+    context.wait()
+    for _, check in checks_before_training(context):
+        check()
+    return context
 
 
 def _write_data(context: RunContext) -> None:

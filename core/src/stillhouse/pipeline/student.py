@@ -14,8 +14,9 @@ from stillhouse.methods import Method, MethodContext
 from stillhouse.pipeline.context import RunContext
 from stillhouse.pipeline.models import Piece, train_hard, trained_model
 from stillhouse.pipeline.past import forget_past_teachers, teacher_on
+from stillhouse.pipeline.signal import signal
 from stillhouse.pipeline.stages import RECORD, SIZES, component_identity
-from stillhouse.pipeline.teacher import Teacher, signal
+from stillhouse.pipeline.teacher import Teacher
 from stillhouse.recipe.model import TrainConfig
 from stillhouse.recipe.resolved import Bound, Size
 from stillhouse.storage import state_digest, write_json
@@ -225,6 +226,8 @@ def student_pieces(context: RunContext, teacher: Teacher) -> list[Piece]:
         inputs["extra_rows"] = context.extra.fingerprint
     if recipe.teacher.top_k is not None:
         inputs["top_k"] = recipe.teacher.top_k
+    if recipe.teacher.cache_precision != "float32":
+        inputs["cache_precision"] = recipe.teacher.cache_precision
     pieces = []
     for model in _models(context, "student"):
         for seed in recipe.seeds:

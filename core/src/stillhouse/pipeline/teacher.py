@@ -1,18 +1,14 @@
-"""Stage teacher: members are trained (or loaded, or taken from the store), and their outputs for the training rows are
-kept."""
+"""Stage teacher: members are trained (or loaded, or taken from the store), and their copies without each fold."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor
 
 from stillhouse.data.splitting import fold_positions
@@ -21,40 +17,25 @@ from stillhouse.kinds import OutputKind
 from stillhouse.pipeline.chance import warn_of_chance
 from stillhouse.pipeline.context import RunContext
 from stillhouse.pipeline.models import Piece, member_seed, train_hard, trained_model
-from stillhouse.pipeline.stages import SIGNAL_LOCK, facts, finish, why_stale
+from stillhouse.pipeline.stages import facts, finish, why_stale
 from stillhouse.recipe.model import TrainConfig
-from stillhouse.storage import digest, read_json, read_tensors
-from stillhouse.teachers import (
-    CachedTeacher,
-    CostedTeacher,
-    EnsembleTeacher,
-    PreparedTeacher,
-    StoredTeacher,
-    TeacherSource,
-    TopKTeacher,
-    write_cache,
-    write_top_k,
-)
-from stillhouse.teachers.cached import cache_key
+from stillhouse.storage import digest, read_json
+from stillhouse.teachers import CostedTeacher, EnsembleTeacher, PreparedTeacher, TeacherSource
 from stillhouse.teachers.ensemble import combine
 from stillhouse.trained import Trained, build, is_asked, load
 from stillhouse.types import Batch, Head, Split, SubsetSplit
 
-LOST = 0.1
-"""KL divergence, in nats a token, from which the likeliest tokens are called too few."""
-OVERFIT = 3.0
-"""Validation loss over training loss from which a teacher is called overfit."""
-
 
 @dataclass
 class Teacher:
-    """The finished teacher: its members, and the key of everything that its outputs depend on."""
+    """The finished teacher: its members, the key of everything that its outputs depend on, and where the recipe asks
+    for them what computes the predictions of all training rows by copies that have not seen them."""
 
     members: list[Trained]
     weights: list[float]
     kind: OutputKind
     key: str
-    out_of_fold: Tensor | None = None
+    out_of_fold: Callable[[], Tensor] | None = None
 
     def source(self, taps: Sequence[str] = ()) -> TeacherSource:
         """The members as one live source."""
@@ -116,7 +97,7 @@ def teacher_stage(context: RunContext) -> Teacher:
     key = digest({"members": keys, "weights": weights, "out_of_fold": recipe.teacher.out_of_fold})
     teacher = Teacher(members, weights, context.head.kind, key)
     if recipe.teacher.out_of_fold:
-        teacher.out_of_fold = _out_of_fold(context, recipe.teacher.out_of_fold)
+        teacher.out_of_fold = cache(_out_of_fold(context, recipe.teacher.out_of_fold))
     if context.is_main and why_stale(folder, {"key": key}) is not None:
         for name in ("val", "test"):
             context.write_prediction(
@@ -256,15 +237,16 @@ def from_checkpoint(context: RunContext, path: Path) -> tuple[Trained, Any]:
     return trained, {"model": read_json(path / "model.json"), "weights": digest(weights.read_bytes().hex())}
 
 
-def _out_of_fold(context: RunContext, folds: int) -> Tensor:
+def _out_of_fold(context: RunContext, folds: int) -> Callable[[], Tensor]:
     """Each training row's prediction by members that were fitted without its group: an overfit teacher repeats the
-    labels of rows it has seen, which teaches a student nothing (stacked generalisation, Wolpert 1992)."""
+    labels of rows it has seen, which teaches a student nothing (stacked generalisation, Wolpert 1992). The members are
+    trained here, and asked when it is called."""
     train = context.splits.train
-    parts: Tensor | None = None
     weights = [bound.weight for bound in context.resolved.teachers]
     shares = [weight / sum(weights) for weight in weights]
+    made: list[tuple[list[Trained], list[int]]] = []
     for number, (kept, held) in enumerate(_folds(context)):
-        predictions = []
+        members = []
         for position in range(len(context.resolved.teachers)):
             trained = train_member(
                 context,
@@ -275,120 +257,18 @@ def _out_of_fold(context: RunContext, folds: int) -> Tensor:
             )
             if trained.is_network:
                 trained.model.to(context.device)
-            predictions.append(trained.predict(SubsetSplit(train, held), context.device))
-        combined = combine(predictions, shares, context.head.kind)
-        if parts is None:
-            parts = torch.empty((len(train), *combined.shape[1:]))
-        parts[torch.tensor(held)] = combined
-    assert parts is not None
-    return parts
+            members.append(trained)
+        made.append((members, held))
 
+    def predictions() -> Tensor:
+        parts: Tensor | None = None
+        for members, held in made:
+            rows = SubsetSplit(train, held)
+            combined = combine([each.predict(rows, context.device) for each in members], shares, context.head.kind)
+            if parts is None:
+                parts = torch.empty((len(train), *combined.shape[1:]))
+            parts[torch.tensor(held)] = combined
+        assert parts is not None
+        return parts
 
-def signal(context: RunContext, teacher: Teacher, taps: Sequence[str], *, members: bool = False) -> TeacherSource:
-    """What the student learns from: cached outputs unless rows are augmented at random, the method changes inputs in
-    its steps, or the recipe says otherwise."""
-    if not is_stored(context, taps):
-        return teacher.source(taps)
-    splits = {"train": context.splits.train}
-    splits |= context.unlabelled()
-    # Students in processes side by side share what is stored: one writes it, the others find it.
-    with FileLock(context.folder / SIGNAL_LOCK) if context.is_main else nullcontext():
-        if context.resolved.recipe.teacher.top_k is not None:
-            return _top_k(context, teacher, splits)
-        folders = [_stored(context, teacher, name, split, tuple(taps), members) for name, split in splits.items()]
-        context.wait()
-        for remark in teacher.remarks():
-            context.warn(remark)
-        if teacher.out_of_fold is None:
-            _warn_of_overfitting(context, teacher)
-        return CachedTeacher(*folders)
-
-
-def _stored(
-    context: RunContext, teacher: Teacher, name: str, split: Split, taps: tuple[str, ...], members: bool
-) -> tuple[Path, str]:
-    """Folder and key of what is stored for a split, written if it is not there."""
-    folded = name == "train" and teacher.out_of_fold is not None
-    made = f"/{context.extra.fingerprint}" if name == "extra" and context.extra is not None else ""
-    key = cache_key(data=f"{context.data}/{name}{made}", teacher=f"{teacher.key}/{folded}", taps=taps, members=members)
-    folder = context.folder / "teacher" / f"signal-{name}"
-    if context.is_main and not _is_current(folder, key):
-        source: TeacherSource = teacher.source(taps)
-        if folded:
-            assert teacher.out_of_fold is not None
-            source = StoredTeacher(split.index(), teacher.out_of_fold)
-        write_cache(source, split, folder, key=key, device=context.device, members=members)
-    return folder, key
-
-
-def _top_k(context: RunContext, teacher: Teacher, splits: Mapping[str, Split]) -> TeacherSource:
-    """The likeliest tokens of each position, stored once; how much that leaves out is in the manifest."""
-    k = context.resolved.recipe.teacher.top_k
-    assert k is not None
-    folders: list[tuple[Path, str]] = []
-    for name, split in splits.items():
-        key = digest({"data": f"{context.data}/{name}", "teacher": teacher.key, "top_k": k})
-        folder = context.folder / "teacher" / f"signal-{name}"
-        folders.append((folder, key))
-        if context.is_main and not _is_current(folder, key):
-            write_top_k(
-                teacher.source(), split, folder, key=key, k=k, outputs=context.head.outputs, device=context.device
-            )
-    context.wait()
-    found = TopKTeacher(*folders)
-    facts = found.facts[0]
-    context.guard(
-        "teacher outputs stored",
-        f"the {facts['k']} likeliest of {facts['outputs']} tokens, {facts['bytes_per_token']} bytes a token; the rest "
-        f"has {facts['rest']:.2g} of the mass, and the mean KL divergence from the whole is {facts['error']:.2g} nats",
-    )
-    if facts["error"] > LOST:
-        context.warn(
-            f"the {facts['k']} likeliest tokens (teacher.top_k) leave out a KL divergence of {facts['error']:.2g} nats "
-            f"a token, {facts['rest']:.2g} of the mass; raise teacher.top_k"
-        )
-    return found
-
-
-def _warn_of_overfitting(context: RunContext, teacher: Teacher) -> None:
-    """Warn when the teacher overfits: on its training rows it repeats the labels and teaches nothing else.
-
-    Not where it speaks of more rows without a label than with one: there it says more than labels do.
-    """
-    if context.splits.unlabelled is not None and len(context.splits.unlabelled) > len(context.splits.train):
-        return
-    kept = np.load(context.folder / "teacher" / "signal-train" / "0.npy", mmap_mode="r")
-    losses = {}
-    for name, split in (("train", context.splits.train), ("val", context.splits.val)):
-        # Validation was predicted when the teacher was done; a teacher that is a service need not answer again.
-        known = context.folder / "teacher" / "predictions" / f"{name}.safetensors"
-        prediction = torch.from_numpy(np.array(kept)) if name == "train" else read_tensors(known)["prediction"]
-        rows = split.columns(["target", "index", *context.head.row_entries()])
-        losses[name] = float(context.head.hard_loss(prediction, rows))
-    if losses["val"] > OVERFIT * losses["train"]:
-        context.warn(
-            f"the teacher's loss is {losses['train']:.3g} on the rows it was trained on and {losses['val']:.3g} "
-            "on validation: "
-            "on training rows it repeats the labels. teacher.out_of_fold: 5 gives soft targets from rows it has "
-            "not seen"
-        )
-
-
-def is_stored(context: RunContext, taps: Sequence[str]) -> bool:
-    """Whether the teacher's outputs of the training rows are stored once, and not asked for in every step."""
-    cache = context.resolved.recipe.teacher.cache
-    if context.resolved.method_spec.changes_inputs:
-        return False
-    splits = [context.splits.train, *context.unlabelled().values()]
-    random = any(split.stochastic for split in splits)
-    # Features of positions differ in shape from row to row where rows differ in length.
-    ragged = any(split.lengths is not None for split in splits) and (
-        bool(taps) or context.head.kind is OutputKind.SEQUENCE
-    )
-    if context.resolved.recipe.teacher.out_of_fold or context.resolved.recipe.teacher.top_k is not None:
-        return True
-    return not (cache is False or (cache == "auto" and (random or ragged)))
-
-
-def _is_current(folder: Path, key: str) -> bool:
-    return (folder / "cache.json").exists() and read_json(folder / "cache.json")["key"] == key
+    return predictions

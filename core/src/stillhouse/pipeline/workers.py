@@ -1,108 +1,112 @@
-"""Models of a run that do not depend on each other, made side by side in processes of their own."""
+"""Parts of a run that do not depend on each other, models and shards, made side by side by the workers of an engine."""
 
 from __future__ import annotations
 
 import os
-import pickle
-import signal
-import threading
-import traceback
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
-from multiprocessing import connection, get_context, parent_process
-from multiprocessing.connection import Connection
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from stillhouse.engines import make_engine
+from stillhouse.engines.base import Make, Tell
 from stillhouse.errors import OptionError, TrainingError
 from stillhouse.progress import Reporter, Silent, lane
 
-Stage = str
-"""A name of `_PIECES`."""
+RETRIES = 3
+"""How often a shard is made again whose worker was ended from outside."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a worker makes.
+
+    Attributes:
+        stage: "teacher", "baseline", "student", or "label".
+        position: of the model in its stage, or of the shard in its split.
+        label: what to call it.
+        given: of a shard: its split, and what is stored of it.
+    """
+
+    stage: str
+    position: int
+    label: str
+    given: tuple[Any, ...] = ()
 
 
 class Workers:
-    """Processes that make pieces of one run, each with its own copy of the rows. They end with this process.
+    """Workers that make parts of one run, each with its own copy of the rows. They end with this process.
 
     Args:
-        jobs: number of processes.
-        setup: what `_open` needs: ``manager`` (its arguments), ``recipe`` (plain values), ``base``, ``folder``.
+        engine: where they work, see `stillhouse.engines.ENGINES`.
+        jobs: number of workers.
+        setup: what `open_run` needs: ``manager`` (its arguments), ``recipe`` (plain values), ``base``, ``folder``.
+        retries: how often a part is made again whose worker was ended from outside.
     """
 
-    def __init__(self, jobs: int, setup: Mapping[str, Any]) -> None:
-        method = get_context("spawn")
-        self._pipes: list[Connection] = []
-        self._processes = []
-        with _one_thread():
-            for _ in range(jobs):
-                here, there = method.Pipe()
-                process = method.Process(target=_work, args=(there, dict(setup)), daemon=True)
-                process.start()
-                there.close()
-                self._pipes.append(here)
-                self._processes.append(process)
+    def __init__(self, engine: str, jobs: int, setup: Mapping[str, Any], *, retries: int = 0) -> None:
+        self._where = "--jobs" if engine == "local" else f"--engine {engine}"
+        self._engine = make_engine(engine, jobs, "stillhouse.pipeline.workers:open_run", setup, retries=retries)
 
     def make(
         self,
-        pieces: Sequence[tuple[Stage, int, str]],
+        parts: Sequence[Part],
         reporter: Reporter,
         warn: Callable[[str], None],
+        *,
+        made: Callable[[int, Any], None] | None = None,
+        failed: Callable[[int, Exception], None] | None = None,
     ) -> None:
-        """Make pieces, in order as far as processes are free.
+        """Make parts, in order as far as workers are free.
 
         Args:
-            pieces: stage, position in the stage, and label of each.
-            reporter: receives what happens in all processes, one lane each.
-            warn: receives warnings when all is done, in the order of the pieces.
+            parts: what to make.
+            reporter: receives what happens in all workers, one lane each.
+            warn: receives warnings when all is done, in the order of the parts.
+            made: receives the position of each part as it is finished, and its result.
+            failed: receives the position of each part that could not be made, and why; the others are made. Without
+                it the first one ends all.
 
         Raises:
-            StillhouseError: what went wrong in a process; the others are stopped.
-            TrainingError: a process was ended from outside.
+            StillhouseError: what went wrong in a worker; the others are stopped.
+            TrainingError: a worker was ended from outside.
         """
-        waiting, busy = deque(enumerate(pieces)), dict[Connection, int]()
-        warnings: dict[int, list[str]] = {}
-        lanes = {pipe: lane(reporter, number) for number, pipe in enumerate(self._pipes)}
-        while waiting or busy:
-            for pipe in self._pipes:
-                if waiting and pipe not in busy:
-                    busy[pipe], (stage, position, _) = waiting.popleft()
-                    pipe.send((stage, position))
-            ready = set(connection.wait(list(busy)))
-            for pipe in [each for each in self._pipes if each in ready]:
-                number = busy[pipe]
-                try:
-                    kind, *given = pipe.recv()
-                except (EOFError, OSError) as error:
-                    raise TrainingError(
-                        f"the process that made {pieces[number][2]} was ended",
-                        where="--jobs",
-                        fix="start the run again; with fewer --jobs if memory was short",
-                    ) from error
-                if kind == "done":
-                    del busy[pipe]
-                elif kind == "failed":
-                    raise given[0]
-                elif kind == "warn":
-                    warnings.setdefault(number, []).append(*given)
-                else:
-                    getattr(lanes[pipe], kind)(*given)
+        for number, part in enumerate(parts):
+            self._engine.submit(number, part)
+        left, warnings = len(parts), dict[int, list[str]]()
+        lanes = {number: lane(reporter, number) for number in range(self._engine.jobs)}
+        while left:
+            for event in self._engine.events():
+                if event.kind == "told":
+                    kind, given = event.value
+                    if kind == "warn":
+                        warnings.setdefault(event.number, []).append(*given)
+                    else:
+                        getattr(lanes[event.worker], kind)(*given)
+                    continue
+                left -= 1
+                if event.kind == "done":
+                    if made is not None:
+                        made(event.number, event.value)
+                    continue
+                error = event.value if event.kind == "failed" else self._lost(parts[event.number])
+                if failed is None:
+                    raise error
+                failed(event.number, error)
         for number in sorted(warnings):
             for message in warnings[number]:
                 warn(message)
 
+    def _lost(self, part: Part) -> TrainingError:
+        return TrainingError(
+            f"the process that made {part.label} was ended",
+            where=self._where,
+            fix="start the run again; with fewer --jobs if memory was short",
+        )
+
     def close(self) -> None:
-        """End the processes: at once, whatever they are doing; what they have finished is in the run folder."""
-        for process in self._processes:
-            process.terminate()
-        for process, pipe in zip(self._processes, self._pipes, strict=True):
-            process.join(5)
-            if process.is_alive():
-                process.kill()
-                process.join()
-            pipe.close()
-        self._processes, self._pipes = [], []
+        """End the workers: at once, whatever they are doing; what they have finished is in the run folder."""
+        self._engine.close()
 
 
 def number_of_jobs(jobs: int | str) -> int:
@@ -128,81 +132,35 @@ def number_of_jobs(jobs: int | str) -> int:
     return found
 
 
-@contextmanager
-def _one_thread() -> Any:
-    """Processes that start inside have one thread each, unless the environment says otherwise."""
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
+class _Telling(Silent):
+    """Tells what happens to a part; silent while rows are made and models loaded, of which the process that began the
+    run tells itself."""
 
+    def __init__(self, tell: Tell) -> None:
+        self._receiver, self.active = tell, False
 
-class _Sending(Silent):
-    """Sends what happens to a piece to the process that began the run; silent while rows are made and models loaded,
-    of which that process tells itself."""
-
-    def __init__(self, pipe: Connection) -> None:
-        self._pipe, self.active = pipe, False
-
-    def _send(self, *event: Any) -> None:
+    def _tell(self, kind: str, *given: Any) -> None:
         if self.active:
-            self._pipe.send(event)
+            self._receiver(kind, given)
 
     def model(self, label: str, epochs: int, done: int = 0) -> None:
-        self._send("model", label, epochs, done)
+        self._tell("model", label, epochs, done)
 
     def epoch(self, record: Mapping[str, Any]) -> None:
-        self._send("epoch", dict(record))
+        self._tell("epoch", dict(record))
 
     def model_done(self, note: str = "") -> None:
-        self._send("model_done", note)
+        self._tell("model_done", note)
 
     def stage(self, name: str, note: str = "") -> None:
-        self._send("stage", name, note)
+        self._tell("stage", name, note)
 
     def warn(self, message: str) -> None:
-        self._send("warn", message)
+        self._tell("warn", message)
 
 
-def _work(pipe: Connection, setup: Mapping[str, Any]) -> None:
-    """Make what is asked for, until the pipe is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that began the run stops the others
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    context: Any = None
-    pieces: dict[Stage, Any] = {}
-    reporter = _Sending(pipe)
-    while True:
-        try:
-            stage, position = pipe.recv()
-        except (EOFError, OSError):
-            return
-        try:
-            if context is None:
-                context = _open(setup, reporter)
-            if stage not in pieces:
-                pieces[stage] = _pieces(context, stage)
-            reporter.active = True
-            pieces[stage](position)
-        except Exception as error:
-            pipe.send(("failed", _portable(error)))
-        else:
-            pipe.send(("done",))
-        reporter.active = False
-
-
-def _end_with_parent() -> None:
-    """Another run may begin in the folder as soon as the process that began this one is gone, however it went."""
-    parent = parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-def _open(setup: Mapping[str, Any], reporter: Reporter) -> Any:
-    """The context of the run, equal to that of the process which began it."""
+def open_run(setup: Mapping[str, Any], tell: Tell) -> Make:
+    """What makes parts of a run in this worker; its context is equal to that of the process which began the run."""
     import torch
 
     from stillhouse.pipeline.opening import open_context
@@ -211,33 +169,42 @@ def _open(setup: Mapping[str, Any], reporter: Reporter) -> Any:
     from stillhouse.training.threads import share
 
     torch.set_num_threads(share())
+    reporter = _Telling(tell)
     registry = Manager(**setup["manager"]).registry
     resolved = replace(resolve(setup["recipe"], registry), base=Path(setup["base"]))
-    return open_context(resolved, Path(setup["folder"]), registry, reporter, download=False)
+    context = open_context(resolved, Path(setup["folder"]), registry, reporter, download=False)
+    opened: dict[tuple[Any, ...], Callable[[int], Any]] = {}
+
+    def make(part: Part) -> Any:
+        key = (part.stage, *part.given)
+        if key not in opened:
+            opened[key] = _makes(context, part)
+        reporter.active = True
+        try:
+            return opened[key](part.position)
+        finally:
+            reporter.active = False
+
+    return make
 
 
-def _pieces(context: Any, stage: Stage) -> Callable[[int], None]:
-    """A function that makes the piece at a position of a stage."""
+def _makes(context: Any, part: Part) -> Callable[[int], Any]:
+    """A function that makes what is at a position of the part's stage."""
+    from stillhouse.pipeline.signal import stored
     from stillhouse.pipeline.student import baseline_pieces, distil, student_pieces
     from stillhouse.pipeline.teacher import teacher_pieces, teacher_stage
 
-    if stage == "student":
+    if part.stage == "label":
+        name, entries = part.given
+        found = {each.name: each for each in stored(context, teacher_stage(context), entries)}[name]
+        return lambda position: found.shards.make(position, found.fill)
+    if part.stage == "student":
         teacher = teacher_stage(context)  # finished: it is loaded
         students = student_pieces(context, teacher)
         return lambda position: distil(context, teacher, [students[position]])
-    others = teacher_pieces(context) if stage == "teacher" else baseline_pieces(context)
+    others = teacher_pieces(context) if part.stage == "teacher" else baseline_pieces(context)
 
     def make(position: int) -> None:
         others[position].make()
 
     return make
-
-
-def _portable(error: Exception) -> Exception:
-    """The error as it can be sent, with its traceback as a note."""
-    error.add_note(traceback.format_exc())
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
-    return error

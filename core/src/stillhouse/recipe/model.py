@@ -119,6 +119,10 @@ class TeacherConfig(BaseModel):
             description="store the teacher's outputs of training rows once; auto: unless rows are augmented at random"
         ),
     ] = "auto"
+    cache_precision: Annotated[
+        Literal["float32", "float16"],
+        Field(description="of stored outputs; float16 takes half the bytes and rounds them to 11 bits"),
+    ] = "float32"
     top_k: Annotated[
         int | None,
         Field(
@@ -150,6 +154,8 @@ class TeacherConfig(BaseModel):
             raise ValueError("out_of_fold needs at least 2 folds (or 0 for none)")
         if self.top_k is not None and self.cache is False:
             raise ValueError("top_k says how outputs are stored, and cache: false stores none")
+        if self.cache_precision != "float32" and (self.cache is False or self.top_k is not None):
+            raise ValueError("cache_precision is of whole outputs that are stored: not of top_k, nor with cache: false")
         if self.checkpoint and (self.members or self.out_of_fold):
             raise ValueError("a checkpoint is one trained teacher; it has neither members nor folds")
         return self
@@ -177,6 +183,14 @@ class SoftTerm(BaseModel):
     teacher: Annotated[
         str | None, Field(description="dotted path of the teacher's module to tap; the prediction by default")
     ] = None
+
+    gather: Annotated[
+        bool,
+        Field(
+            description="where several processes train, compare the rows of all of them: what a loss needs that holds "
+            "rows of a batch against each other, to be that of the whole batch"
+        ),
+    ] = False
 
     @model_validator(mode="before")
     @classmethod

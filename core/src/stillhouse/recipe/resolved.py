@@ -109,13 +109,22 @@ class BoundTerm:
         return self._term.teacher
 
     @property
+    def gather(self) -> bool:
+        """It compares the rows of all processes."""
+        return self._term.gather
+
+    @property
     def _term(self) -> SoftTerm:
         assert isinstance(self.bound.ref, SoftTerm)
         return self.bound.ref
 
     def to_recipe(self) -> dict[str, Any]:
-        """The term with every default filled in, JSON-ready."""
-        return {**self.bound.to_recipe(), **self.scheduled}
+        """The term with every default filled in, JSON-ready; ``gather`` only where it is on, since no result of one
+        process depends on it."""
+        values = {**self.bound.to_recipe(), **self.scheduled}
+        if not self.gather:
+            values.pop("gather", None)
+        return values
 
 
 @dataclass(frozen=True)

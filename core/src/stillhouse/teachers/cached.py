@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -13,15 +12,23 @@ from torch import Tensor
 
 from stillhouse.errors import IncompatibleError, RunFolderError
 from stillhouse.forwarding import all_rows, as_ordered, to_device
-from stillhouse.storage import digest, read_json, replacing_folder, write_json
+from stillhouse.teachers.shards import SHARD_ROWS, Fill, Shards, damaged, open_shards
 from stillhouse.teachers.source import TeacherSource
 from stillhouse.types import Batch, Outputs, Split
 
+VERSION = 2
+"""Of what is on disk: stored outputs of another version are made again."""
+WHO = "cached teacher outputs"
 
-def cache_key(*, data: str, teacher: str, taps: tuple[str, ...], members: bool = False) -> str:
-    """Key of a cache's content: fingerprint of the rows (their transforms included), of the teacher, its taps, and
-    whether its members are kept."""
-    return digest({"data": data, "teacher": teacher, "taps": taps, "members": members})
+
+def cache_key(*, data: str, teacher: str, precision: str = "float32") -> str:
+    """Key of a cache's content, in words: fingerprint of the rows (their transforms included) and of the teacher."""
+    return f"{precision} outputs, version {VERSION}, of teacher {teacher} for rows {data}"
+
+
+def entries_of(taps: Sequence[str], members: bool) -> tuple[str, ...]:
+    """Names of what is stored of a teacher: its prediction, features of tapped modules, and what members say."""
+    return ("prediction", *(f"feature {tap}" for tap in taps), *(["members"] if members else []))
 
 
 def write_cache(
@@ -33,21 +40,41 @@ def write_cache(
     device: torch.device | None = None,
     batch_size: int = 512,
     members: bool = False,
-) -> None:
-    """Store what a source says of every row of a split.
+    precision: str = "float32",
+    shard_rows: int = SHARD_ROWS,
+) -> dict[str, Any]:
+    """Store what a source says of every row of a split; shards that are there with the same key are not made again.
 
     Args:
         source: the teacher.
         split: the rows; each keeps its ``index``.
-        folder: made, or replaced, as a whole.
+        folder: of this split alone; made again where it has another key.
         key: see `cache_key`; checked when the cache is opened.
         device: where the teacher computes; the CPU by default.
         batch_size: rows per call.
         members: store what each member of an ensemble says, too.
+        precision: of what is stored, "float32" or "float16".
+        shard_rows: rows of a shard, up to the end of a batch.
+
+    Returns:
+        the record of all shards: rows, shards, bytes, seconds.
 
     Raises:
-        IncompatibleError: the rows are augmented at random, so stored outputs would be of other inputs than the
-            student's; or they differ in length.
+        IncompatibleError: see `check_storable` and `filling`.
+    """
+    check_storable(split)
+    shards = Shards(folder, split, key, rows=shard_rows, batch_size=batch_size)
+    fill = filling(source, device=device, members=members, precision=precision, ragged=split.lengths is not None)
+    for number in range(len(shards)):
+        shards.make(number, fill)
+    return shards.finish()
+
+
+def check_storable(split: Split) -> None:
+    """Stored outputs must be of the inputs that the student sees.
+
+    Raises:
+        IncompatibleError: the rows are augmented at random.
     """
     if split.stochastic:
         raise IncompatibleError(
@@ -55,10 +82,32 @@ def write_cache(
             where="teacher.cache",
             fix="set teacher.cache: false (the teacher is asked at every step), or switch the augmentation off",
         )
-    began = time.perf_counter()
-    with replacing_folder(folder) as temporary:
+
+
+def filling(
+    source: TeacherSource,
+    *,
+    device: torch.device | None = None,
+    members: bool = False,
+    precision: str = "float32",
+    ragged: bool = False,
+) -> Fill:
+    """Writes a shard of what a source says; memory is that of a batch.
+
+    Args:
+        source: the teacher.
+        device: where it computes; the CPU by default.
+        members: store what each member of an ensemble says, too.
+        precision: of what is stored.
+        ragged: rows differ in length.
+
+    Raises (when it writes):
+        IncompatibleError: outputs differ in length from row to row, or are too large for half precision.
+    """
+
+    def fill(folder: Path, rows: int, batches: Iterator[tuple[int, Batch]]) -> dict[str, Any]:
         arrays: dict[str, np.memmap] = {}
-        for positions, batch in all_rows(split, batch_size):
+        for start, batch in batches:
             outputs = source(to_device(batch, device) if device is not None else batch)
             entries = {
                 "prediction": outputs.prediction,
@@ -67,38 +116,53 @@ def write_cache(
             if members and outputs.members is not None:
                 entries["members"] = outputs.members.transpose(0, 1)  # rows first, as in all arrays
             for name, value in entries.items():
-                if split.lengths is not None and value.ndim > 2:
+                if ragged and value.ndim > 2:
                     raise IncompatibleError(
                         f"the teacher's {name} differs in length from row to row and cannot be cached",
                         where="teacher.cache",
                         fix="leave teacher.cache at auto: the teacher is then asked at every step",
                     )
                 if name not in arrays:
-                    file = temporary / f"{len(arrays)}.npy"
+                    file = folder / f"{len(arrays)}.npy"
                     arrays[name] = np.lib.format.open_memmap(
-                        file, mode="w+", dtype=np.float32, shape=(len(split), *value.shape[1:])
+                        file, mode="w+", dtype=np.dtype(precision), shape=(rows, *value.shape[1:])
                     )
-                arrays[name][positions.numpy()] = value.float().cpu().numpy()
+                arrays[name][start : start + len(value)] = _rounded(value, precision, name).cpu().numpy()
         for array in arrays.values():
             array.flush()
-        np.save(temporary / "index.npy", split.index().numpy())
-        facts = {"key": key, "rows": len(split), "arrays": list(arrays), "seconds": time.perf_counter() - began}
-        write_json(temporary / "cache.json", facts)
+        return {"arrays": list(arrays)}
+
+    return fill
+
+
+def _rounded(value: Tensor, precision: str, name: str) -> Tensor:
+    if precision == "float32":
+        return value.float()
+    short = value.half()
+    if bool((short.isinf() & value.isfinite()).any()):
+        raise IncompatibleError(
+            f"the teacher's {name} reaches {float(value.abs().max()):.3g}, and half precision ends at 65,504",
+            where="teacher.cache_precision",
+            fix="set teacher.cache_precision: float32",
+        )
+    return short
 
 
 class CachedTeacher:
-    """Outputs that `write_cache` stored, found by the batch's ``index``.
+    """Outputs that `write_cache` stored, found by the batch's ``index``; memory-mapped.
 
     Args:
         folders: caches with different rows (labelled, unlabelled), each with the key that its content must have; the
             key is not checked when it is None.
+        entries: what is wanted of them, see `entries_of`; all by default.
 
     Raises:
         RunFolderError: missing, damaged, or made from other rows or another teacher.
     """
 
-    def __init__(self, *folders: tuple[Path, str | None]) -> None:
-        self._parts = [_open(folder, key) for folder, key in folders]
+    def __init__(self, *folders: tuple[Path, str | None], entries: Sequence[str] | None = None) -> None:
+        self._parts = [part for folder, key in folders for part in _open(folder, key, entries)]
+        self._names = list(self._parts[0][1])
         self._rows = RowIndex(torch.cat([rows for rows, _ in self._parts]))
         self._starts = np.cumsum([0, *(len(rows) for rows, _ in self._parts)])
 
@@ -109,40 +173,38 @@ class CachedTeacher:
             RunFolderError: a row is not in the cache.
         """
         rows = self._rows(batch["index"]).numpy()
+        owner = np.searchsorted(self._starts, rows, side="right") - 1
         device = batch["index"].device
-        entries = {name: self._gather(name, rows).to(device) for name in self._parts[0][1]}
+        entries = {name: self._gather(name, rows, owner).to(device) for name in self._names}
         prediction, members = entries.pop("prediction"), entries.pop("members", None)
         features = {name.removeprefix("feature "): value for name, value in entries.items()}
         return Outputs(prediction, features, None if members is None else members.transpose(0, 1))
 
-    def _gather(self, name: str, rows: np.ndarray) -> Tensor:
+    def _gather(self, name: str, rows: np.ndarray, owner: np.ndarray) -> Tensor:
         first = self._parts[0][1][name]
+        if len(self._parts) == 1:
+            return torch.from_numpy(np.asarray(first[rows], dtype=np.float32))
         gathered = np.empty((len(rows), *first.shape[1:]), dtype=np.float32)
-        for (_, arrays), start, end in zip(self._parts, self._starts[:-1], self._starts[1:], strict=True):
-            here = (rows >= start) & (rows < end)
-            gathered[here] = arrays[name][rows[here] - start]
+        for part in np.unique(owner):
+            here = owner == part
+            gathered[here] = self._parts[part][1][name][rows[here] - self._starts[part]]
         return torch.from_numpy(gathered)
 
 
-def _open(folder: Path, key: str | None) -> tuple[Tensor, dict[str, np.ndarray]]:
-    meta = read_json(folder / "cache.json")
-    if key is not None and meta["key"] != key:
-        raise RunFolderError(
-            "the cached teacher outputs were made from other rows or another teacher",
-            where=str(folder),
-            fix="remove the folder; it is made again",
-        )
+def _open(
+    folder: Path, key: str | None, entries: Sequence[str] | None
+) -> Iterator[tuple[Tensor, dict[str, np.ndarray]]]:
+    facts, shards = open_shards(folder, key, WHO)
     try:
-        arrays = {
-            name: np.load(folder / f"{position}.npy", mmap_mode="r") for position, name in enumerate(meta["arrays"])
-        }
-        return torch.from_numpy(np.load(folder / "index.npy")), arrays
+        for shard in shards:
+            arrays = {
+                name: np.load(shard / f"{position}.npy", mmap_mode="r")
+                for position, name in enumerate(facts["arrays"])
+                if entries is None or name in entries
+            }
+            yield torch.from_numpy(np.load(shard / "index.npy")), arrays
     except (OSError, ValueError) as error:
-        raise RunFolderError(
-            f"the cached teacher outputs are damaged: {error}",
-            where=str(folder),
-            fix="remove the folder; it is made again",
-        ) from error
+        raise damaged(folder, WHO, error) from error
 
 
 class StoredTeacher:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,19 @@ import torch
 from torch import Tensor
 
 from stillhouse.errors import IncompatibleError, RunFolderError
-from stillhouse.forwarding import all_rows, most_tokens, to_device
+from stillhouse.forwarding import most_tokens, to_device
 from stillhouse.kinds import SEQUENCE_IGNORE, OutputKind
-from stillhouse.storage import read_json, replacing_folder, write_json
 from stillhouse.teachers.cached import RowIndex
+from stillhouse.teachers.shards import Fill, Shards, damaged, open_shards
 from stillhouse.teachers.source import TeacherSource
 from stillhouse.types import Batch, Outputs, Split
 
 SHARD = 2**18
-"""Tokens of a file."""
+"""Tokens of a shard, about."""
 LEAST_REST = 1e-7
 """Smallest mass of the rest: a token that the teacher all but excludes costs a reverse divergence much, not all."""
+WHO = "stored distributions"
+ARRAYS = ("ids", "logs", "rest")
 
 
 def write_top_k(
@@ -35,7 +36,7 @@ def write_top_k(
     k: int,
     outputs: int,
     device: torch.device | None = None,
-) -> None:
+) -> dict[str, Any]:
     """Store the k likeliest tokens of each valid position, their log probabilities and the log of the rest's mass.
 
     ``cache.json`` has ``bytes_per_token``, ``error`` (the mean over tokens of the KL divergence of what is read back
@@ -44,11 +45,29 @@ def write_top_k(
     Args:
         source: the teacher; logits ``[B, T, V]``.
         split: the rows; ``target`` ``[B, T]`` says which positions are valid.
-        folder: made, or replaced, as a whole.
+        folder: of this split alone; made again where it has another key.
         key: see `stillhouse.teachers.cached.cache_key`; checked when it is opened.
         k: tokens that are kept of each position, at most V.
         outputs: V.
         device: where the teacher computes; the CPU by default.
+
+    Returns:
+        the record of all shards.
+
+    Raises:
+        IncompatibleError: rows are augmented at random, or have no ``target``.
+    """
+    shards = shards_of_tokens(folder, split, key, outputs=outputs)
+    fill = filling_top_k(source, k=k, outputs=outputs, device=device)
+    for number in range(len(shards)):
+        shards.make(number, fill)
+    return shards.finish(summarise_top_k)
+
+
+def shards_of_tokens(
+    folder: Path, split: Split, key: str, *, outputs: int, rows: int | None = None, labelled: bool = False
+) -> Shards:
+    """Shards of about `SHARD` tokens, or of ``rows``; see `stillhouse.teachers.shards.Shards`.
 
     Raises:
         IncompatibleError: rows are augmented at random, or have no ``target``.
@@ -59,39 +78,47 @@ def write_top_k(
             where="teacher.top_k",
             fix="leave teacher.top_k out: the teacher is then asked at every step",
         )
-    began, k = time.perf_counter(), min(k, outputs)
-    lengths = (split.columns(["target"])["target"] != SEQUENCE_IGNORE).sum(dim=1)
-    total, written, error, rest = int(lengths.sum()), 0, 0.0, 0.0
-    starts = torch.zeros_like(lengths)
-    with replacing_folder(folder) as temporary:
-        shards = [
-            _make(temporary, number, min(SHARD, total - number * SHARD), k, outputs)
-            for number in range(-(-total // SHARD))
-        ]
-        for positions, batch in all_rows(split, tokens=most_tokens(OutputKind.SEQUENCE, outputs)):
+    if rows is None:
+        valid = split.columns(["target"])["target"] != SEQUENCE_IGNORE
+        rows = max(1, SHARD * len(split) // max(int(valid.sum()), 1))
+    tokens = most_tokens(OutputKind.SEQUENCE, outputs)
+    return Shards(folder, split, key, rows=rows, tokens=tokens, labelled=labelled)
+
+
+def filling_top_k(source: TeacherSource, *, k: int, outputs: int, device: torch.device | None = None) -> Fill:
+    """Writes a shard of the likeliest tokens, see `write_top_k`; memory is that of a shard."""
+    k = min(k, outputs)
+
+    def fill(folder: Path, rows: int, batches: Iterator[tuple[int, Batch]]) -> dict[str, Any]:
+        kept: list[tuple[Tensor, ...]] = []
+        lengths, error, rest = torch.zeros(rows, dtype=torch.int64), 0.0, 0.0
+        for start, batch in batches:
             logits = source(to_device(batch, device) if device is not None else batch).prediction
             valid = batch["target"] != SEQUENCE_IGNORE
-            counts = valid.sum(dim=1)
-            starts[positions] = written + counts.cumsum(0) - counts
+            lengths[start : start + len(valid)] = valid.sum(dim=1)
             logs = logits[valid.to(logits.device)].float().log_softmax(dim=1).cpu()
-            found, kept = _shortened(logs, k)
-            back = _whole(found, *kept, outputs).log_softmax(dim=1)
+            found, values = _shortened(logs, k)
+            back = _whole(found, *values, outputs).log_softmax(dim=1)
             error += float((logs.exp() * (logs - back)).sum(dtype=torch.float64))
-            rest += float(kept[1].exp().sum(dtype=torch.float64)) if k < outputs else 0.0
-            for shard, here, at in _places(torch.arange(written, written + len(logs))):
-                for array, value in zip(shards[shard], (found, *kept), strict=True):
-                    array[at.numpy()] = value[here].numpy()
-            written += len(logs)
-        for arrays in shards:
-            for array in arrays:
-                array.flush()
-        for name, values in (("index", split.index()), ("starts", starts), ("lengths", lengths)):
-            np.save(temporary / f"{name}.npy", values.numpy())
-        facts: dict[str, Any] = {"key": key, "rows": len(split), "tokens": total, "k": k, "outputs": outputs}
-        facts |= {"bytes_per_token": k * (_id_type(outputs).itemsize + 2) + 2, "error": error / max(total, 1)}
-        write_json(
-            temporary / "cache.json", {**facts, "rest": rest / max(total, 1), "seconds": time.perf_counter() - began}
-        )
+            rest += float(values[1].exp().sum(dtype=torch.float64)) if k < outputs else 0.0
+            kept.append((found, *values))
+        ids, tops, masses = (torch.cat([each[at] for each in kept]).numpy() for at in range(3))
+        np.save(folder / "ids.npy", ids.astype(_id_type(outputs)))
+        np.save(folder / "logs.npy", tops)
+        np.save(folder / "rest.npy", masses)
+        np.save(folder / "lengths.npy", lengths.numpy())
+        return {"arrays": list(ARRAYS), "tokens": len(ids), "error": error, "rest": rest, "k": k, "outputs": outputs}
+
+    return fill
+
+
+def summarise_top_k(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What all shards leave out, by token."""
+    k, outputs = records[0]["k"], records[0]["outputs"]
+    tokens, error, rest = (sum(each[name] for each in records) for name in ("tokens", "error", "rest"))
+    facts = {"k": k, "outputs": outputs, "tokens": tokens}
+    facts |= {"bytes_per_token": k * (_id_type(outputs).itemsize + 2) + 2}
+    return {**facts, "error": error / max(tokens, 1), "rest": rest / max(tokens, 1)}
 
 
 def _id_type(outputs: int) -> np.dtype[Any]:
@@ -112,26 +139,6 @@ def _whole(ids: Tensor, top: Tensor, rest: Tensor, outputs: int) -> Tensor:
     return found.scatter_(1, ids.long(), top.float())
 
 
-def _places(tokens: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """For each file that holds some of ``tokens`` ``[N]``: its number, which of them these are, and where they are."""
-    shards = tokens // SHARD
-    for shard in torch.unique(shards).tolist():
-        here = (shards == shard).nonzero().flatten()
-        yield int(shard), here, tokens[here] - int(shard) * SHARD
-
-
-def _names(number: int) -> list[str]:
-    return [f"{part}-{number:05}.npy" for part in ("ids", "logs", "rest")]
-
-
-def _make(folder: Path, number: int, tokens: int, k: int, outputs: int) -> list[np.memmap]:
-    kinds = ((_id_type(outputs), (tokens, k)), (np.dtype(np.float16), (tokens, k)), (np.dtype(np.float16), (tokens,)))
-    return [
-        np.lib.format.open_memmap(folder / name, mode="w+", dtype=dtype, shape=shape)
-        for name, (dtype, shape) in zip(_names(number), kinds, strict=True)
-    ]
-
-
 class TopKTeacher:
     """Distributions that `write_top_k` stored, found by the batch's ``index``; memory-mapped.
 
@@ -146,10 +153,11 @@ class TopKTeacher:
     """
 
     def __init__(self, *folders: tuple[Path, str]) -> None:
-        self._parts = [_Part(folder, key) for folder, key in folders]
+        opened = [open_shards(folder, key, WHO) for folder, key in folders]
+        self.facts = [facts for facts, _ in opened]
+        self._parts = [_Part(shard) for _, shards in opened for shard in shards]
         self._rows = RowIndex(torch.cat([part.index for part in self._parts]))
         self._ends = torch.tensor([len(part.index) for part in self._parts]).cumsum(0)
-        self.facts = [part.facts for part in self._parts]
 
     def __call__(self, batch: Batch) -> Outputs:
         """See `TeacherSource`.
@@ -161,60 +169,43 @@ class TopKTeacher:
         owner = torch.bucketize(rows, self._ends, right=True)
         outputs = self.facts[0]["outputs"]
         found = torch.zeros(*target.shape, outputs)
-        for number, part in enumerate(self._parts):
+        for number in torch.unique(owner).tolist():
+            part = self._parts[number]
             here = (owner == number).nonzero().flatten()
-            if len(here):
-                before = int(self._ends[number]) - len(part.index)
-                valid = target[here] != SEQUENCE_IGNORE
-                filled = torch.zeros(*valid.shape, outputs)
-                filled[valid] = part.gather(rows[here] - before, valid.sum(dim=1))
-                found[here] = filled
+            before = int(self._ends[number]) - len(part.index)
+            valid = target[here] != SEQUENCE_IGNORE
+            filled = torch.zeros(*valid.shape, outputs)
+            ids, top, rest = part.gather(rows[here] - before, valid.sum(dim=1))
+            filled[valid] = _whole(ids, top, rest, outputs)
+            found[here] = filled
         return Outputs(found.to(batch["index"].device))
 
 
 class _Part:
-    def __init__(self, folder: Path, key: str) -> None:
-        self.facts = read_json(folder / "cache.json")
-        if self.facts["key"] != key:
-            raise RunFolderError(
-                "the stored distributions were made from other rows or another teacher",
-                where=str(folder),
-                fix="remove the folder; it is made again",
-            )
-        self._where = str(folder)
-        try:
-            self.index, self._starts, self._lengths = (
-                torch.from_numpy(np.load(folder / f"{name}.npy")) for name in ("index", "starts", "lengths")
-            )
-            self._shards = [
-                [np.load(folder / name, mmap_mode="r") for name in _names(number)]
-                for number in range(-(-self.facts["tokens"] // SHARD))
-            ]
-        except (OSError, ValueError) as error:
-            raise RunFolderError(
-                f"the stored distributions are damaged: {error}",
-                where=self._where,
-                fix="remove the folder; it is made again",
-            ) from error
+    """One shard."""
 
-    def gather(self, rows: Tensor, counts: Tensor) -> Tensor:
-        """Log probabilities of all valid positions of some rows, one row behind the other ``[N, V]``."""
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        try:
+            self.index, self._lengths = (
+                torch.from_numpy(np.load(folder / f"{name}.npy")) for name in ("index", "lengths")
+            )
+            self._arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS]
+        except (OSError, ValueError) as error:
+            raise damaged(folder, WHO, error) from error
+        self._starts = self._lengths.cumsum(0) - self._lengths
+
+    def gather(self, rows: Tensor, counts: Tensor) -> list[Tensor]:
+        """Ids, log probabilities and mass of the rest of all valid positions of some rows, one row behind the other."""
         if not torch.equal(self._lengths[rows], counts):
             raise RunFolderError(
                 "rows have another number of valid positions than when the teacher was asked",
-                where=self._where,
+                where=str(self._folder),
                 fix="remove the folder; it is made again",
             )
-        tokens = torch.cat(
-            [torch.arange(int(self._starts[row]), int(self._starts[row] + self._lengths[row])) for row in rows]
-        )
-        k = self.facts["k"]
-        ids, top, rest = (
-            torch.empty(len(tokens), k, dtype=torch.int64),
-            torch.empty(len(tokens), k),
-            torch.empty(len(tokens)),
-        )
-        for shard, here, at in _places(tokens):
-            for array, into in zip(self._shards[shard], (ids, top, rest), strict=True):
-                into[here] = torch.from_numpy(np.asarray(array[at.numpy()]).astype(into.numpy().dtype))
-        return _whole(ids, top, rest, self.facts["outputs"])
+        spans = [torch.arange(int(self._starts[row]), int(self._starts[row] + self._lengths[row])) for row in rows]
+        tokens, types = torch.cat(spans).numpy(), (np.int64, np.float32, np.float32)
+        return [
+            torch.from_numpy(np.asarray(array[tokens], dtype=dtype))
+            for array, dtype in zip(self._arrays, types, strict=True)
+        ]

@@ -13,6 +13,7 @@ from stillhouse.errors import OptionError
 from stillhouse.objectives.combine import combined_loss, silent
 from stillhouse.objectives.functional import Objective
 from stillhouse.objectives.schedule import Schedule, parse_schedule
+from stillhouse.training.gathering import gathered, processes
 from stillhouse.types import Batch, Outputs
 
 TermValues = dict[str, dict[str, Tensor]]
@@ -37,6 +38,7 @@ class Term:
             ones, which come first. A ``"mask"`` is optional; rows behind those that have one are kept.
         scheduled: objective attributes that follow a schedule, e.g. ``{"temperature": {"schedule": "linear", ...}}``.
         adapter: brings the student's feature to the teacher's shape; trained with the student.
+        gather: where several processes train, compare the rows of all of them.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Term:
     extras: Sequence[str] = ()
     scheduled: Mapping[str, Any] = field(default_factory=dict)
     adapter: nn.Module | None = None
+    gather: bool = False
 
     def __call__(
         self, student: Outputs, teacher: Outputs, batch: Batch, labelled: int, *, counts: bool = True
@@ -77,6 +80,10 @@ class Term:
         if "mask" in extras and len(extras["mask"]) < rows:
             mask = extras["mask"]
             extras["mask"] = torch.cat((mask, mask.new_ones(rows - len(mask), *mask.shape[1:])))
+        if self.gather and processes() > 1:
+            first = min(labelled, rows)
+            student_output, teacher_output = gathered(student_output, first), gathered(teacher_output, first)
+            extras = {name: gathered(entry, min(first, len(entry))) for name, entry in extras.items()}
         value: Tensor = self.objective(student_output, teacher_output, **extras)
         return value
 

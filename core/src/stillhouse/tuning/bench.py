@@ -3,22 +3,23 @@ process or in others, and never twice."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
+import queue
 import shutil
-import signal
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
-from pebble import ProcessPool
-
-from stillhouse.errors import StillhouseError
+from stillhouse.engines import make_engine
+from stillhouse.engines.base import Make, Tell
+from stillhouse.errors import StillhouseError, TrainingError
 from stillhouse.pipeline.context import RunContext
 from stillhouse.pipeline.data import check_targets, fingerprint, make_splits
 from stillhouse.pipeline.extra_rows import add_extra_rows
@@ -67,6 +68,8 @@ class Work:
         return digest({"part": self.part, "view": self.view, "seed": seed, "recipe": concerned})
 
 
+POLL = 0.05
+"""Seconds between two looks at what is asked for and what is done."""
 IRRELEVANT = {"name", "summary", "seeds", "metrics", "controls", "evaluate", "search", "sizes", "train"}
 TRAINS = {"baseline": "student", "teacher": "teacher"}
 
@@ -231,57 +234,76 @@ class Here:
 
 
 class Processes:
-    """Measures in processes of their own, one thread each; each makes the rows for itself.
+    """Measures side by side, one thread each; each worker makes the rows for itself.
 
     Args:
-        jobs: number of processes.
-        setup: what `start` needs to make an equal bench.
+        jobs: number of workers.
+        setup: what `open_bench` needs to make an equal bench.
+        engine: where they are, see `stillhouse.engines.ENGINES`.
     """
 
-    def __init__(self, jobs: int, setup: Mapping[str, Any]) -> None:
-        self.jobs = jobs
-        self._pool = ProcessPool(jobs, context=get_context("spawn"), initializer=start, initargs=(dict(setup),))
+    def __init__(self, jobs: int, setup: Mapping[str, Any], engine: str = "local") -> None:
+        self._engine = make_engine(engine, jobs, "stillhouse.tuning.bench:open_bench", setup)
+        self.jobs = self._engine.jobs
+        self._asked: queue.SimpleQueue[tuple[Work, float | None, Future[Result]]] = queue.SimpleQueue()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
 
     def submit(self, work: Work, *, limit: float | None = None) -> Future[Result]:
-        """Measure as soon as a process is free; after ``limit`` seconds of work its process is ended, and the result
-        says so."""
+        """Measure as soon as a worker is free; after ``limit`` seconds of work it is ended, and the result says so."""
         future: Future[Result] = Future()
-
-        def done(measured: Future[Result]) -> None:
-            try:
-                future.set_result(measured.result())
-            except TimeoutError:
-                future.set_result(Result(None, error=f"it took longer than {limit:.0f} s", seconds=limit or 0.0))
-            except BaseException as error:
-                future.set_exception(error)
-
-        self._pool.schedule(measure, args=[work], timeout=limit).add_done_callback(done)
+        self._asked.put((work, limit, future))
         return future
 
+    def _serve(self) -> None:
+        """Give to the engine what is asked for, and to those who asked what becomes of it."""
+        numbers, waiting = itertools.count(), dict[int, tuple[float | None, Future[Result]]]()
+        while not self._closing.is_set():
+            try:
+                work, limit, future = self._asked.get(block=not waiting, timeout=POLL)
+            except queue.Empty:
+                pass
+            else:
+                number = next(numbers)
+                waiting[number] = (limit, future)
+                self._engine.submit(number, work, limit=limit)
+                continue
+            for event in self._engine.events(POLL) if waiting else ():
+                limit, future = waiting.pop(event.number)
+                if event.kind == "done":
+                    future.set_result(event.value)
+                elif event.kind == "late":
+                    future.set_result(Result(None, error=f"it took longer than {limit:.0f} s", seconds=limit or 0.0))
+                elif event.kind == "failed":
+                    future.set_exception(event.value)
+                else:
+                    future.set_exception(
+                        TrainingError(
+                            "a process that measured was ended",
+                            where="--jobs",
+                            fix="start the search again; with fewer --jobs if memory was short",
+                        )
+                    )
+
     def close(self) -> None:
-        """End the processes; what has not begun is dropped."""
-        self._pool.stop()
-        self._pool.join()
+        """End the workers; what has not begun is dropped."""
+        self._closing.set()
+        self._thread.join()
+        self._engine.close()
 
 
 Pool = Here | Processes
 
-_BENCH: list[Bench] = []
 
-
-def start(setup: Mapping[str, Any]) -> None:
-    """Make this process's bench, equal to that of the process which began the search."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that began the search stops the others
+def open_bench(setup: Mapping[str, Any], _: Tell) -> Make:
+    """What measures in this worker; its bench is equal to that of the process which began the search."""
     os.environ["OMP_NUM_THREADS"] = "1"
     registry = Manager(**setup["manager"]).registry
     resolved = replace(resolve(setup["recipe"], registry), base=Path(setup["base"]))
     with collect_warnings():
-        _BENCH[:] = [make_bench(resolved, registry, Path(setup["folder"]), folds=setup["folds"], seed=setup["seed"])]
-
-
-def measure(work: Work) -> Result:
-    """Measure with this process's bench."""
-    return _BENCH[0].measure(work)
+        bench = make_bench(resolved, registry, Path(setup["folder"]), folds=setup["folds"], seed=setup["seed"])
+    return bench.measure
 
 
 def make_bench(

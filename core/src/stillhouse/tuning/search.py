@@ -12,6 +12,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 from optuna.trial import FrozenTrial, TrialState
 
+from stillhouse.engines.base import check_engine
 from stillhouse.errors import RunFolderError, StillhouseError
 from stillhouse.pipeline import run
 from stillhouse.pipeline.folder import resolved_yaml
@@ -59,6 +60,7 @@ def tune(
     trials: int = 40,
     minutes: float | None = None,
     jobs: int = 1,
+    engine: str = "local",
     folds: int | Literal["auto"] = "auto",
     seed: int = 0,
     download: bool = True,
@@ -78,6 +80,7 @@ def tune(
         trials: settings of the distillation that are tried.
         minutes: for all of it, the final run included as estimated; no limit when None. Fewer trials then.
         jobs: processes side by side.
+        engine: where they are: "local" or "ray", see `stillhouse.run`.
         folds: see `stillhouse.tuning.views.make_views`.
         seed: of the search.
         download: missing datasets may be downloaded.
@@ -90,6 +93,7 @@ def tune(
     Raises:
         StillhouseError: whatever is wrong with the recipe, the rows or the folder.
     """
+    check_engine(engine)
     manager, reporter = manager or default_manager(), reporter or Silent()
     registry = manager.registry
     resolved = resolve(recipe, registry, overrides=overrides)
@@ -114,12 +118,13 @@ def tune(
             "manager": manager.arguments,
             "recipe": resolved.to_recipe(),
             "base": str(resolved.base),
-            "folder": str(folder),
+            "folder": str(folder.resolve()),
             "folds": folds,
             "seed": seed,
         }
         # Within a limit of time, what takes too long has to be ended, and that takes a process.
-        pool: Pool = Here(bench) if jobs == 1 and minutes is None else Processes(jobs, setup)
+        here = jobs == 1 and minutes is None and engine == "local"
+        pool: Pool = Here(bench) if here else Processes(jobs, setup, engine)
         try:
             record, chosen = _search(bench, pool, budget, reporter, tuple(vary), trials, seed)
         finally:

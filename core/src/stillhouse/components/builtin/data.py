@@ -13,7 +13,7 @@ FLOATS = ("float32", "float64", "float16")
 
 @hookimpl
 def stillhouse_datasets() -> Iterable[DatasetSpec]:
-    """Simulated data, and the user's own texts."""
+    """Simulated data, and the user's own arrays and texts."""
     yield DatasetSpec(
         name="synthetic",
         target="stillhouse.components.datasets:synthetic",
@@ -22,6 +22,13 @@ def stillhouse_datasets() -> Iterable[DatasetSpec]:
         offline=True,
         simulated=True,
         tags=("tabular",),
+    )
+    yield DatasetSpec(
+        name="arrays",
+        target="stillhouse.data.arrays:arrays",
+        summary="Your own rows as NumPy files, read batch by batch: they need not fit into memory",
+        licence="yours",
+        tags=("own-data", "large"),
     )
     yield DatasetSpec(
         name="synthetic-text",
