@@ -30,7 +30,8 @@ from stillhouse.tuning.report import write_tune_report
 from stillhouse.tuning.settings import OUT_OF_FOLD, other_dimensions, starts, teacher_dimensions, training_dimension
 from stillhouse.tuning.space import SearchSpace, asked_dimensions, changed, declared_dimension, is_estimator
 from stillhouse.tuning.study import Study
-from stillhouse.tuning.truths import Truths, estimator_sizes, find_teachers, tune_baseline
+from stillhouse.tuning.teachers import find_teachers
+from stillhouse.tuning.truths import Truths, estimator_sizes, tune_baseline
 
 FINAL_SEEDS = (0, 1, 2, 3, 4)
 RECORD = "tune.json"
