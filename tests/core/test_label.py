@@ -193,9 +193,10 @@ def test_a_shard_that_fails_names_its_rows_and_keeps_none_of_the_others_from_bei
 def killed_while_labelling(folder: Path, log: Path, manager: Manager, engine: str) -> Sequence[str]:
     """Label with two workers, one of which is killed in the middle of a shard; which shards were begun."""
 
+    ended = threading.Event()
+
     def kill() -> None:
-        deadline = time.monotonic() + 240
-        while time.monotonic() < deadline:
+        while not ended.is_set():
             lines = log.read_text().splitlines() if log.exists() else []
             if len(lines) >= 3:
                 os.kill(int(lines[-1].split()[0]), signal.SIGKILL)
@@ -204,8 +205,12 @@ def killed_while_labelling(folder: Path, log: Path, manager: Manager, engine: st
 
     thread = threading.Thread(target=kill)
     thread.start()
-    found = label("core/quickstart", overrides=RULE, out=folder, shard_rows=512, manager=manager, jobs=2, engine=engine)
-    thread.join()
+    given: dict[str, Any] = {"overrides": RULE, "out": folder, "manager": manager}
+    try:
+        found = label("core/quickstart", shard_rows=512, jobs=2, engine=engine, **given)
+    finally:
+        ended.set()
+        thread.join()
     assert found.made == found.shards
     return [line.split()[1] for line in log.read_text().splitlines()]
 

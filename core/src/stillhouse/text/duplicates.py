@@ -12,7 +12,8 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 WORD = re.compile(r"\w+")
-_BLOCK = 4096
+_BLOCK, _PAIRS = 1024, 2**16
+"""Texts that are held against all others at a time, and pairs whose words are counted at a time."""
 
 
 def normalised(text: str) -> str:
@@ -63,9 +64,11 @@ def _overlapping(texts: Sequence[str], least: float) -> np.ndarray:
         first, second = near.row.astype(np.int64) + start, near.col.astype(np.int64)
         kept = first < second
         first, second = first[kept], second[kept]
-        shared = np.asarray(whole[first].multiply(whole[second]).sum(axis=1)).ravel()
-        close = shared >= least * (sizes[first] + sizes[second] - shared) - 1e-9
-        found.append(np.stack([first[close], second[close]]))
+        for at in range(0, len(first), _PAIRS):
+            one, two = first[at : at + _PAIRS], second[at : at + _PAIRS]
+            shared = np.asarray(whole[one].multiply(whole[two]).sum(axis=1)).ravel()
+            close = shared >= least * (sizes[one] + sizes[two] - shared) - 1e-9
+            found.append(np.stack([one[close], two[close]]))
     return np.concatenate(found, axis=1)
 
 
