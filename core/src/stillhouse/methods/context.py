@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -294,9 +294,14 @@ class MethodContext:
         if self.accelerator.is_main_process:
             model.save(self.folder / KEPT / name)
 
-    def kept(self) -> dict[str, Trained]:
-        """The models that `keep` saved, by name, on the run's device."""
-        models = {path.parent.name: self.load(path.parent) for path in sorted(self.folder.glob(f"{KEPT}/*/model.json"))}
+    def kept(self, role: Literal["student", "baseline"] = "student") -> dict[str, Trained]:
+        """The models that `keep` saved, by name, on the run's device.
+
+        Args:
+            role: those of the student, or of its baseline (in `Method.evaluate` only).
+        """
+        folder = self.folder if role == "student" else self.folder.parent.with_name(role) / self.folder.name
+        models = {path.parent.name: self.load(path.parent) for path in sorted(folder.glob(f"{KEPT}/*/model.json"))}
         for model in models.values():
             if model.is_network:
                 model.model.to(self.device)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -254,7 +254,7 @@ class RehearsalContext(MethodContext):
     def keep(self, name: str, model: Trained) -> None:
         """Nothing is kept."""
 
-    def kept(self) -> dict[str, Trained]:
+    def kept(self, role: Literal["student", "baseline"] = "student") -> dict[str, Trained]:
         """Nothing was kept."""
         return {}
 
