@@ -12,10 +12,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from stillhouse.methods.context import PHASES, MethodContext
+from stillhouse.methods.context import MethodContext
 from stillhouse.methods.federated.messages import Message, of_outputs, of_weights, outputs_of, weights_of
 from stillhouse.methods.federated.parts import ClientRows, Parts
 from stillhouse.methods.federated.privacy import Protection
+from stillhouse.methods.phases import PHASES
 from stillhouse.objectives.schedule import parse_schedule
 from stillhouse.progress import Silent
 from stillhouse.storage import read_tensors

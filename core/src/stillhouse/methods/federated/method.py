@@ -48,8 +48,8 @@ class Federated(Method):
     (2019), whose digest and revisit are one loss here; Lin, Kong, Stich and Jaggi, "Ensemble Distillation for Robust
     Model Fusion in Federated Learning" (2020), whose clients send weights, as in the last row; McMahan et al.,
     "Communication-Efficient Learning of Deep Networks from Decentralized Data" (2017) with ``alpha: 1``, and Yao et
-    al., "FedGKD" (2021) for the soft loss to the received model. In FedDF the server's model of the best step on validation
-    rows is kept; here that of the best round (``train.student.select``).
+    al., "FedGKD" (2021) for the soft loss to the received model. In FedDF the server's model of the best step on
+    validation rows is kept; here that of the best round (``train.student.select``).
 
     The baseline is the best client alone on validation rows: the recipe's student, trained as ever on the rows of one
     client. Beside it stand all clients alone, and the student trained on the rows of all together (``pooled``), a bound
@@ -131,7 +131,7 @@ class Federated(Method):
                 labels of them, or running statistics where weights get noise.
             MissingDependencyError: noise without dp-accounting, or Flower without its package.
         """
-        parts = self.parts(context)
+        parts = self.parts(context, strict=True)
         if self.settings.min_clients > len(parts.clients):
             raise IncompatibleError(
                 f"there are {len(parts.clients)} clients, and method.min_clients is {self.settings.min_clients}",
@@ -177,10 +177,16 @@ class Federated(Method):
                 fix="choose another objective, or share: weights with distil: clients",
             )
 
-    def parts(self, context: MethodContext) -> Parts:
+    def parts(self, context: MethodContext, *, strict: bool = False) -> Parts:
         """Who has which rows; the same for every seed, so that seeds differ in training alone."""
         return divide(
-            context.splits, by=self.by, clients=self.clients, dirichlet=self.dirichlet, public=self.public, seed=0
+            context.splits,
+            by=self.by,
+            clients=self.clients,
+            dirichlet=self.dirichlet,
+            public=self.public,
+            seed=0,
+            strict=strict,
         )
 
     # Training --------------------------------------------------------------------------------------------------------

@@ -15,8 +15,8 @@ LEAST_ROWS = 2
 """Rows of a client: a step of one row has no batch statistics."""
 BINS = 10
 """Parts of about equally many rows that the values of a regression are cut into, to be dealt like classes."""
-DRAWS = 100
-"""How often Dirichlet shares are drawn until every client has rows."""
+ENOUGH_ROWS, DRAWS = 10, 100
+"""Rows that a simulated client has, if so many draws of the shares give them."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,16 @@ class Parts:
     public: Split | None
 
 
-def divide(splits: Splits, *, by: str, clients: int | None, dirichlet: float, public: float | None, seed: int) -> Parts:
+def divide(
+    splits: Splits,
+    *,
+    by: str,
+    clients: int | None,
+    dirichlet: float,
+    public: float | None,
+    seed: int,
+    strict: bool = True,
+) -> Parts:
     """Deal the training rows out; a function of the rows, the options and the seed.
 
     Args:
@@ -53,6 +62,7 @@ def divide(splits: Splits, *, by: str, clients: int | None, dirichlet: float, pu
         public: share of the training rows that is public, and whose labels nobody uses; the dataset's rows without
             labels by default.
         seed: of the dealing.
+        strict: too few rows of a client are an error; else the client is left out, as where few rows stand for many.
 
     Raises:
         IncompatibleError: there are no such groups or entries, or not enough rows.
@@ -73,6 +83,8 @@ def divide(splits: Splits, *, by: str, clients: int | None, dirichlet: float, pu
         found = _by_labels(train, kept, clients or 5, dirichlet, rng)
     else:
         found = _by_names(_names(train, by)[kept], kept, clients, by, rng)
+    if not strict:
+        found = [each for each in found if len(each[1]) >= LEAST_ROWS] or [("all", kept)]
     for name, positions in found:
         if len(positions) < LEAST_ROWS:
             raise IncompatibleError(
@@ -81,7 +93,7 @@ def divide(splits: Splits, *, by: str, clients: int | None, dirichlet: float, pu
                 where="method.clients",
                 fix="set fewer clients, among which groups are dealt",
             )
-    if len(found) < 2:
+    if strict and len(found) < 2:
         raise IncompatibleError(
             f"all rows are those of one client (by: {by})", where="method.by", fix="choose another entry, or by: labels"
         )
@@ -143,24 +155,19 @@ def _by_labels(
     """Shares of each class drawn from ``Dir(dirichlet)`` over the clients.
 
     Source: Hsu, Qi and Brown, "Measuring the Effects of Non-Identical Data Distribution for Federated Visual
-    Classification" (2019), in the form of Lin et al. (2020): the shares of a class over the clients.
+    Classification" (2019), in the form of Lin et al. (2020): the shares of a class over the clients, drawn again while
+    a client has fewer than `ENOUGH_ROWS`.
     """
     labels = _classes(train)[kept]
-    least = max(LEAST_ROWS, min(10, len(kept) // (4 * clients)))
+    owner = np.zeros(len(kept), dtype=int)
     for _ in range(DRAWS):
-        owner = np.empty(len(kept), dtype=int)
         for each in np.unique(labels):
             rows = rng.permutation(np.flatnonzero(labels == each))
             ends = (np.cumsum(rng.dirichlet(np.full(clients, dirichlet))) * len(rows)).round().astype(int)
             owner[rows] = np.searchsorted(ends[:-1], np.arange(len(rows)), side="right")
-        if np.bincount(owner, minlength=clients).min() >= least:
-            return [(f"client {number + 1}", kept[owner == number]) for number in range(clients)]
-    raise IncompatibleError(
-        f"in {DRAWS} draws of Dirichlet({dirichlet:g}) some of {clients} clients always had fewer than {least} of "
-        f"{len(kept)} rows",
-        where="method.dirichlet",
-        fix="raise it, or lower method.clients",
-    )
+        if np.bincount(owner, minlength=clients).min() >= ENOUGH_ROWS:
+            break
+    return [(f"client {number + 1}", kept[owner == number]) for number in range(clients)]
 
 
 def _classes(train: Split) -> np.ndarray:

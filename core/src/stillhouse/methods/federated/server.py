@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from stillhouse.errors import TrainingError
-from stillhouse.methods.context import PHASES, MethodContext
+from stillhouse.methods.context import MethodContext
 from stillhouse.methods.federated.client import Settings, device_state, soft_only
 from stillhouse.methods.federated.engines import Engine, Reply
 from stillhouse.methods.federated.messages import (
@@ -29,15 +29,12 @@ from stillhouse.methods.federated.messages import (
     weights_of,
 )
 from stillhouse.methods.federated.parts import Parts
+from stillhouse.methods.phases import PHASES
 from stillhouse.progress import Silent
-from stillhouse.storage import read_json, read_tensors, replacing_folder, write_json, write_tensors
 from stillhouse.teachers import StoredTeacher
 from stillhouse.trained import Trained
 from stillhouse.training.threads import choose_threads, limited_threads
 from stillhouse.types import SubsetSplit
-
-ROUNDS = "rounds"
-"""Folder, inside that of the phases, of what the latest finished round left."""
 
 
 @dataclass
@@ -76,7 +73,6 @@ class Server:
     def __init__(self, context: MethodContext, student: Trained, parts: Parts, settings: Settings) -> None:
         self.context, self.student, self.public, self.settings = context, student, parts.public, settings
         self.names = [rows.name for rows in parts.clients]
-        self.folder = context.folder / PHASES / ROUNDS
         self.fits = replace(
             context,
             folder=context.folder / PHASES / "server",
@@ -245,25 +241,21 @@ class Server:
     # Resuming --------------------------------------------------------------------------------------------------------
 
     def _keep(self, progress: Progress) -> None:
-        """A folder for each round, written as a whole; then that of the round before is removed."""
+        """Keep what the round left; what its fits left is needed no more."""
         tensors = {f"weights/{name}": value for name, value in progress.weights.items()}
         tensors |= {f"best/{name}": value for name, value in progress.best.items()}
         if progress.consensus is not None:
             tensors["consensus"] = progress.consensus
-        with replacing_folder(self.folder / f"{progress.done:06d}") as folder:
-            write_tensors(folder / "round.safetensors", tensors)
-            facts = {"log": progress.log, "epochs": progress.epochs, "chosen": progress.chosen}
-            write_json(folder / "round.json", facts)
-        for old in sorted(self.folder.glob("[0-9]*"))[:-1]:
-            shutil.rmtree(old, ignore_errors=True)
+        facts = {"log": progress.log, "epochs": progress.epochs, "chosen": progress.chosen}
+        self.context.save_progress(progress.done, tensors, facts)
         shutil.rmtree(self.fits.folder / PHASES / f"round-{progress.done - 1}", ignore_errors=True)
 
     def _resumed(self) -> Progress:
         """What the latest finished round left; the beginning without one."""
-        kept = sorted(self.folder.glob("[0-9]*/round.json"))
-        if not kept:
+        kept = self.context.saved_progress()
+        if kept is None:
             return Progress(0, [], [], device_state(self.student), device_state(self.student))
-        facts, tensors = read_json(kept[-1]), read_tensors(kept[-1].parent / "round.safetensors")
+        tensors, facts = kept
 
         def part(prefix: str) -> dict[str, Tensor]:
             return {name.removeprefix(prefix): each for name, each in tensors.items() if name.startswith(prefix)}
