@@ -62,6 +62,7 @@ class MethodContext:
         teacher_on: the recipe's teacher, trained anew on the training rows at some positions and on no others. Nothing
             is chosen on validation rows: networks keep their last epoch. A checkpoint, and a teacher that is asked,
             stay as they are.
+        elsewhere: makes this context again in another process, without teachers; it can be pickled.
         history: records of all epochs so far.
         notes: what `note` kept.
     """
@@ -84,6 +85,7 @@ class MethodContext:
     load: Callable[[Path], Trained]
     warn: Callable[[str], None]
     teacher_on: Callable[[Sequence[int]], TeacherSource]
+    elsewhere: Callable[[], MethodContext]
     history: list[dict[str, Any]] = field(default_factory=list)
     notes: dict[str, Any] = field(default_factory=dict)
     _random_state: list[Tensor] = field(default_factory=list)

@@ -111,7 +111,7 @@ def run(
             if count > 1 and stop_after != "data":
                 workers = Workers(count, _setup(given, resolved, folder))
                 stack.callback(workers.close)
-            return _run(resolved, folder, registry, reporter or Silent(), stop_after, download, workers)
+            return _run(resolved, folder, given, reporter or Silent(), stop_after, download, workers)
     finally:
         lock.release()
         (folder / SIGNAL_LOCK).unlink(missing_ok=True)
@@ -138,7 +138,7 @@ def _setup(manager: Manager, resolved: ResolvedRecipe, folder: Path) -> dict[str
 def _run(
     resolved: ResolvedRecipe,
     folder: Path,
-    registry: Any,
+    manager: Manager,
     reporter: Reporter,
     stop_after: str,
     download: bool,
@@ -152,7 +152,8 @@ def _run(
     from stillhouse.pipeline.teacher import teacher_pieces, teacher_stage
 
     last = STAGES.index(stop_after)
-    context = open_context(resolved, folder, registry, reporter, download=download)
+    context = open_context(resolved, folder, manager.registry, reporter, download=download)
+    context.manager = manager.arguments
     if context.is_main:
         _write_data(context)
         write_text(folder / "recipe.yaml", resolved_yaml(resolved))

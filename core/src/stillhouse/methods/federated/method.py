@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -11,8 +12,9 @@ from pydantic import Field
 from stillhouse.errors import IncompatibleError
 from stillhouse.methods.base import Method
 from stillhouse.methods.context import MethodContext
-from stillhouse.methods.federated.client import Settings, clients_of
-from stillhouse.methods.federated.engines import Engine, Local
+from stillhouse.methods.federated import flower
+from stillhouse.methods.federated.client import Client, Settings, clients_of
+from stillhouse.methods.federated.engines import Local
 from stillhouse.methods.federated.messages import of_weights
 from stillhouse.methods.federated.parts import Parts, divide
 from stillhouse.methods.federated.privacy import Protection, membership_auc, require_accounting
@@ -144,6 +146,8 @@ class Federated(Method):
                 where="the launcher",
                 fix="start the run without accelerate launch",
             )
+        if self.engine == "flower":
+            flower.require_flower()
         if self.settings.needs_public_rows:
             self._check_public(context, parts)
         if self.settings.protection.noise:
@@ -196,13 +200,27 @@ class Federated(Method):
         parts = self.parts(context)
         clients = clients_of(context, parts, self.settings)
         server = Server(context, student, parts, self.settings)
-        engine: Engine = Local(clients, self.settings.deadline)
-        progress = server.run(engine)
+        if self.engine == "local":
+            progress = server.run(Local(clients, self.settings.deadline))
+        else:
+            progress = self._run_on_flower(context, server)
         if not self.settings.sends_weights_down:
             for client in clients.values():
                 context.keep(f"{CLIENT}{client.key}", client.model({}, before=self.settings.rounds))
         context.note(**self._facts(progress, parts, student))
         return student
+
+    def _run_on_flower(self, context: MethodContext, server: Server) -> Progress:
+        def rounds(grid: Any) -> Progress:
+            return server.run(flower.Flower(grid, server.names, self.settings.deadline, context.seed))
+
+        found: Progress = flower.with_grid(rounds, partial(self.open_clients, context.elsewhere), len(server.names))
+        return found
+
+    def open_clients(self, elsewhere: Callable[[], MethodContext]) -> Mapping[str, Client]:
+        """All clients, by name, in another process."""
+        context = elsewhere()
+        return clients_of(context, self.parts(context), self.settings)
 
     def _facts(self, progress: Progress, parts: Parts, student: Trained) -> dict[str, Any]:
         weights = sum(array.nbytes for array in of_weights(student.model.state_dict()).values())
