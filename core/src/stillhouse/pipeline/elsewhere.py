@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stillhouse.progress import Silent
-from stillhouse.recipe.model import TrainConfig
 
 if TYPE_CHECKING:
     from stillhouse.methods import MethodContext
@@ -24,10 +23,8 @@ class Elsewhere:
         base: folder that the recipe's paths are relative to.
         run: the run folder.
         student: reference of the student, an id or ``{"use": id, **options}``.
-        config: training settings of the student.
         seed: seed of the student.
         label: what to call it.
-        tags: fields of its records.
         folder: of this student.
     """
 
@@ -36,10 +33,8 @@ class Elsewhere:
     base: str
     run: str
     student: Any
-    config: TrainConfig
     seed: int
     label: str
-    tags: Mapping[str, Any]
     folder: str
 
     def __call__(self) -> MethodContext:
@@ -64,9 +59,9 @@ class Elsewhere:
             context,
             context.bind("student", self.student),
             None,
-            config=self.config,
+            config=context.resolved.recipe.train.student,
             seed=self.seed,
             label=self.label,
-            tags=self.tags,
+            tags={},
             folder=Path(self.folder),
         )

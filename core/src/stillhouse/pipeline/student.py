@@ -317,10 +317,8 @@ def method_context(
             base=str(context.resolved.base.resolve()),
             run=str(context.folder.resolve()),
             student=bound.to_recipe(),
-            config=config,
             seed=seed,
             label=label,
-            tags=tags,
             folder=str(folder.resolve()),
         ),
     )

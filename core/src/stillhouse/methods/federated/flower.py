@@ -131,11 +131,12 @@ def _read(reply: Any) -> Reply:
     return str(message.facts["error"]) if "error" in message.facts else message
 
 
-def client_app(packed: Callable[[int], bytes]) -> ClientApp:
+def client_app(packed: Callable[[int, Mapping[str, Any], Mapping[str, Any]], bytes]) -> ClientApp:
     """Flower's app of every client.
 
     Args:
-        packed: by seed, a pickled `Opener`; what it opens is kept for the next round in the same process.
+        packed: a pickled `Opener` for a seed and the configurations of node and run; what it opens is kept for the next
+            round in the same process.
     """
     from flwr.app import Context
     from flwr.app import Message as FlowerMessage
@@ -150,7 +151,8 @@ def client_app(packed: Callable[[int], bytes]) -> ClientApp:
     def train(message: FlowerMessage, context: Context) -> FlowerMessage:
         request = from_record(message.content)
         try:
-            clients = list(opened(packed(int(request.facts["seed"]))).values())
+            found = packed(int(request.facts["seed"]), context.node_config, context.run_config)
+            clients = list(opened(found).values())
             answer = clients[int(context.node_config["partition-id"])].answer(request)
         except Exception as error:  # the server names the client, and goes on without it
             answer = Message(facts={"error": described(error)})
@@ -205,7 +207,7 @@ def with_grid(work: Callable[[Any], Any], opener: Opener, clients: int) -> Any:
     packed = pickle.dumps(opener)
     run_simulation(
         server,
-        client_app(lambda seed: packed),
+        client_app(lambda *_: packed),
         num_supernodes=clients,
         backend_config={
             "init_args": {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR},
