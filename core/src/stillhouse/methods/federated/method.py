@@ -67,8 +67,8 @@ class Federated(Method):
             shares of the classes.
         clients: how many; groups are dealt to so many. By default each group is a client, and 5 are simulated.
         dirichlet: concentration of the simulated shares: 0.1 is very unlike, 100 alike.
-        public: share of the training rows that is public, whose labels nobody uses; the dataset's rows without labels
-            by default.
+        public: share of the training rows (whole groups, where they have some) that is public, whose labels nobody
+            uses; the dataset's rows without labels by default.
         students: architectures of the clients, in turn: ids of students, or {use: id, **options}; the student's own by
             default (share: outputs, distil: clients).
         rounds: rounds.

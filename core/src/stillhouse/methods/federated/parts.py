@@ -59,8 +59,8 @@ def divide(
         by: ``"labels"`` (unlike shares of the classes, simulated), ``"groups"`` or an entry of the rows.
         clients: how many; with groups or an entry: these are dealt to so many, one client each by default.
         dirichlet: concentration of the shares of a class; small for unlike clients.
-        public: share of the training rows that is public, and whose labels nobody uses; the dataset's rows without
-            labels by default.
+        public: share of the training rows that is public (whole groups, where rows have some), and whose labels nobody
+            uses; the dataset's rows without labels by default.
         seed: of the dealing.
         strict: too few rows of a client are an error; else the client is left out, as where few rows stand for many.
 
@@ -72,7 +72,7 @@ def divide(
     kept = np.arange(len(train))
     shared = splits.unlabelled
     if public is not None:
-        aside = np.sort(rng.permutation(len(train))[: round(public * len(train))])
+        aside = _aside(train, public, rng)
         if len(aside) < LEAST_ROWS:
             raise IncompatibleError(
                 f"{len(aside)} of {len(train)} rows are public", where="method.public", fix="raise it"
@@ -101,6 +101,14 @@ def divide(
         tuple(ClientRows(name, _key(name), tuple(positions.tolist())) for name, positions in found),
         shared,
     )
+
+
+def _aside(train: Split, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Positions of the public rows: whole groups, where rows have groups, so that nobody's are both."""
+    groups = np.arange(len(train)) if train.groups is None else np.unique(train.groups, return_inverse=True)[1]
+    order = rng.permutation(groups.max() + 1)
+    rows = np.cumsum(np.bincount(groups)[order])
+    return np.flatnonzero(np.isin(groups, order[: np.searchsorted(rows, share * len(train)) + 1]))
 
 
 def _key(name: str) -> str:
