@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -261,16 +262,18 @@ class Federated(Method):
         parts = self.parts(context)
         every = [position for rows in parts.clients for position in rows.positions]
         who = {f"{ALONE}{rows.key}": list(rows.positions) for rows in parts.clients} | {POOLED: sorted(every)}
-        models = {}
+        models, epochs = {}, {}
         for name, positions in who.items():
             models[name] = context.build()
             learner = context.supervised(models[name])
             own = SubsetSplit(context.splits.train, positions)
-            context.fit(learner, phase=name, rows=own, unlabelled=None)
+            epochs[name] = replace(context, history=[]).fit(learner, phase=name, rows=own, unlabelled=None)
             context.keep(name, models[name])
         metric = context.head.primary
         values = {name: context.validate(model)[metric] for name, model in models.items() if name != POOLED}
-        student.model.load_state_dict(models[context.best(values)].model.state_dict())
+        best = context.best(values)
+        context.history.extend(epochs[best])
+        student.model.load_state_dict(models[best].model.state_dict())
         student.model.to(context.device).eval()
         return student
 
