@@ -48,7 +48,7 @@ def alone_and_together(run: Run, facts: list[dict[str, Any]]) -> ReportFigure:
         axes.set_yticks([])
     axes.set(xlabel=f"test {run.measure}", ylim=(0.3, len(clients) + 0.7))
     axes.grid(False, axis="y")
-    legend(axes)
+    legend(axes, columns=1)
     seeds = " Small dots are single seeds, bands 95 % intervals over seeds." if len(facts) > 1 else ""
     better = "Right" if run.higher_is_better else "Left"
     return ReportFigure(
