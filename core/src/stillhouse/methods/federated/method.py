@@ -230,6 +230,7 @@ class Federated(Method):
         missed = {rows.name: sum(rows.name in each["left_out"] for each in log) for rows in parts.clients}
         facts: dict[str, Any] = {
             "clients": len(parts.clients),
+            "public_rows": 0 if parts.public is None else len(parts.public),
             "rounds": progress.done,
             "chosen_round": progress.chosen,
             "left_out": sum(missed.values()),
@@ -251,7 +252,6 @@ class Federated(Method):
                 }
                 for rows in parts.clients
             ],
-            "public_rows": 0 if parts.public is None else len(parts.public),
             "rounds": log,
         }
         return facts
