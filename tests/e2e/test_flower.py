@@ -22,7 +22,7 @@ from safetensors.numpy import load_file
 
 pytestmark = pytest.mark.slow
 
-MINUTES = 10
+MINUTES = 15
 """How long anything may take."""
 RECIPE = """
 name: flower
@@ -30,7 +30,7 @@ head: core/multiclass
 dataset: {use: core/synthetic, rows: 400, unlabelled: 80}
 teacher: core/decision-tree
 student: {use: core/mlp, hidden: [8]}
-method: {use: core/federated, clients: 3, dirichlet: 2.0, rounds: 3, engine: %s, deadline: %s}
+method: {use: core/federated, clients: 3, dirichlet: 2.0, rounds: 2, engine: %s, deadline: %s}
 train:
   student: {epochs: 2, batch_size: 32, lr: 0.01, threads: 1, select: last}
 evaluate: {latency_samples: 5}
@@ -207,5 +207,5 @@ def test_real_clients_on_the_loopback_address_of_which_one_dies(
     first = found["federated"]["rounds"][0]
     assert first == whole["federated"]["rounds"][0]
     assert [list(each["left_out"]) for each in found["federated"]["rounds"]][-1] == ["client 3"]
-    assert found["left_out"] >= 1
-    assert found["rounds"] == 3
+    assert found["left_out"] == 1
+    assert found["rounds"] == 2

@@ -26,7 +26,7 @@ Opener = Callable[[], Mapping[str, Client]]
 """Makes the clients, by name, in the process in which it is called."""
 ARRAYS, FACTS = "arrays", "facts"
 """Names of the two records of a message."""
-NODES_TIMEOUT = 300.0
+NODES_TIMEOUT = 600.0
 """Seconds that are waited for clients to come, before the first round."""
 _serving: list[Any] = []
 
@@ -46,7 +46,9 @@ def require_flower() -> None:
 
 
 def quiet() -> None:
-    """Flower and Ray tell nobody of the run, and the user only of what is wrong; before they are imported."""
+    """Flower and Ray tell nobody of the run, and the user only of what is wrong; before they are imported. What clients
+    do is the work of the run: they do not give way to other processes, which Ray's would."""
+    os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     logging.getLogger("flwr").setLevel(logging.ERROR)
@@ -119,10 +121,14 @@ class Flower:
         ]
         names = {node: name for name, node in self._nodes.items()}
         replies: dict[str, Reply] = {}
-        for reply in self._grid.send_and_receive(sent, timeout=self._deadline):
-            name = names[reply.metadata.src_node_id]
-            replies[name] = _read(reply) if reply.has_content() else f"Flower says: {reply.error.reason or 'failed'}"
         missing = late(self._deadline) if self._deadline is not None else "no answer"
+        for reply in self._grid.send_and_receive(sent, timeout=self._deadline):
+            found = _read(reply) if reply.has_content() else f"Flower says: {reply.error.reason or 'failed'}"
+            name = names.get(reply.metadata.src_node_id)
+            if name is not None:
+                replies[name] = found
+            elif isinstance(found, str):  # the server answers in place of a node that is gone
+                missing = found
         return {name: replies.get(name, missing) for name in requests}
 
 
