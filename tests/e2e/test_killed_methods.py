@@ -76,20 +76,47 @@ METHODS: dict[str, tuple[list[str], list[str]]] = {
         ],
         ["baseline:chunk-4", "teacher:", "warm", "chunk-4", "chunk-5"],
     ),
+    "federated": (
+        ["method={use: core/federated, clients: 3, dirichlet: 2.0, rounds: 3, local_epochs: 2}"],
+        ["baseline:pooled", ""],
+    ),
     "annealing": (["method={use: core/adaptive, mode: annealing}"], ["annealing", "labels"]),
 }
 """By name: the changes that choose the method, and its phases, in each of which it is killed once (``stage:phase``
 where the stage is not the student's)."""
 
 
-def run(folder: Path, phase: str, changes: list[str]) -> int:
+IN_EPOCH = """
+import os, signal, sys
+import torch
+import stillhouse
+import stillhouse.training.loop as loop
+
+loop.CHECKPOINT_SECONDS = 0.0
+torch.set_num_threads(1)
+out, last, *changes = sys.argv[1:]
+genuine, begun = loop.train_epoch, []
+
+def train_epoch(*args, **given):
+    begun.append(1)
+    if len(begun) == int(last):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return genuine(*args, **given)
+
+loop.train_epoch = train_epoch
+stillhouse.run("core/quickstart", out=out, overrides=changes, stop_after="evaluate")
+"""
+"""Kills itself when so many epochs of any fit have begun."""
+
+
+def run(folder: Path, phase: str, changes: list[str], script: str = SCRIPT) -> int:
     """Run until it is done, or until the run kills itself at the second epoch of a phase; the exit status."""
     environment = {
         **os.environ,
         "STILLHOUSE_CACHE": str(folder.parent / f"cache-{folder.name}"),
         "OMP_NUM_THREADS": "1",
     }
-    command = [sys.executable, "-c", SCRIPT, str(folder), phase, *COMMON, *changes]
+    command = [sys.executable, "-c", script, str(folder), phase, *COMMON, *changes]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode in (0, -signal.SIGKILL), done.stdout + done.stderr
     return done.returncode
@@ -116,4 +143,17 @@ def test_a_method_that_was_killed_ends_with_the_same_bits(name: str, tmp_path: P
         assert run(killed, phase, changes) == -signal.SIGKILL
         assert not (killed / "student" / "seed-0" / "done.json").exists()
     assert run(killed, NEVER, changes) == 0
+    assert left_by(killed) == left_by(whole)
+
+
+@pytest.mark.slow
+def test_rounds_that_were_killed_in_fits_of_clients_and_server_end_with_the_same_bits(tmp_path: Path) -> None:
+    """Fits of a client have two epochs, those of the server two: runs die in the middle of one, or between two."""
+    method = "method={use: core/federated, clients: 3, dirichlet: 2.0, rounds: 3, local_epochs: 2, server_epochs: 2}"
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert run(whole, NEVER, [method]) == 0
+    for epochs in (30, 4, 6, 5):
+        assert run(killed, str(epochs), [method], IN_EPOCH) == -signal.SIGKILL
+    assert (killed / "student" / "seed-0" / "phases").exists()
+    assert run(killed, "0", [method], IN_EPOCH) == 0
     assert left_by(killed) == left_by(whole)

@@ -21,7 +21,7 @@ from stillhouse.testing.plan import Plan
 NEWS = ("news-demo", "news-mobilebert", "news-sentiment", "news-small", "news-tinybert")
 SERIES = ("forecast", "forecast-demo", "movement", "volume", "volume-demo")
 STREAMS = ("fraud-stream", "vix-stream", "etth1-stream")
-FRAUD = ("fraud-demo", "fraud-born-again", "fraud-handbook", "fraud-rules")
+FRAUD = ("fraud-demo", "fraud-born-again", "fraud-federated", "fraud-handbook", "fraud-rules")
 RECIPES = (*FRAUD, "tabular", "vix", *NEWS, *SERIES, *STREAMS)
 QUICK = ["evaluate.latency_samples=5", "evaluate.throughput_batch=8"]
 

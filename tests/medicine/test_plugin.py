@@ -27,6 +27,7 @@ RECIPES = (
     "vqa-rad-no-image",
     "vqa-rad-no-question",
     "pneumonia",
+    "pneumonia-federated",
     "pneumonia-noisy",
     "pneumonia-robust",
     "segmentation-demo",

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -17,10 +17,10 @@ from torch import Tensor
 from stillhouse.errors import PluginError, RecipeError
 from stillhouse.kinds import OutputKind
 from stillhouse.methods.losses import idle_term, make_terms, try_loss
+from stillhouse.methods.phases import PHASES, read_phase, read_progress, write_phase, write_progress
 from stillhouse.progress import Reporter
 from stillhouse.recipe.model import TrainConfig
 from stillhouse.recipe.resolved import Bound, BoundTerm
-from stillhouse.storage import read_json, read_tensors, write_json, write_tensors
 from stillhouse.teachers import EnsembleTeacher, StoredTeacher, TeacherSource
 from stillhouse.teachers.ensemble import combine
 from stillhouse.trained import Trained, build
@@ -28,9 +28,6 @@ from stillhouse.training.learner import Distillation, Learner, Supervised
 from stillhouse.training.loop import Fit, fit
 from stillhouse.training.loss import DistillationLoss
 from stillhouse.types import Head, Split, Splits, Task
-
-PHASES = "phases"
-"""Folder of the finished phases of a model that is in training."""
 
 KEPT = "kept"
 """Folder of models that a method keeps beside the deployed student."""
@@ -65,6 +62,7 @@ class MethodContext:
         teacher_on: the recipe's teacher, trained anew on the training rows at some positions and on no others. Nothing
             is chosen on validation rows: networks keep their last epoch. A checkpoint, and a teacher that is asked,
             stay as they are.
+        elsewhere: makes this context again in another process, without teachers; it can be pickled.
         history: records of all epochs so far.
         notes: what `note` kept.
     """
@@ -87,6 +85,7 @@ class MethodContext:
     load: Callable[[Path], Trained]
     warn: Callable[[str], None]
     teacher_on: Callable[[Sequence[int]], TeacherSource]
+    elsewhere: Callable[[], MethodContext]
     history: list[dict[str, Any]] = field(default_factory=list)
     notes: dict[str, Any] = field(default_factory=dict)
     _random_state: list[Tensor] = field(default_factory=list)
@@ -242,7 +241,7 @@ class MethodContext:
         label = f"{self.label}, {phase}" if phase else self.label
         if phase and (folder / "done.json").exists():
             self.reporter.model(label, 0)
-            history = _read_phase(folder, learner)
+            history = read_phase(folder, learner)
             self.reporter.model_done("finished before")
         else:
             work = Fit(
@@ -263,7 +262,7 @@ class MethodContext:
             self.accelerator.wait_for_everyone()
             history = fit(learner, work)
             if phase and self.accelerator.is_main_process:
-                _write_phase(folder, learner, history)
+                write_phase(folder, learner, history)
             self.accelerator.wait_for_everyone()
         self.history.extend(history)
         if idle := idle_term(history):
@@ -272,6 +271,22 @@ class MethodContext:
                 f"{self.seed}); raise its weight or drop it"
             )
         return history
+
+    def save_progress(self, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Keep where a method of many steps (rounds, say) is, instead of what it kept before, so that a run which stops
+        goes on there. It is gone when the student is finished.
+
+        Args:
+            step: how many steps are done.
+            tensors: weights and other values by name.
+            facts: JSON-ready values by name.
+        """
+        if self.accelerator.is_main_process:
+            write_progress(self.folder, step, tensors, facts)
+
+    def saved_progress(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Tensors and facts that `save_progress` kept last; None without any."""
+        return read_progress(self.folder)
 
     # Metrics ---------------------------------------------------------------------------------------------------------
 
@@ -294,9 +309,14 @@ class MethodContext:
         if self.accelerator.is_main_process:
             model.save(self.folder / KEPT / name)
 
-    def kept(self) -> dict[str, Trained]:
-        """The models that `keep` saved, by name, on the run's device."""
-        models = {path.parent.name: self.load(path.parent) for path in sorted(self.folder.glob(f"{KEPT}/*/model.json"))}
+    def kept(self, role: Literal["student", "baseline"] = "student") -> dict[str, Trained]:
+        """The models that `keep` saved, by name, on the run's device.
+
+        Args:
+            role: those of the student, or of its baseline (in `Method.evaluate` only).
+        """
+        folder = self.folder if role == "student" else self.folder.parent.with_name(role) / self.folder.name
+        models = {path.parent.name: self.load(path.parent) for path in sorted(folder.glob(f"{KEPT}/*/model.json"))}
         for model in models.values():
             if model.is_network:
                 model.model.to(self.device)
@@ -357,18 +377,3 @@ def changed_settings(config: TrainConfig, settings: Mapping[str, Any], phase: st
             fix=f"one of {', '.join(TrainConfig.model_fields)}",
         )
     return TrainConfig.model_validate({**config.model_dump(), **settings})
-
-
-def _write_phase(folder: Path, learner: Learner, history: list[dict[str, Any]]) -> None:
-    """Weights of all that learned, then the record whose presence says that they are there."""
-    state = {name: tensor.detach().cpu().clone() for name, tensor in learner.state_dict().items()}
-    write_tensors(folder / "learner.safetensors", state)
-    write_json(folder / "done.json", history)
-    (folder / "checkpoint.pt").unlink(missing_ok=True)
-
-
-def _read_phase(folder: Path, learner: Learner) -> list[dict[str, Any]]:
-    learner.load_state_dict(read_tensors(folder / "learner.safetensors"))
-    learner.eval()
-    history: list[dict[str, Any]] = read_json(folder / "done.json")
-    return history

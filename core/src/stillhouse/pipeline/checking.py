@@ -367,7 +367,8 @@ class _Rehearsal:
         if source is not None:
             values["teacher_source"] = source
             values["teacher_on"] = lambda _: source((), False)
-        return RehearsalContext(**values, whole=self._context.splits)
+        whole = self._context.splits
+        return RehearsalContext(**values, whole=whole, times=len(whole.train) / len(self._few.train))
 
 
 def _most_memory() -> int | None:

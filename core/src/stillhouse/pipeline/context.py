@@ -32,6 +32,7 @@ class RunContext:
         splits: the rows that models are trained on; ``unlabelled`` are those of the dataset and the extra rows.
         data: fingerprint of the dataset, without the extra rows: teacher and baseline do not depend on them.
         extra: rows that the recipe's augmenter made.
+        manager: arguments of the plugin manager, for other processes; None for the installed plugins.
         store: folder of teachers that other runs may share; that of the user by default.
     """
 
@@ -43,6 +44,7 @@ class RunContext:
     head: Head
     data: str
     extra: MadeRows | None = None
+    manager: Mapping[str, Any] | None = None
     store: Path | None = None
     warnings: list[str] = field(default_factory=list)
     guards: dict[str, str] = field(default_factory=dict)

@@ -100,7 +100,7 @@ def label(
         if count > 1 or engine != "local":
             workers = Workers(engine, count, setup_of(given, resolved, folder), retries=RETRIES)
             stack.callback(workers.close)
-        context = prepared(resolved, folder, given.registry, heard, download=download)
+        context = prepared(resolved, folder, given, heard, download=download)
         return _label(context, workers, shard_rows)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stillhouse.methods.context import PHASES
+from stillhouse.methods.phases import PHASES
 from stillhouse.pipeline.context import RunContext
 from stillhouse.pipeline.stages import finish, why_stale
 from stillhouse.recipe.model import TrainConfig

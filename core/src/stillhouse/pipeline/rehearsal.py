@@ -4,9 +4,9 @@ tells what does not fit and how long a step takes."""
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -190,10 +190,12 @@ class RehearsalContext(MethodContext):
 
     Args:
         whole: all rows; ``splits`` are few of them.
+        times: all training rows for each of the few.
         fits: what `fit` found.
     """
 
     whole: Splits
+    times: float
     fits: list[Rehearsed] = field(default_factory=list)
 
     def fit(
@@ -208,7 +210,7 @@ class RehearsalContext(MethodContext):
         """See `MethodContext.fit`."""
         config: TrainConfig = changed_settings(self.config, settings, phase)
         train = self.splits.train if rows is None else rows
-        count = round(len(self.whole.train) * len(train) / len(self.splits.train))
+        count = round(self.times * len(train))
         work = Fit(
             train=train,
             val=self.splits.val,
@@ -254,7 +256,13 @@ class RehearsalContext(MethodContext):
     def keep(self, name: str, model: Trained) -> None:
         """Nothing is kept."""
 
-    def kept(self) -> dict[str, Trained]:
+    def save_progress(self, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Nothing is kept."""
+
+    def saved_progress(self) -> None:
+        """Nothing was kept."""
+
+    def kept(self, role: Literal["student", "baseline"] = "student") -> dict[str, Trained]:
         """Nothing was kept."""
         return {}
 

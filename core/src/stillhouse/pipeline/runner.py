@@ -94,15 +94,15 @@ def run(
         )
     check_engine(engine)
     given = manager or default_manager()
-    registry, count = given.registry, number_of_jobs(jobs)
-    resolved = resolve(recipe, registry, overrides=with_changes(overrides, seeds, sizes))
+    count = number_of_jobs(jobs)
+    resolved = resolve(recipe, given.registry, overrides=with_changes(overrides, seeds, sizes))
     folder = folder_of(resolved, out)
     with claimed(folder, resolved, overwrite=overwrite), contextlib.ExitStack() as stack:
         workers = None
         if (count > 1 or engine != "local") and stop_after != "data":
             workers = Workers(engine, count, setup_of(given, resolved, folder))
             stack.callback(workers.close)
-        return _run(resolved, folder, registry, reporter or Silent(), stop_after, download, workers)
+        return _run(resolved, folder, given, reporter or Silent(), stop_after, download, workers)
 
 
 def folder_of(resolved: ResolvedRecipe, out: str | Path | None) -> Path:
@@ -159,7 +159,7 @@ def setup_of(manager: Manager, resolved: ResolvedRecipe, folder: Path) -> dict[s
 def _run(
     resolved: ResolvedRecipe,
     folder: Path,
-    registry: Any,
+    manager: Manager,
     reporter: Reporter,
     stop_after: str,
     download: bool,
@@ -172,7 +172,7 @@ def _run(
     from stillhouse.pipeline.teacher import teacher_pieces, teacher_stage
 
     last = STAGES.index(stop_after)
-    context = prepared(resolved, folder, registry, reporter, download=download)
+    context = prepared(resolved, folder, manager, reporter, download=download)
     summary: dict[str, Any] = {}
     report: Path | None = None
     trained = [
@@ -218,13 +218,14 @@ def _run(
 
 
 def prepared(
-    resolved: ResolvedRecipe, folder: Path, registry: Any, reporter: Reporter, *, download: bool
+    resolved: ResolvedRecipe, folder: Path, manager: Manager, reporter: Reporter, *, download: bool
 ) -> RunContext:
     """The context of a run whose rows, recipe and manifest are in its folder, and whose parts fit each other."""
     from stillhouse.pipeline.manifest import write_manifest
     from stillhouse.pipeline.opening import checks_before_training, open_context
 
-    context = open_context(resolved, folder, registry, reporter, download=download)
+    context = open_context(resolved, folder, manager.registry, reporter, download=download)
+    context.manager = manager.arguments
     if context.is_main:
         _write_data(context)
         write_text(folder / "recipe.yaml", resolved_yaml(resolved))

@@ -12,6 +12,7 @@ from typing import Any
 from stillhouse.errors import IncompatibleError, OptionError, StillhouseError
 from stillhouse.methods import Method, MethodContext
 from stillhouse.pipeline.context import RunContext
+from stillhouse.pipeline.elsewhere import Elsewhere
 from stillhouse.pipeline.models import Piece, train_hard, trained_model
 from stillhouse.pipeline.past import forget_past_teachers, teacher_on
 from stillhouse.pipeline.signal import signal
@@ -313,6 +314,16 @@ def method_context(
         load=lambda path: load(path, context.registry, context.splits.info),
         warn=context.warn,
         teacher_on=lambda positions: teacher_on(context, _present(teacher), positions).source(),
+        elsewhere=Elsewhere(
+            manager=context.manager,
+            recipe=context.resolved.to_recipe(),
+            base=str(context.resolved.base.resolve()),
+            run=str(context.folder.resolve()),
+            student=bound.to_recipe(),
+            seed=seed,
+            label=label,
+            folder=str(folder.resolve()),
+        ),
     )
 
 

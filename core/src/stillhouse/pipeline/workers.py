@@ -173,6 +173,7 @@ def open_run(setup: Mapping[str, Any], tell: Tell) -> Make:
     registry = Manager(**setup["manager"]).registry
     resolved = replace(resolve(setup["recipe"], registry), base=Path(setup["base"]))
     context = open_context(resolved, Path(setup["folder"]), registry, reporter, download=False)
+    context.manager = setup["manager"]
     opened: dict[tuple[Any, ...], Callable[[int], Any]] = {}
 
     def make(part: Part) -> Any:

@@ -309,6 +309,14 @@ def stillhouse_recipes() -> Iterable[RecipeSpec]:
             tags=("online", "time-series"),
         )
     yield RecipeSpec(
+        name="fraud-federated",
+        target="stillhouse_finance:recipes/fraud-federated.yaml",
+        summary="Card fraud seen by ten banks, each with a tenth of the terminals",
+        dataset="finance/fraud-handbook",
+        minutes=10.0,
+        tags=("federated",),
+    )
+    yield RecipeSpec(
         name="news-demo",
         target="stillhouse_finance:recipes/news-demo.yaml",
         summary="Sentiment of generated sentences of news, offline",

@@ -266,6 +266,14 @@ def stillhouse_recipes() -> Iterable[RecipeSpec]:
             tags=("rul",),
         )
     yield RecipeSpec(
+        name="fd002-federated",
+        target="stillhouse_industrial:recipes/fd002-federated.yaml",
+        summary="Remaining useful life on C-MAPSS FD002 with engines of six operators, by operating condition",
+        dataset="industrial/cmapss",
+        minutes=10.0,
+        tags=("rul", "federated"),
+    )
+    yield RecipeSpec(
         name="rul-assistant",
         target="stillhouse_industrial:recipes/rul-assistant.yaml",
         summary="Remaining useful life on C-MAPSS FD001: teacher, assistant, very small student",

@@ -297,6 +297,7 @@ def stillhouse_recipes() -> Iterable[RecipeSpec]:
         ("vqa-rad-no-question", "vqa-rad", False, 15.0, "The same without the question at the student (two packages)"),
         ("pneumonia", "medmnist", False, 8.0, "Pneumonia on chest X-rays (PneumoniaMNIST)"),
         ("pneumonia-robust", "medmnist", False, 30.0, "Pneumonia on X-rays whose pixels are changed a little"),
+        ("pneumonia-federated", "medmnist", False, 20.0, "Pneumonia on X-rays that five simulated hospitals keep"),
         ("pneumonia-noisy", "medmnist", False, 25.0, "Pneumonia on X-rays of which three in ten labels are wrong"),
         ("segmentation-demo", "shapes-seg-sim", True, 1.5, "Lesions in drawn scans, distilled pixel by pixel, offline"),
         ("adverse-events", "adverse-events", False, 40.0, "Adverse effects of drugs in sentences of case reports"),

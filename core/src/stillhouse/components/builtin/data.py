@@ -148,6 +148,15 @@ def stillhouse_recipes() -> Iterable[RecipeSpec]:
         minutes=1.0,
     )
     yield RecipeSpec(
+        name="federated-demo",
+        target="stillhouse:recipes/federated-demo.yaml",
+        summary="Five clients with unlike shares of the classes; predictions of public rows travel",
+        dataset="core/synthetic",
+        offline=True,
+        minutes=0.5,
+        tags=("federated",),
+    )
+    yield RecipeSpec(
         name="stream-demo",
         target="stillhouse:recipes/stream-demo.yaml",
         summary="Rows in order of time whose rule changes half-way: predicted, scored, then learned",

@@ -127,6 +127,16 @@ def stillhouse_methods() -> Iterable[MethodSpec]:
         tags=("online", "continual", "drift"),
     )
     yield MethodSpec(
+        name="federated",
+        target="stillhouse.methods.federated.method:Federated",
+        summary="Clients keep their rows; predictions of public rows travel (FedMD, FedDF), or weights (FedAvg)",
+        kinds=(MULTICLASS, BINARY, MULTILABEL, REGRESSION),
+        uses_teacher=False,
+        taps=False,
+        students=("students",),
+        tags=("federated", "privacy"),
+    )
+    yield MethodSpec(
         name="sequence",
         target="stillhouse.methods.sequence:SequenceLevel",
         summary="The teacher writes a text for each training row once, and the student learns to write it",

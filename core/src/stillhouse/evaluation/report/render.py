@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from stillhouse.evaluation.report import format as fmt
+from stillhouse.evaluation.report.federated import figures_of_clients
 from stillhouse.evaluation.report.figures import WEAK, all_figures, quality_by_size, weak_terms
 from stillhouse.evaluation.report.over_time import figures_over_time
 from stillhouse.evaluation.report.read import MODELS, Run, read_run
@@ -40,7 +41,7 @@ def write_report(run_dir: Path, *, head: Head | None = None) -> Path:
         RunFolderError: the summary is missing, or a file cannot be read.
     """
     run = read_run(run_dir)
-    figures = [*figures_over_time(run), *all_figures(run)]
+    figures = [*figures_over_time(run), *figures_of_clients(run), *all_figures(run)]
     warnings = [str(warning) for warning in run.summary.get("warnings", [])]
     warnings += [
         f"The loss term '{term}' stayed under {100 * WEAK:.0f} % of the student's loss in an epoch: too weak to act."

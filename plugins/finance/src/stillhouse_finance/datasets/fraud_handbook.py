@@ -22,6 +22,7 @@ def fraud_handbook(
     val_days: int = 7,
     windows: tuple[int, ...] = (1, 7, 30),
     drop_known_cards: bool = True,
+    terminals: bool = False,
 ) -> Splits:
     """The handbook's transactions with its 15 features and its protocol: a week of training, a week until labels are
     known, a week of test.
@@ -39,6 +40,7 @@ def fraud_handbook(
         val_days: days of validation, right before training.
         windows: days of the rolling features; the handbook's by default.
         drop_known_cards: leave cards whose fraud is already known out of validation and test.
+        terminals: rows have the entry ``terminal``, for `core/federated` with clients that are groups of terminals.
 
     Raises:
         DataError: files are missing, corrupt, or do not cover the days.
@@ -63,6 +65,7 @@ def fraud_handbook(
         val_days=val_days,
         windows=windows,
         drop_known_cards=drop_known_cards,
+        terminals=terminals,
     )
     return split(
         read(root, columns),

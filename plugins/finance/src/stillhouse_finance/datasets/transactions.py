@@ -46,6 +46,7 @@ class Protocol:
         val_days: days of validation, right before training.
         windows: days of the rolling features.
         drop_known_cards: cards whose fraud is already known are blocked, and so left out of validation and test.
+        terminals: rows have the entry ``terminal``, a number of its own for each, for clients that are groups of these.
     """
 
     start: date | None = None
@@ -55,6 +56,7 @@ class Protocol:
     val_days: int = 7
     windows: tuple[int, ...] = (1, 7, 30)
     drop_known_cards: bool = True
+    terminals: bool = False
 
     def __post_init__(self) -> None:
         for name in ("train_days", "test_days", "val_days"):
@@ -232,6 +234,8 @@ def split(
         "card": torch.from_numpy(card.astype(np.int64)),
         "target": torch.from_numpy(fraud.astype(np.float32)),
     }
+    if protocol.terminals:
+        entries["terminal"] = torch.from_numpy(pd.factorize(table["terminal"])[0].astype(np.int64))
     stamps = seconds(table["time"]).astype(float)
 
     def rows(name: str) -> TensorSplit:

@@ -46,6 +46,7 @@ def cmapss(
     first: int | None = None,
     conditions: int | None = None,
     short: Literal["pad", "raise"] = "pad",
+    fleets: bool = False,
 ) -> Splits:
     """Windows of the official files ``train_*.txt``, ``test_*.txt`` and ``RUL_*.txt`` of one subset.
 
@@ -69,6 +70,8 @@ def cmapss(
         conditions: operating conditions to standardise apart, found by k-means on the settings of training
             units; by default 6 for FD002 and FD004, else 1.
         short: what to do with units shorter than the window: repeat their first row, or raise an error.
+        fleets: rows have the entry ``fleet``, the operating condition in which their unit flew more than the others,
+            for `core/federated` with clients that are such fleets.
 
     Raises:
         DataError: files are missing or malformed, or the options leave no rows.
@@ -109,6 +112,7 @@ def cmapss(
         cuts=cuts,
         test_cuts=None,
         first=first,
+        fleets=fleets,
         random=random,
         sensors=names,
         unit="cycles",

@@ -169,10 +169,30 @@ def hold_out(units: Sequence[Unit], fraction: float, random: np.random.Generator
     return [units[at] for at in drawn["kept"]], [units[at] for at in drawn["held out"]]
 
 
+def fleet(units: Sequence[History], scaler: Scaler) -> np.ndarray:
+    """For each unit, the operating condition ``[N]`` in which it ran most often, compared with all units.
+
+    A unit changes its condition from row to row, and a window holds several, so that no row is of one condition alone;
+    whole units can be told apart by what they did more than the others.
+    """
+    counts = np.stack([np.bincount(scaler.condition(unit.settings), minlength=len(scaler.mean)) for unit in units])
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    mean = shares.mean(axis=0)
+    most: np.ndarray = ((shares - mean) / np.maximum(shares.std(axis=0), 1e-12)).argmax(axis=1)
+    return most
+
+
 def windows_of(
-    units: Sequence[Unit], ends: Sequence[Sequence[int]], scaler: Scaler, *, window: int, cap: float | None
+    units: Sequence[Unit],
+    ends: Sequence[Sequence[int]],
+    scaler: Scaler,
+    *,
+    window: int,
+    cap: float | None,
+    fleets: bool = False,
 ) -> TensorSplit:
-    """The split whose rows are the windows of ``units`` at ``ends`` (a list a unit), target and index."""
+    """The split whose rows are the windows of ``units`` at ``ends`` (a list a unit), target and index; with
+    ``fleets`` the `fleet` of its unit, too."""
     signal = np.concatenate([cut(scaler(unit), at, window) for unit, at in zip(units, ends, strict=True)])
     rows = [(unit, end - 1) for unit, at in zip(units, ends, strict=True) for end in at]
     rul = np.array([unit.rul[row] for unit, row in rows], dtype=np.float32)
@@ -181,6 +201,9 @@ def windows_of(
             "signal": torch.from_numpy(signal),
             "target": torch.from_numpy(rul if cap is None else np.minimum(rul, np.float32(cap))),
             "index": torch.tensor([unit.first_row + row for unit, row in rows], dtype=torch.int64),
+            **(
+                {"fleet": torch.from_numpy(np.repeat(fleet(units, scaler), [len(at) for at in ends]))} if fleets else {}
+            ),
         },
         groups=[unit.name for unit, _ in rows],
     )
@@ -229,6 +252,7 @@ def build(
     description: str,
     unit: str,
     simulated: bool = False,
+    fleets: bool = False,
 ) -> Splits:
     """Cut the units of each split into windows.
 
@@ -241,7 +265,7 @@ def build(
     train_ends = [list(range(len(each), min(first, len(each)) - 1, -stride))[::-1] for each in train]
     val_ends = [cut_points(len(each), first, cuts, random) for each in val]
     test_ends = [[len(each)] if test_cuts is None else cut_points(len(each), first, test_cuts, random) for each in test]
-    rows = windows_of(train, train_ends, scaler, window=window, cap=cap)
+    rows = windows_of(train, train_ends, scaler, window=window, cap=cap, fleets=fleets)
     target = rows.columns(["target"])["target"]
     info = DataInfo(
         inputs={"signal": TensorSpec((window, len(sensors)), "float32")},
@@ -255,6 +279,6 @@ def build(
     return Splits(
         info=info,
         train=rows,
-        val=windows_of(val, val_ends, scaler, window=window, cap=cap),
-        test=windows_of(test, test_ends, scaler, window=window, cap=cap),
+        val=windows_of(val, val_ends, scaler, window=window, cap=cap, fleets=fleets),
+        test=windows_of(test, test_ends, scaler, window=window, cap=cap, fleets=fleets),
     )
