@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from stillhouse.errors import IncompatibleError, StillhouseError
 from stillhouse.pipeline.context import RunContext
@@ -11,7 +10,7 @@ from stillhouse.pipeline.rehearsal import RehearsalContext, StandIn, few_rows, p
 from stillhouse.pipeline.signal import is_stored
 from stillhouse.pipeline.student import make_method, method_context
 from stillhouse.pipeline.teacher import Teacher
-from stillhouse.progress import Silent, collect_warnings
+from stillhouse.progress import collect_warnings
 from stillhouse.teachers import TeacherSource
 from stillhouse.teachers.cached import entries_of
 
@@ -55,12 +54,10 @@ def asked_entries(context: RunContext, teacher: Teacher) -> tuple[str, ...]:
             return StandIn(prediction_shape(student, few, context.device), len(teacher.members))
         return teacher.source(wanted)
 
-    values: dict[str, Any] = {name: getattr(given, name) for name in given.__dataclass_fields__}
-    values |= {"splits": few, "reporter": Silent(), "history": [], "notes": {}, "teacher_source": ask}
-    values["teacher_on"] = lambda _: teacher.source()
+    rehearsed = RehearsalContext.of(given, few, teacher_source=ask, teacher_on=lambda _: teacher.source())
     with collect_warnings():
         try:
-            method.train(RehearsalContext(**values, whole=context.splits), student)
+            method.train(rehearsed, student)
         except _Enough:
             pass
         except StillhouseError:

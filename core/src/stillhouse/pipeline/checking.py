@@ -361,14 +361,10 @@ class _Rehearsal:
             tags={"stage": label},
             folder=self._context.folder,
         )
-        values = {name: getattr(given, name) for name in given.__dataclass_fields__}
-        values |= {"splits": self._few, "reporter": Silent(), "history": [], "notes": {}, "_random_state": []}
-        values["teachers"] = tuple(members)
+        changes: dict[str, Any] = {"teachers": tuple(members)}
         if source is not None:
-            values["teacher_source"] = source
-            values["teacher_on"] = lambda _: source((), False)
-        whole = self._context.splits
-        return RehearsalContext(**values, whole=whole, times=len(whole.train) / len(self._few.train))
+            changes |= {"teacher_source": source, "teacher_on": lambda _: source((), False)}
+        return RehearsalContext.of(given, self._few, **changes)
 
 
 def _most_memory() -> int | None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch import Tensor
 from stillhouse.errors import StillhouseError
 from stillhouse.forwarding import to_device
 from stillhouse.methods.context import MethodContext, Unset, changed_settings
+from stillhouse.progress import Silent
 from stillhouse.recipe.model import TrainConfig
 from stillhouse.teachers import TeacherSource
 from stillhouse.trained import Trained
@@ -197,6 +198,20 @@ class RehearsalContext(MethodContext):
     whole: Splits
     times: float
     fits: list[Rehearsed] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, given: MethodContext, few: Splits, **changes: Any) -> Self:
+        """The context of a run, with few of its rows and silent.
+
+        Args:
+            given: what the method would be given.
+            few: some of its rows.
+            changes: other fields, such as ``teacher_source``.
+        """
+        values: dict[str, Any] = {name: getattr(given, name) for name in given.__dataclass_fields__}
+        values |= {"splits": few, "reporter": Silent(), "history": [], "notes": {}, "_random_state": []}
+        whole = given.splits
+        return cls(**{**values, **changes}, whole=whole, times=len(whole.train) / len(few.train))
 
     def fit(
         self,
