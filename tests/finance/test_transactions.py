@@ -68,6 +68,18 @@ def test_splits_are_those_of_the_handbook(context, make, seed):
     assert len(everyone.test) == int(((day >= 22) & (day < 26)).sum())
 
 
+def test_rows_know_their_terminal_where_that_is_asked_for(context, make):
+    table = few_frauds(make)
+    make.write_handbook(context.root, table)
+    splits = fraud_handbook(context, **START, terminals=True)
+    assert "terminal" not in fraud_handbook(context, **START).train.row(0)
+    for rows in (splits.train, splits.test, splits.unlabelled):
+        entries = rows.columns(["index", "terminal"])
+        named = table["terminal"].loc[entries["index"].tolist()]
+        pairs = set(zip(named, entries["terminal"].tolist(), strict=True))
+        assert len(pairs) == len({name for name, _ in pairs}) == len({number for _, number in pairs}) > 1
+
+
 def test_rows_are_scaled_features_with_labels_cards_and_days(context, make):
     table = few_frauds(make)
     make.write_handbook(context.root, table)

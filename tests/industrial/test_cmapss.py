@@ -18,7 +18,7 @@ from stillhouse.errors import DataError, StillhouseError
 from stillhouse.types import DataContext
 from stillhouse_industrial.datasets.cmapss import USUAL_SENSORS, cmapss
 from stillhouse_industrial.datasets.reader import SignalReader
-from stillhouse_industrial.datasets.windows import cut, cut_points
+from stillhouse_industrial.datasets.windows import History, Scaler, cut, cut_points, fleet
 
 
 def by_hand(official, splits):
@@ -112,6 +112,27 @@ def test_validation_units_count_alike(official):
     splits = cmapss(official.context, window=10, cuts=7)
     counts = pd.Series(list(splits.val.groups)).value_counts()
     assert (counts == 7).all()
+
+
+def test_a_fleet_is_the_condition_that_a_unit_flew_in_more_than_the_others():
+    def unit(name: str, counts: tuple[int, int, int]) -> History:
+        settings = np.repeat([[0.0], [10.0], [20.0]], counts, axis=0)
+        zeros = np.zeros((len(settings), 1))
+        return History(name=name, times=np.arange(len(settings)), signals=zeros, settings=settings, first_row=0)
+
+    scaler = Scaler(np.array([[0.0], [10.0], [20.0]]), np.ones(1), np.zeros((3, 1)), np.ones((3, 1)))
+    # The third condition is the most frequent in all of them, so that it tells nobody apart but the last.
+    units = [unit("a", (30, 10, 60)), unit("b", (10, 30, 60)), unit("c", (10, 10, 80))]
+    assert fleet(units, scaler).tolist() == [0, 1, 2]
+
+
+def test_all_windows_of_a_unit_are_of_its_fleet(official):
+    context = official.make(official.folder, "FD002", official.modes)
+    splits = cmapss(context, subset="FD002", window=5, conditions=3, fleets=True)
+    assert "fleet" not in cmapss(context, subset="FD002", window=5, conditions=3).train.row(0)
+    for rows in splits.named().values():
+        pairs = set(zip(rows.groups, rows.columns(["fleet"])["fleet"].tolist(), strict=True))
+        assert len(pairs) == len(set(rows.groups))
 
 
 def test_signals_are_standardised_within_each_operating_condition(official):
