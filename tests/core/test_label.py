@@ -172,6 +172,7 @@ RULE = (*SMALL[:2], *SMALL[3:], "dataset.rows=6000", "teacher={use: rules/rule}"
 def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Manager:
     (tmp_path / "rules.py").write_text(PLUGIN)
     monkeypatch.setenv("LABEL_LOG", str(tmp_path / "log"))
+    monkeypatch.setattr(sys, "path", [*sys.path])  # the file's folder is put there
     sys.modules.pop("rules", None)  # that of another test is another file
     return Manager(files=[tmp_path / "rules.py"])
 
