@@ -330,6 +330,7 @@ def test_clients_alone_and_all_rows_together_stand_beside_the_student(distil: Ca
     assert tests["alone, worst"] == pytest.approx(min(alone))
     assert tests["student"] == pytest.approx(result.summary["student"]["mean"])
     assert result.summary["baseline"]["mean"] in [pytest.approx(each) for each in alone]
+    assert "the best client alone" in result.summary["verdict"]["sentence"]
     other = distil({**FEDERATED, "rounds": 1, "local_epochs": 2, "share": "weights"}, out="other")
     one, two = weights(result, "baseline"), weights(other, "baseline")
     assert all(torch.equal(one[name], two[name]) for name in one)

@@ -33,7 +33,7 @@ from stillhouse.errors import (
 )
 from stillhouse.kinds import OutputKind
 from stillhouse.pipeline.data import check_splits, check_targets, copied_rows, refuse_copies
-from stillhouse.pipeline.stages import RECORD
+from stillhouse.pipeline.stages import RECORD, differences
 from stillhouse.plugins.manager import default_manager, using
 from stillhouse.plugins.specs import DatasetSpec, StudentSpec
 from stillhouse.progress import Silent
@@ -695,3 +695,19 @@ def test_rules_of_a_readable_model_are_kept_beside_it_and_printed_in_the_report(
     assert html.escape(rules.splitlines()[1]) in report
     for each in (folder / "baseline" / "seed-1", folder / "teacher" / "member-0", again / "teacher" / "member-0"):
         assert "|---" in (each / "rules.txt").read_text(encoding="utf-8"), each
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "expected"),
+    [
+        ({"a": 1, "b": {"c": [1, 2]}}, {"a": 1, "b": {"c": [1, 2]}}, []),
+        ({"a": 1}, {"a": 2}, ["a: 1 -> 2"]),
+        ({"b": {"c": [256, 8]}}, {"b": {"c": [8]}}, ["b.c.0: 256 -> 8", "b.c.1: 8 -> absent"]),
+        ({}, {"b": {"c": 1}}, ["b.c: absent -> 1"]),
+        ({"b": {"c": 1}}, {"b": None}, ["b: {'c': 1} -> None"]),
+        ({"m": [{"id": 1}]}, {"m": [{"id": 2}, {"id": 1}, {"id": 3}]}, ["m: 1 -> 3 entries"]),
+        ({"m": [{"id": 1}]}, {"m": [{"id": 2}]}, ["m.0.id: 1 -> 2"]),
+    ],
+)
+def test_what_changed_is_named_leaf_by_leaf(before: Any, now: Any, expected: list[str]) -> None:
+    assert differences(before, now) == expected

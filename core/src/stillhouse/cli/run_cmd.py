@@ -261,11 +261,15 @@ def parse_sizes(given: str | None) -> dict[str, Any] | None:
 def _print_result(summary: dict[str, Any], report: Path | None) -> None:
     from rich.table import Table
 
+    from stillhouse.evaluation.statistics import SAME_MODEL
+
     metric, verdict = summary["primary_metric"]["name"], summary["verdict"]
     table = Table(box=None, show_header=True, header_style="dim", pad_edge=False)
     for name in ("", f"test {metric}", "parameters", "latency", "size", ""):
         table.add_column(name, justify="left" if name == "" else "right")
-    notes = {"teacher": "", "baseline": "same student, no distillation", "student": _gain(verdict)}
+    compared_with = verdict.get("compared_with", SAME_MODEL)
+    alone = "same student, no distillation" if compared_with == SAME_MODEL else compared_with
+    notes = {"teacher": "", "baseline": alone, "student": _gain(verdict)}
     for role, note in notes.items():
         model = summary[role]
         if role == "teacher":

@@ -137,6 +137,7 @@ def verdict(
     interval: Interval = "t",
     rows_ci95: Sequence[float] | None = None,
     teacher_at_chance: bool = False,
+    compared_with: str = "",
 ) -> dict[str, Any]:
     """The ``verdict`` of ``summary.json``.
 
@@ -156,8 +157,10 @@ def verdict(
         rows_ci95: interval of the gain over test rows (`ci95_over_rows`), in place of one over seeds: for estimators,
             in which seeds change next to nothing.
         teacher_at_chance: the teacher is no better than an answer that ignores the inputs.
+        compared_with: what the baseline is; empty where it is the same model trained without the teacher.
 
     Returns:
+        ``compared_with`` (in words),
         ``gain``, ``gain_ci95``, ``interval_over`` ("seeds" or "test rows"), ``paired_seeds``, ``retention``,
         ``no_retention`` (why it is null where the teacher has no quality to keep: it is at chance, or no better than
         the mean of ``baseline``; else null), ``compression`` (teacher's parameters / student's), ``speedup``
@@ -183,6 +186,7 @@ def verdict(
         "compression": ratio(teacher_parameters, student_parameters),
         "speedup": ratio(teacher_p50_ms, student_p50_ms),
         "helped": helped,
+        "compared_with": compared_with or SAME_MODEL,
     }
     return found | {"sentence": sentence(found, metric=metric, student=mean, unit=unit, simulated=simulated)}
 
@@ -196,6 +200,8 @@ def _no_retention(teacher: float, baseline: float, higher_is_better: bool, *, at
     return None
 
 
+SAME_MODEL = "the same model trained without the teacher"
+"""What the baseline is, where a method says nothing else."""
 OPENINGS = {
     True: "Distillation helped",
     False: "Distillation did not help, it made the student worse",
@@ -227,7 +233,7 @@ def sentence(found: dict[str, Any], *, metric: str, student: float, unit: str = 
     better = "better" if gain > 0 else "worse"
     change = "equal to" if gain == 0 else f"{_number(abs(gain), places)} {better} than"
     measured = f"test {metric} {_number(student, places)}{f' {unit}' if unit else ''}"
-    text = f"{opening(found)}: {measured}, {change} the same model trained without the teacher ({evidence})."
+    text = f"{opening(found)}: {measured}, {change} {found.get('compared_with', SAME_MODEL)} ({evidence})."
     costs = [
         f"{_times(factor)} times {fewer}" if factor >= 1 else f"{_times(1 / factor)} times {more}"
         for factor, fewer, more in (

@@ -177,6 +177,7 @@ def summarise_run(
         unit=info.unit if head.kind in ("regression", "gaussian") else "",
         simulated=info.simulated,
         rows_ci95=None if student.is_network else ci95_of_estimators(context),
+        compared_with=context.resolved.method_spec.baseline,
     )
     rows = {name: len(split) for name, split in context.splits.named().items()}
     if context.splits.unlabelled is not None:

@@ -30,7 +30,7 @@ def claim(folder: Path, resolved: ResolvedRecipe, *, overwrite: bool) -> None:
                 f"'{folder}' holds a finished run of another recipe ({', '.join(changed[:3])}"
                 f"{f' and {len(changed) - 3} more' if len(changed) > 3 else ''})",
                 where=str(folder),
-                fix="choose another folder with --out, or give --overwrite to make it again",
+                fix="choose another folder with --out, or have `stillhouse run --overwrite` make it again",
             )
     elif (
         folder.exists()

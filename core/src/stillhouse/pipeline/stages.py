@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from stillhouse.storage import digest, read_json, write_json
 
 STAGES = ("data", "teacher", "baseline", "student", "evaluate", "report")
 """Stages of a run, in order."""
+
+ABSENT = "absent"
+"""What a change says in place of a value that is not there."""
 
 RECORD = "done.json"
 
@@ -57,13 +61,28 @@ def why_stale(folder: Path, inputs: Mapping[str, Any]) -> str | None:
 
 
 def differences(before: Any, now: Any) -> list[str]:
-    """``name: old -> new`` for each leaf of two JSON-like values that is not the same."""
-    old, new = _flat(before), _flat(now)
-    return [
-        _short(f"{name}: {old.get(name, 'absent')} -> {new.get(name, 'absent')}")
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name)
-    ]
+    """``name: old -> new`` for each leaf of two JSON-like values that is not the same; lists of mappings that differ in
+    length are told by their length."""
+    return [_short(line) for line in _changes("", before, now)]
+
+
+def _changes(name: str, old: Any, new: Any) -> Iterator[str]:
+    for kind in (dict, list):  # of what is there on one side alone, each leaf is named
+        if isinstance(old, kind) and new == ABSENT:
+            new = kind()
+        elif isinstance(new, kind) and old == ABSENT:
+            old = kind()
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            yield from _changes(f"{name}.{key}" if name else key, old.get(key, ABSENT), new.get(key, ABSENT))
+    elif isinstance(old, list) and isinstance(new, list):
+        if len(old) != len(new) and any(isinstance(each, dict) for each in [*old, *new]):
+            yield f"{name}: {len(old)} -> {len(new)} entries"
+        else:
+            for at, (one, other) in enumerate(zip_longest(old, new, fillvalue=ABSENT)):
+                yield from _changes(f"{name}.{at}", one, other)
+    elif old != new:
+        yield f"{name}: {old} -> {new}"
 
 
 def finish(folder: Path, inputs: Mapping[str, Any], **facts: Any) -> None:
@@ -84,18 +103,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return value if isinstance(value, str | int | float | bool) or value is None else str(value)
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(value, dict):
-        return {
-            name: leaf
-            for key, item in value.items()
-            for name, leaf in _flat(item, f"{prefix}.{key}" if prefix else key).items()
-        }
-    if isinstance(value, list):
-        return {name: leaf for at, item in enumerate(value) for name, leaf in _flat(item, f"{prefix}.{at}").items()}
-    return {prefix: value}
 
 
 def _short(line: str) -> str:

@@ -216,6 +216,8 @@ class MethodSpec(Spec):
             are checked with the recipe.
         estimator_options: those of `students` that may name estimators, where the student itself may not be one.
         resumes: a run that was killed ends with the same bits.
+        baseline: what the student is held against, where it is not the same model trained without the teacher, e.g.
+            "the best client alone".
     """
 
     kind: ClassVar[str] = "method"
@@ -229,6 +231,7 @@ class MethodSpec(Spec):
     students: tuple[str, ...] = ()
     estimator_options: tuple[str, ...] = ()
     resumes: bool = True
+    baseline: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -134,6 +134,7 @@ def stillhouse_methods() -> Iterable[MethodSpec]:
         uses_teacher=False,
         taps=False,
         students=("students",),
+        baseline="the best client alone",
         tags=("federated", "privacy"),
     )
     yield MethodSpec(

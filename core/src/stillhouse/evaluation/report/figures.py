@@ -10,6 +10,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, Percent
 
 from stillhouse.evaluation.report.format import short
 from stillhouse.evaluation.report.read import MODELS, Run
+from stillhouse.evaluation.statistics import SAME_MODEL
 from stillhouse.figures import MARKERS, OTHER_COLOURS, colour, legend, new_figure, order
 from stillhouse.types import ReportFigure
 
@@ -163,6 +164,7 @@ def gain_by_seed(run: Run) -> ReportFigure | None:
     seeds = run.summary["student"].get("seeds") or list(range(len(student)))
     gains = (np.asarray(student) - np.asarray(baseline)) * (1 if run.higher_is_better else -1)
     bounds = run.summary["verdict"].get("gain_ci95")
+    compared_with = run.summary["verdict"].get("compared_with", SAME_MODEL)
     figure, (axes,) = new_figure(height=1.5 + 0.22 * len(gains))
     axes.axvline(0, color=INK, linewidth=1.2)
     rows = np.arange(len(gains), 0, -1)
@@ -186,7 +188,7 @@ def gain_by_seed(run: Run) -> ReportFigure | None:
     return ReportFigure(
         figure,
         "Gain of distillation, seed by seed",
-        "Student minus the same model trained without the teacher, same seed; right of zero, it was better."
+        f"Student minus {compared_with}, same seed; right of zero, it was better."
         + ("" if bounds else " One seed has no interval."),
     )
 
