@@ -87,8 +87,8 @@ class _FewRows(Manager):
     """The plugins of another manager, with few rows of one dataset."""
 
     def __init__(self, whole: Manager, dataset: Component) -> None:
-        # Everything is the other manager's; only the registry is looked at by a run.
-        self._whole, self._dataset = whole, dataset
+        # Everything is the other manager's; a run looks at the registry, and gives the arguments to other processes.
+        self._whole, self._dataset, self.arguments = whole, dataset, whole.arguments
 
     @property
     def registry(self) -> Registry:
