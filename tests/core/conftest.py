@@ -72,7 +72,7 @@ def distil(tmp_path: Path) -> Distil:
 
 
 @pytest.fixture
-def resumes(distil: Distil, monkeypatch: pytest.MonkeyPatch) -> Callable[..., RunResult]:
+def assert_resumes(distil: Distil, monkeypatch: pytest.MonkeyPatch) -> Callable[..., RunResult]:
     """Runs a method whole, and again with an interruption in every phase; both must leave the same bits."""
 
     def check(method: Any, phases: Iterable[str], *changes: str) -> RunResult:

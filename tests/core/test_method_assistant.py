@@ -53,8 +53,8 @@ def test_each_model_of_the_chain_learns_from_the_one_before(
         assert found == pytest.approx(by_hand, rel=1e-5)
 
 
-def test_facts_of_the_assistants_and_the_same_bits_after_interruptions(resumes: Callable[..., Any]) -> None:
-    summary = resumes({"use": "core/assistant", "assistants": [LARGE, MIDDLE]}, PHASES).summary
+def test_facts_of_the_assistants_and_the_same_bits_after_interruptions(assert_resumes: Callable[..., Any]) -> None:
+    summary = assert_resumes({"use": "core/assistant", "assistants": [LARGE, MIDDLE]}, PHASES).summary
     assert summary["method"]["id"] == "core/assistant"
     assert summary["baseline"]["metrics"]["test"]
     assert summary["verdict"]["sentence"]

@@ -60,9 +60,9 @@ def test_each_generation_learns_from_the_frozen_one_before_with_weights_of_its_o
 
 
 def test_facts_of_generations_and_their_ensemble_and_the_same_bits_after_interruptions(
-    resumes: Callable[..., Any],
+    assert_resumes: Callable[..., Any],
 ) -> None:
-    result = resumes({"use": "core/born-again", "keep": "best", "ensemble": True}, PHASES)
+    result = assert_resumes({"use": "core/born-again", "keep": "best", "ensemble": True}, PHASES)
     summary = result.summary
     assert summary["method"]["id"] == "core/born-again"
     assert summary["baseline"]["metrics"]["test"]

@@ -104,9 +104,9 @@ def terms(folder: Path) -> list[set[str]]:
     ],
 )
 def test_runs_resume_to_the_bit_and_log_their_terms(
-    method: dict[str, Any], extra: set[str], resumes: Callable[..., Any]
+    method: dict[str, Any], extra: set[str], assert_resumes: Callable[..., Any]
 ) -> None:
-    result = resumes(method, [""], HINTS)
+    result = assert_resumes(method, [""], HINTS)
     assert all(each == {"hard", "core/hints", "core/soft-targets", *extra} for each in terms(result.folder))
     assert result.summary["verdict"]["sentence"]
 

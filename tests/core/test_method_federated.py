@@ -98,7 +98,7 @@ def test_every_training_row_is_of_one_client_or_public(
     assert parts.public is not None
     if public is None:
         assert len(held) == len(splits.train)
-        assert torch.equal(parts.public.index(), splits.unlabelled.index())  # type: ignore[union-attr]
+        assert torch.equal(parts.public.index(), splits.unlabelled.index())
     else:
         assert sorted([*index, *parts.public.index().tolist()]) == sorted(splits.train.index().tolist())
     assert len({client.key for client in parts.clients}) == clients
@@ -387,7 +387,7 @@ def test_a_client_that_was_left_out_changes_nothing_in_its_round(
     results = []
     for name in ("nan", "shape"):
         how = FAULTS[name][0]
-        broken(lambda client, number, reply, how=how: how(reply) if client == "client 1" else reply)  # type: ignore[misc]
+        broken(lambda client, number, reply, how=how: how(reply) if client == "client 1" else reply)
         results.append(weights(distil({**FEDERATED, "rounds": 1}, out=name)))
     assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
 
@@ -486,7 +486,10 @@ def test_the_attack_tells_rows_with_a_smaller_loss() -> None:
     generator = torch.Generator().manual_seed(0)
     seen, unseen = torch.randn(40, 3, generator=generator), torch.randn(30, 3, generator=generator)
     labels = [torch.randint(0, 3, (count,), generator=generator) for count in (40, 30)]
-    loss = lambda prediction, batch: F.cross_entropy(prediction, batch["target"])  # noqa: E731
+
+    def loss(prediction: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return F.cross_entropy(prediction, batch["target"])
+
     found = membership_auc(loss, (seen, {"target": labels[0]}), (unseen, {"target": labels[1]}))
     one, two = (F.cross_entropy(p, t, reduction="none") for p, t in zip((seen, unseen), labels, strict=True))
     wins = (one[:, None] < two[None]).double() + 0.5 * (one[:, None] == two[None]).double()
@@ -499,8 +502,8 @@ def test_the_attack_tells_rows_with_a_smaller_loss() -> None:
 
 
 @pytest.mark.parametrize("how", [("outputs", "clients"), pytest.param(("weights", "server"), marks=pytest.mark.slow)])
-def test_rounds_that_stop_go_on_to_the_same_bits(resumes: Callable[..., Any], how: tuple[str, str]) -> None:
-    resumes({**FEDERATED, "rounds": 3, "share": how[0], "distil": how[1]}, [""])
+def test_rounds_that_stop_go_on_to_the_same_bits(assert_resumes: Callable[..., Any], how: tuple[str, str]) -> None:
+    assert_resumes({**FEDERATED, "rounds": 3, "share": how[0], "distil": how[1]}, [""])
 
 
 def test_a_check_rehearses_rounds_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

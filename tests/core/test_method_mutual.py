@@ -129,9 +129,9 @@ def test_unlike_peers_are_judged_each_with_its_own_inputs() -> None:
     assert [model.inputs_of(name) for name in model.judged] == [("x",), ("x", "extra"), ("x",)]
 
 
-def test_the_best_peer_of_the_students_own_architecture_is_deployed(resumes: Callable[..., Any]) -> None:
+def test_the_best_peer_of_the_students_own_architecture_is_deployed(assert_resumes: Callable[..., Any]) -> None:
     wide = {"use": "core/mlp", "hidden": [64]}
-    result = resumes({"use": "core/mutual", "peers": 2, "others": [wide]}, [""])
+    result = assert_resumes({"use": "core/mutual", "peers": 2, "others": [wide]}, [""])
     summary = result.summary
     assert summary["method"]["id"] == "core/mutual"
     assert summary["baseline"]["metrics"]["test"]

@@ -51,9 +51,9 @@ def test_rows_that_teach_least_are_left_out(distil: Callable[..., Any], monkeypa
     assert facts["share_of_compute"] == pytest.approx(sum(map(len, parts)) / (3 * total))
 
 
-def test_condensed_resumes_to_the_bit(resumes: Callable[..., Any]) -> None:
+def test_condensed_resumes_to_the_bit(assert_resumes: Callable[..., Any]) -> None:
     # Interrupted in the second epoch of a stage, so that each must have two.
-    resumes({"use": "core/condensed", "stages": 2}, ["stage-1", "stage-2"], "train.student.epochs=4")
+    assert_resumes({"use": "core/condensed", "stages": 2}, ["stage-1", "stage-2"], "train.student.epochs=4")
 
 
 @pytest.mark.parametrize("kind", ["binary", "regression", "gaussian", "multilabel"])
@@ -117,8 +117,8 @@ def test_augmented_rows_are_drawn_once_more() -> None:
     assert ((again["x"] - batch["x"]).abs() < 1).all()
 
 
-def test_self_supervised_runs_and_resumes_to_the_bit(resumes: Callable[..., Any]) -> None:
-    result = resumes({"use": "core/self-supervised", "pretext_epochs": 2}, ["pretext", "student"])
+def test_self_supervised_runs_and_resumes_to_the_bit(assert_resumes: Callable[..., Any]) -> None:
+    result = assert_resumes({"use": "core/self-supervised", "pretext_epochs": 2}, ["pretext", "student"])
     lines = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
     found = [set(line["train"]["terms"]) for line in lines if line["stage"] == "student"]
     assert found == [{"pretext"}] * 2 + [{"hard", "core/soft-targets", "changed", "similarities"}] * 3

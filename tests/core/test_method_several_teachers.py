@@ -68,8 +68,8 @@ def test_weights_follow_the_entropy(kind: OutputKind) -> None:
 
 
 @pytest.mark.parametrize("by", ["loss", "entropy"])
-def test_confident_teachers_run_and_resume_to_the_bit(by: str, resumes: Callable[..., Any]) -> None:
-    result = resumes({"use": "core/confident-teachers", "by": by}, [""], MEMBERS)
+def test_confident_teachers_run_and_resume_to_the_bit(by: str, assert_resumes: Callable[..., Any]) -> None:
+    result = assert_resumes({"use": "core/confident-teachers", "by": by}, [""], MEMBERS)
     weights = result.summary["method_facts"]["per_seed"][0]["mean_weight"]
     assert sum(weights.values()) == pytest.approx(1.0)
     assert weights["teacher-1"] != weights["teacher-2"]
@@ -117,9 +117,9 @@ def test_parts_overlap_and_keep_groups_together() -> None:
         assert len({i // 8 for i in part}) == 3
 
 
-def test_noisy_teachers_run_resume_and_never_learn_from_the_recipes_teacher(resumes: Callable[..., Any]) -> None:
+def test_noisy_teachers_run_resume_and_never_learn_from_the_recipes_teacher(assert_resumes: Callable[..., Any]) -> None:
     method = {"use": "core/noisy-teachers", "teachers": 2, "teacher": {"use": "core/mlp", "hidden": [12]}}
-    result = resumes(method, ["teacher-1", "teacher-2", "student"])
+    result = assert_resumes(method, ["teacher-1", "teacher-2", "student"])
     facts = result.summary["method_facts"]["per_seed"][0]
     assert set(facts["val_accuracy"]) == {"teacher-1", "teacher-2", "ensemble"}
 

@@ -158,10 +158,10 @@ def test_frozen_modules_keep_weights_and_statistics_and_learn_again_afterwards(
     assert (True, True) in student.modes
 
 
-def test_an_interruption_in_any_stage_changes_no_bit(resumes: Callable[..., Any]) -> None:
+def test_an_interruption_in_any_stage_changes_no_bit(assert_resumes: Callable[..., Any]) -> None:
     stages = [{"soft": [1], "alpha": 0.0, "epochs": 2}, {"epochs": 2, "frozen": ["output"]}, {"soft": [0], "epochs": 2}]
     names = ["stage-1", "stage-2", "stage-3"]
-    summary = resumes({"use": "core/staged", "stages": stages}, names, TERMS).summary
+    summary = assert_resumes({"use": "core/staged", "stages": stages}, names, TERMS).summary
     assert summary["method"]["id"] == "core/staged"
     assert summary["baseline"]["metrics"]["test"]
     assert summary["verdict"]["sentence"]

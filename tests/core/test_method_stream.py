@@ -288,9 +288,9 @@ def test_the_student_first_learns_what_a_simple_model_of_the_warm_rows_says(
     assert seen[0][1] == 90
 
 
-def test_a_stream_that_stops_goes_on_to_the_same_bits(resumes: Callable[..., Any]) -> None:
+def test_a_stream_that_stops_goes_on_to_the_same_bits(assert_resumes: Callable[..., Any]) -> None:
     method = {**STREAM, "chunks": 6, "delay": 1, "teacher": "refit", "refit_every": 1, "last_weight": 0.5}
-    resumes(method, ["warm", "chunk-4", "chunk-5", "chunk-6"], *TIMED)
+    assert_resumes(method, ["warm", "chunk-4", "chunk-5", "chunk-6"], *TIMED)
 
 
 @pytest.mark.skipif(not has_river, reason="needs stillhouse[stream]")

@@ -327,9 +327,9 @@ def test_a_row_of_zeros_is_neither_remembered_nor_hard() -> None:
     ],
     ids=lambda term: term["use"].removeprefix("core/"),
 )
-def test_a_memory_is_part_of_a_checkpoint(term: dict[str, Any], resumes: Callable[..., Any]) -> None:
+def test_a_memory_is_part_of_a_checkpoint(term: dict[str, Any], assert_resumes: Callable[..., Any]) -> None:
     soft = ", ".join(f"{name}: {value}" for name, value in term.items())
-    result = resumes("core/offline", [""], f"objectives.soft=[soft, {{{soft}}}]")
+    result = assert_resumes("core/offline", [""], f"objectives.soft=[soft, {{{soft}}}]")
     state = (result.folder / "student" / "seed-0" / "model.safetensors").stat().st_size
     assert state < 10_000  # neither bank nor maps are saved with the student
 

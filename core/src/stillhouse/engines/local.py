@@ -80,14 +80,16 @@ class LocalEngine(Engine):
         until = None if timeout is None else time.monotonic() + timeout
         while True:
             found = self._ended_late()
-            busy = {worker.pipe: at for at, worker in enumerate(self._workers) if worker.busy is not None}
+            busy: dict[Any, int] = {
+                worker.pipe: at for at, worker in enumerate(self._workers) if worker.busy is not None
+            }
             if found or not busy:
                 return found
             times = [worker.deadline for worker in self._workers if worker.deadline is not None]
             times += [] if until is None else [until]
             wait = None if not times else max(0.0, min(times) - time.monotonic())
             for pipe in connection.wait(list(busy), wait):
-                found += self._heard(busy[pipe])  # type: ignore[index]
+                found += self._heard(busy[pipe])
             self._give()
             if found or (until is not None and time.monotonic() >= until):
                 return found

@@ -78,7 +78,7 @@ def standardised(train: np.ndarray, whole: np.ndarray) -> str:
 
 def _squeezed(train: np.ndarray, whole: np.ndarray) -> str:
     low, high = whole.min(axis=0), whole.max(axis=0)
-    # Of a column of many values each extreme is one row's; pixels and shares reach theirs often, by nature.
+    # The minimum and maximum of a continuous column occur in one row each; those of pixels and shares occur in many.
     rare = ((whole == low).sum(axis=0) <= 2) & ((whole == high).sum(axis=0) <= 2) & (high > low)
     for bottom in (0.0, -1.0):
         exact = rare & (np.abs(low - bottom) < 1e-6) & (np.abs(high - 1) < 1e-6)
