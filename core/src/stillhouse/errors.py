@@ -7,6 +7,7 @@ an error as one block and exits with its ``exit_code``; ``--debug`` shows the tr
 from __future__ import annotations
 
 import difflib
+import importlib.util
 from collections.abc import Iterable
 
 DOCS = "https://stillhouse.readthedocs.io/en/latest/reference/errors/"
@@ -102,6 +103,22 @@ class RunFolderError(StillhouseError):
 
 class ExportError(StillhouseError):
     """A student cannot be exported in the wanted format, or the exported file disagrees with the model."""
+
+
+def require_package(package: str, what: str, *, where: str, fix: str) -> None:
+    """Refuse to go on without an optional package.
+
+    Args:
+        package: its import name; it is not imported.
+        what: what needs it, as a sentence that names it.
+        where: where that was asked for.
+        fix: the command that installs it.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise MissingDependencyError(what, where=where, fix=fix)
 
 
 def nearest(wrong: str, known: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stillhouse.engines.base import Desk, Engine, Event
-from stillhouse.errors import MissingDependencyError, StillhouseError
+from stillhouse.errors import StillhouseError, require_package
 
 POLL = 0.2
 """Seconds between two looks at what workers have told."""
@@ -168,12 +168,14 @@ class _Actor:
 
 
 def _ray() -> Any:
-    try:
-        import ray
-    except ImportError as error:
-        raise MissingDependencyError(
-            "the engine 'ray' needs the package 'ray'", where="--engine ray", fix="pip install 'stillhouse[ray]'"
-        ) from error
+    require_package(
+        "ray",
+        "the engine 'ray' needs the package 'ray'",
+        where="--engine ray",
+        fix="pip install 'stillhouse[ray]'",
+    )
+    import ray
+
     return ray
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from stillhouse.errors import MissingDependencyError
+from stillhouse.errors import require_package
 
 Detector = Literal["none", "adwin", "page-hinkley", "kswin"]
 NAMES = {"adwin": "ADWIN", "page-hinkley": "PageHinkley", "kswin": "KSWIN"}
@@ -23,10 +23,9 @@ def require_river() -> None:
     Raises:
         MissingDependencyError: it is not installed; with the command that installs it.
     """
-    if importlib.util.find_spec("river") is None:
-        raise MissingDependencyError(
-            "drift is told by the package 'river'", where="method.drift", fix="pip install 'stillhouse[stream]'"
-        )
+    require_package(
+        "river", "drift is told by the package 'river'", where="method.drift", fix="pip install 'stillhouse[stream]'"
+    )
 
 
 class DriftAlarm:

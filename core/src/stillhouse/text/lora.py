@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Any
 
 from torch import nn
 
-from stillhouse.errors import MissingDependencyError, OptionError
+from stillhouse.errors import OptionError, require_package
 
 
 def add_adapters(model: nn.Module, rank: int, who: str) -> None:
@@ -28,10 +27,12 @@ def add_adapters(model: nn.Module, rank: int, who: str) -> None:
         raise OptionError(f"lora_rank is {rank}", where=who, fix="1 or more; 0 trains all weights")
     if not rank:
         return
-    if importlib.util.find_spec("peft") is None:
-        raise MissingDependencyError(
-            "lora_rank needs the package 'peft'", where=who, fix="pip install 'stillhouse[lora]', or set lora_rank to 0"
-        )
+    require_package(
+        "peft",
+        "lora_rank needs the package 'peft'",
+        where=who,
+        fix="pip install 'stillhouse[lora]', or set lora_rank to 0",
+    )
     from peft import LoraConfig, inject_adapter_in_model
 
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]

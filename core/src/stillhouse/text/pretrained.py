@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from stillhouse.errors import DataError, MissingDependencyError
+from stillhouse.errors import DataError, MissingDependencyError, require_package
 
 
 def require(package: str, what: str) -> None:
@@ -15,10 +15,12 @@ def require(package: str, what: str) -> None:
     Raises:
         MissingDependencyError: it is not installed; with the command that installs it.
     """
-    if importlib.util.find_spec(package) is None:
-        raise MissingDependencyError(
-            f"{what} needs the package '{package}'", where="stillhouse.text", fix="pip install 'stillhouse[text]'"
-        )
+    require_package(
+        package,
+        f"{what} needs the package '{package}'",
+        where="stillhouse.text",
+        fix="pip install 'stillhouse[text]'",
+    )
 
 
 def locate_pretrained(name: str) -> str:

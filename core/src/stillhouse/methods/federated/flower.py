@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.util
 import logging
 import os
 import pickle
@@ -12,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from stillhouse.errors import MissingDependencyError, TrainingError
+from stillhouse.errors import TrainingError, require_package
 from stillhouse.methods.federated.client import Client
 from stillhouse.methods.federated.engines import Reply, described, late
 from stillhouse.methods.federated.messages import Message
@@ -37,12 +36,12 @@ def require_flower() -> None:
     Raises:
         MissingDependencyError: it is not installed; with the command that installs it.
     """
-    if importlib.util.find_spec("flwr") is None:
-        raise MissingDependencyError(
-            "clients in processes of their own are run by the package 'flwr'",
-            where="method.engine",
-            fix="pip install 'stillhouse[federated]', or engine: local",
-        )
+    require_package(
+        "flwr",
+        "clients in processes of their own are run by the package 'flwr'",
+        where="method.engine",
+        fix="pip install 'stillhouse[federated]', or engine: local",
+    )
 
 
 def quiet() -> None:

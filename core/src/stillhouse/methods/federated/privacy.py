@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stillhouse.errors import MissingDependencyError
+from stillhouse.errors import require_package
 from stillhouse.methods.by_row import row_losses
 from stillhouse.training.loss import HardLoss
 from stillhouse.types import Batch
@@ -91,12 +90,12 @@ def require_accounting() -> None:
     Raises:
         MissingDependencyError: it is not installed; with the command that installs it.
     """
-    if importlib.util.find_spec("dp_accounting") is None:
-        raise MissingDependencyError(
-            "the epsilon of noise is accounted by the package 'dp-accounting'",
-            where="method.noise",
-            fix="pip install 'stillhouse[federated]'",
-        )
+    require_package(
+        "dp_accounting",
+        "the epsilon of noise is accounted by the package 'dp-accounting'",
+        where="method.noise",
+        fix="pip install 'stillhouse[federated]'",
+    )
 
 
 def membership_auc(hard_loss: HardLoss, seen: tuple[Tensor, Batch], unseen: tuple[Tensor, Batch]) -> float:
