@@ -8,8 +8,16 @@ import typer
 
 from stillhouse.cli.numbers import about, in_bytes, in_count, in_time, in_words
 from stillhouse.cli.output import print_error, print_fields, print_json, print_lines, print_prose, print_table
-from stillhouse.cli.run_cmd import SeedsOption, SetOption, SizesOption, parse_seeds, parse_sizes, show_progress
-from stillhouse.cli.shared import JsonOption, complete_recipe, get_manager
+from stillhouse.cli.run_cmd import (
+    RecipeArgument,
+    SeedsOption,
+    SetOption,
+    SizesOption,
+    parse_seeds,
+    parse_sizes,
+    show_progress,
+)
+from stillhouse.cli.shared import JsonOption, get_manager
 from stillhouse.cli.usage import RUN, Command, examples
 
 if TYPE_CHECKING:
@@ -32,12 +40,7 @@ def register(app: typer.Typer) -> None:
 
 def check(
     ctx: typer.Context,
-    recipe: Annotated[
-        str,
-        typer.Argument(
-            metavar="RECIPE", help="A recipe of `stillhouse recipes`, or a YAML file.", autocompletion=complete_recipe
-        ),
-    ],
+    recipe: RecipeArgument,
     changes: SetOption = None,
     seeds: SeedsOption = None,
     sizes: SizesOption = None,

@@ -9,8 +9,8 @@ import typer
 
 from stillhouse.cli.numbers import in_bytes
 from stillhouse.cli.output import print_json, print_lines, print_prose
-from stillhouse.cli.run_cmd import EngineOption, JobsOption, SetOption, show_progress
-from stillhouse.cli.shared import JsonOption, complete_recipe, get_manager
+from stillhouse.cli.run_cmd import EngineOption, JobsOption, RecipeArgument, SetOption, show_progress
+from stillhouse.cli.shared import JsonOption, get_manager
 from stillhouse.cli.usage import RUN, Command, examples
 from stillhouse.errors import OptionError
 
@@ -37,12 +37,7 @@ def register(app: typer.Typer) -> None:
 
 def label(
     ctx: typer.Context,
-    recipe: Annotated[
-        str,
-        typer.Argument(
-            metavar="RECIPE", help="A recipe of `stillhouse recipes`, or a YAML file.", autocompletion=complete_recipe
-        ),
-    ],
+    recipe: RecipeArgument,
     changes: SetOption = None,
     engine: EngineOption = "local",
     jobs: JobsOption = "1",

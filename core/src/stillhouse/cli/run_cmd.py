@@ -21,6 +21,12 @@ from stillhouse.errors import RecipeError, RunFolderError, StillhouseError
 if TYPE_CHECKING:
     from stillhouse.plugins.manager import Manager
 
+RecipeArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE", help="A recipe of `stillhouse recipes`, or a YAML file.", autocompletion=complete_recipe
+    ),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from stillhouse.cli.output import print_json, print_lines, print_prose
-from stillhouse.cli.run_cmd import EngineOption, SetOption, show_progress
-from stillhouse.cli.shared import JsonOption, complete_recipe, get_manager
+from stillhouse.cli.run_cmd import EngineOption, RecipeArgument, SetOption, show_progress
+from stillhouse.cli.shared import JsonOption, get_manager
 from stillhouse.cli.usage import RUN, Command, examples
 from stillhouse.errors import MissingDependencyError, OptionError
 
@@ -29,12 +29,7 @@ def register(app: typer.Typer) -> None:
 
 def tune(
     ctx: typer.Context,
-    recipe: Annotated[
-        str,
-        typer.Argument(
-            metavar="RECIPE", help="A recipe of `stillhouse recipes`, or a YAML file.", autocompletion=complete_recipe
-        ),
-    ],
+    recipe: RecipeArgument,
     changes: SetOption = None,
     vary: Annotated[
         list[str] | None,
