@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,18 +43,12 @@ class Elsewhere:
         Raises:
             StillhouseError: the recipe cannot be opened in that process.
         """
-        import torch
-
-        from stillhouse.pipeline.opening import open_context
+        from stillhouse.pipeline.opening import reopen_context
         from stillhouse.pipeline.student import method_context
-        from stillhouse.plugins.manager import Manager, default_manager
-        from stillhouse.recipe.check import resolve
-        from stillhouse.training.threads import share
 
-        torch.set_num_threads(share())
-        registry = (Manager(**self.manager) if self.manager is not None else default_manager()).registry
-        resolved = replace(resolve(dict(self.recipe), registry), base=Path(self.base))
-        context = open_context(resolved, Path(self.run), registry, Silent(), download=False)
+        context = reopen_context(
+            manager=self.manager, recipe=self.recipe, base=self.base, folder=self.run, reporter=Silent()
+        )
         return method_context(
             context,
             context.bind("student", self.student),

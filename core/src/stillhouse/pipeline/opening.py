@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from stillhouse.errors import IncompatibleError, StillhouseError
 from stillhouse.methods.losses import check_taps, check_teacher_taps
@@ -13,11 +17,14 @@ from stillhouse.pipeline.data import check_splits, check_targets, fingerprint, m
 from stillhouse.pipeline.extra_rows import make_extra_rows, with_extra_rows
 from stillhouse.pipeline.sizes import check_sizes
 from stillhouse.pipeline.student import check_method
+from stillhouse.plugins.manager import Manager, default_manager
 from stillhouse.plugins.registry import Registry
 from stillhouse.plugins.specs import HeadSpec
 from stillhouse.progress import Reporter, collect_warnings
+from stillhouse.recipe.check import resolve
 from stillhouse.recipe.resolved import Bound, ResolvedRecipe
 from stillhouse.trained import Trained, build, is_asked
+from stillhouse.training.threads import share
 
 
 def open_context(
@@ -64,6 +71,30 @@ def open_context(
     if extra is not None:
         context.guard("extra rows", "made from training rows alone; no label, and ids that no other row has")
     context.guard("splits disjoint", "no row id and no group (patient, machine, card, speaker) is in two splits")
+    return context
+
+
+def reopen_context(
+    *, manager: Mapping[str, Any] | None, recipe: Mapping[str, Any], base: str, folder: str, reporter: Reporter
+) -> RunContext:
+    """The context of a run in another process, equal to that of the process which began it, with its share of the CPU
+    threads.
+
+    Args:
+        manager: arguments of the plugin manager; None for the installed plugins.
+        recipe: plain values.
+        base: folder that the recipe's paths are relative to.
+        folder: of the run.
+        reporter: receives what happens.
+
+    Raises:
+        StillhouseError: the recipe cannot be opened in this process.
+    """
+    torch.set_num_threads(share())
+    registry = (Manager(**manager) if manager is not None else default_manager()).registry
+    resolved = replace(resolve(dict(recipe), registry), base=Path(base))
+    context = open_context(resolved, Path(folder), registry, reporter, download=False)
+    context.manager = manager
     return context
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from stillhouse.engines import make_engine
@@ -161,19 +160,10 @@ class _Telling(Silent):
 
 def open_run(setup: Mapping[str, Any], tell: Tell) -> Make:
     """What makes parts of a run in this worker; its context is equal to that of the process which began the run."""
-    import torch
+    from stillhouse.pipeline.opening import reopen_context
 
-    from stillhouse.pipeline.opening import open_context
-    from stillhouse.plugins.manager import Manager
-    from stillhouse.recipe.check import resolve
-    from stillhouse.training.threads import share
-
-    torch.set_num_threads(share())
     reporter = _Telling(tell)
-    registry = Manager(**setup["manager"]).registry
-    resolved = replace(resolve(setup["recipe"], registry), base=Path(setup["base"]))
-    context = open_context(resolved, Path(setup["folder"]), registry, reporter, download=False)
-    context.manager = setup["manager"]
+    context = reopen_context(**setup, reporter=reporter)
     opened: dict[tuple[Any, ...], Callable[[int], Any]] = {}
 
     def make(part: Part) -> Any:
