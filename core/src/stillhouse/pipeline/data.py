@@ -71,8 +71,14 @@ def check_splits(splits: Splits, *, name: str) -> None:
             )
         _check_first_row(splits, split_name, split, name)
     everything = {**named, **({"unlabelled": splits.unlabelled} if splits.unlabelled is not None else {})}
+    _check_ids(everything, name)
+    _check_groups(named, name)
+    _check_times(splits, named, name)
+
+
+def _check_ids(splits: Mapping[str, Split], name: str) -> None:
     seen: dict[str, Tensor] = {}
-    for split_name, split in everything.items():
+    for split_name, split in splits.items():
         index = split.index()
         ids = torch.unique(index)
         if len(ids) != len(index):
@@ -90,7 +96,10 @@ def check_splits(splits: Splits, *, name: str) -> None:
                     fix="make the splits disjoint, and row ids unique over all splits",
                 )
         seen[split_name] = ids
-    groups = {split_name: set(split.groups) for split_name, split in named.items() if split.groups is not None}
+
+
+def _check_groups(splits: Mapping[str, Split], name: str) -> None:
+    groups = {split_name: set(split.groups) for split_name, split in splits.items() if split.groups is not None}
     names = list(groups)
     for first in range(len(names)):
         for second in range(first + 1, len(names)):
@@ -102,6 +111,9 @@ def check_splits(splits: Splits, *, name: str) -> None:
                     where="groups",
                     fix="split by group (patient, machine, card, speaker), not by row",
                 )
+
+
+def _check_times(splits: Splits, named: Mapping[str, Split], name: str) -> None:
     if (
         splits.train.times is not None
         and splits.test.times is not None

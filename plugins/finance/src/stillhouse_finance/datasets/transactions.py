@@ -182,21 +182,7 @@ def split(
     test0 = train0 + protocol.train_days + protocol.delay_days
     val0 = train0 - protocol.val_days
     _refuse_gaps(day, dates.iloc[0], val0, test0 + protocol.test_days, where)
-    past, needed = val0, max(protocol.windows) + protocol.delay_days
-    if past < needed:
-        warnings.warn(
-            f"validation begins {past} day(s) after the first transaction, and its features look back {needed} days "
-            f"(window {max(protocol.windows)} and delay {protocol.delay_days}): the first rows are counted from less "
-            "past than later ones; bring more days, or set smaller windows",
-            stacklevel=2,
-        )
-    repeated = int(table[["time", "card", "terminal", "amount"]].duplicated().sum())
-    if repeated:
-        warnings.warn(
-            f"{repeated} transaction(s) repeat another's time, card, terminal and amount, and are counted twice; "
-            "remove them if a file was read twice",
-            stacklevel=2,
-        )
+    _warn_of_past_and_repeats(table, protocol, val0)
     fraud, card = table["fraud"].to_numpy(), pd.factorize(table["card"])[0]
     values = features(table, windows=protocol.windows, delay=protocol.delay_days)
 
@@ -214,18 +200,7 @@ def split(
         "test": judged(test0, protocol.test_days),
         "unlabelled": within(train0 + protocol.train_days, protocol.delay_days),
     }
-    if not fraud.any() and not simulated:
-        raise DataError(
-            f"no transaction is a fraud: column '{columns.fraud}' has no 1", where=where, fix="bring labelled frauds"
-        )
-    for name in ("train", "val", "test"):
-        many, frauds = int(masks[name].sum()), int(fraud[masks[name]].sum())
-        if not 0 < frauds < many:
-            raise DataError(
-                f"split '{name}' has {many} transactions, {frauds} of them fraud",
-                where=where,
-                fix="choose days (start, train_days, ...) in which both kinds occur",
-            )
+    _refuse_one_kind(fraud, masks, columns, where, simulated=simulated)
     scaler = Scaler.fit(feature_names(protocol.windows), values[masks["train"]])
     entries = {
         "x": torch.from_numpy(scaler(values)),
@@ -261,6 +236,43 @@ def split(
         unlabelled=rows("unlabelled") if masks["unlabelled"].any() else None,
         reader=TransactionReader(columns=columns, scaler=scaler, windows=protocol.windows, delay=protocol.delay_days),
     )
+
+
+def _warn_of_past_and_repeats(table: pd.DataFrame, protocol: Protocol, past: int) -> None:
+    """Say where features look back further than the ``past`` days before validation, and which rows repeat others."""
+    needed = max(protocol.windows) + protocol.delay_days
+    if past < needed:
+        warnings.warn(
+            f"validation begins {past} day(s) after the first transaction, and its features look back {needed} days "
+            f"(window {max(protocol.windows)} and delay {protocol.delay_days}): the first rows are counted from less "
+            "past than later ones; bring more days, or set smaller windows",
+            stacklevel=3,
+        )
+    repeated = int(table[["time", "card", "terminal", "amount"]].duplicated().sum())
+    if repeated:
+        warnings.warn(
+            f"{repeated} transaction(s) repeat another's time, card, terminal and amount, and are counted twice; "
+            "remove them if a file was read twice",
+            stacklevel=3,
+        )
+
+
+def _refuse_one_kind(
+    fraud: np.ndarray, masks: Mapping[str, np.ndarray], columns: ColumnNames, where: str, *, simulated: bool
+) -> None:
+    """Frauds and other transactions must be in all splits."""
+    if not fraud.any() and not simulated:
+        raise DataError(
+            f"no transaction is a fraud: column '{columns.fraud}' has no 1", where=where, fix="bring labelled frauds"
+        )
+    for name in ("train", "val", "test"):
+        many, frauds = int(masks[name].sum()), int(fraud[masks[name]].sum())
+        if not 0 < frauds < many:
+            raise DataError(
+                f"split '{name}' has {many} transactions, {frauds} of them fraud",
+                where=where,
+                fix="choose days (start, train_days, ...) in which both kinds occur",
+            )
 
 
 def known_cards(day: np.ndarray, card: np.ndarray, fraud: np.ndarray, *, since: int, delay: int) -> np.ndarray:
