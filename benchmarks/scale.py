@@ -1,6 +1,7 @@
 """How labelling and training grow with rows: ``python -m benchmarks.scale [FAMILY...] [--write]``.
 
-Windows, transactions, spectrograms and texts, made up with real shapes, 1, 10 and 100 times over. For each, what
+Windows, transactions (in memory, and in Parquet files), spectrograms and texts, made up with real shapes, 1, 10, 100 and
+1,000 times over. For each, what
 opening the rows, labelling them and one epoch of the student take in processor time, and how much memory the process
 had at most; each in a process of its own. From the largest size follows what a billion rows would cost. ``--write``
 puts it into ``docs/results/scale.json`` and the tables of ``docs/scale.md``.
@@ -33,15 +34,22 @@ from stillhouse.plugins.manager import Manager
 from stillhouse.progress import Silent
 from stillhouse.recipe.check import resolve
 
-ROWS = {"transactions": 2000, "windows": 200, "spectrograms": 40, "texts": 60}
+ROWS = {"transactions": 2000, "windows": 200, "spectrograms": 40, "texts": 60, "parquet": 50_000}
 """Training rows at size 1."""
-SIZES = (1, 10, 100)
+SIZES = (1, 10, 100, 1000)
+EPOCH_OF = 5_000_000
+"""Most rows of which an epoch of training is timed: behind that it takes a quarter of an hour and more."""
 BILLION, SHARD, WORKERS = 10**9, 2**16, 64
 ID_BYTES = 16
 """Of the index in the memory of a process that trains from stored outputs, a row: its id and its place."""
 BERT = {"model_type": "bert", "hidden_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
 MODELS: dict[str, dict[str, Any]] = {
     "transactions": {
+        "head": "core/multiclass",
+        "teacher": {"use": "core/mlp", "hidden": [256, 256]},
+        "student": {"use": "core/mlp", "hidden": [16]},
+    },
+    "parquet": {
         "head": "core/multiclass",
         "teacher": {"use": "core/mlp", "hidden": [256, 256]},
         "student": {"use": "core/mlp", "hidden": [16]},
@@ -74,7 +82,10 @@ def recipe(family: str, rows: int, folder: Path, teacher: Path | None) -> dict[s
     """One epoch of everything, and one seed."""
     train = {"epochs": 1, "batch_size": 128}
     values: dict[str, Any] = {"name": f"{family}-{rows}", **json.loads(json.dumps(MODELS[family]))}
-    if family == "texts":
+    if family == "parquet":
+        _write_parquet(folder / f"{rows}", rows)
+        values["dataset"] = {"use": "core/parquet", "path": str(folder / f"{rows}"), "target": "label"}
+    elif family == "texts":
         _write_texts(folder / f"{rows}.csv", rows)
         values["dataset"] = {"use": "core/texts", "path": str(folder / f"{rows}.csv"), "text": "text", "label": "label"}
         values["dataset"] |= {"tokenizer": "wordpiece"}
@@ -101,6 +112,24 @@ def _write_texts(file: Path, rows: int) -> None:
             telling = random.random(len(chosen)) < 0.25
             chosen = np.where(telling, chosen // 4 + 500 * label, chosen)
             writer.writerow([" ".join(words[at] for at in chosen), "abcd"[label]])
+
+
+def _write_parquet(folder: Path, rows: int) -> None:
+    """The columns of transactions, piece by piece."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    random, weights = np.random.default_rng(0), np.random.default_rng(1).standard_normal(30, dtype=np.float32)
+    names, piece = [f"x{number}" for number in range(30)], 2**16
+    schema = pa.schema([*((name, pa.float32()) for name in names), ("label", pa.int64())])
+    folder.mkdir()
+    for split, count in (("train", rows), ("val", 500), ("test", 500)):
+        with pq.ParquetWriter(folder / f"{split}.parquet", schema) as writer:
+            for start in range(0, count, piece):
+                values = random.standard_normal((min(piece, count - start), 30), dtype=np.float32)
+                label = np.digitize(values @ weights / 30**0.5, (-0.7, 0.0, 0.7)).astype(np.int64)
+                writer.write_table(pa.table([*values.T, label], schema=schema))
 
 
 def child(what: str, recipe_file: str, out: str) -> dict[str, Any]:
@@ -165,24 +194,34 @@ def measure(family: str, folder: Path) -> list[dict[str, Any]]:
         for component in resolve(file, MANAGER.registry).components().values():
             component.load()
         labelled = _in_process("label", str(file), str(out))
-        epoch = _in_process("epoch", str(file), str(out))
+        epoch = _in_process("epoch", str(file), str(out)) if rows <= EPOCH_OF else None
         found.append({"family": family, "size": size, "label": labelled, "epoch": epoch})
         rows = labelled["rows"]
         print(
             f"{family:13} {rows:9,} rows: opened in {labelled['opening']:.2f} s, labelled in "
             f"{labelled['labelling']:.2f} s ({rows / labelled['labelling']:,.0f} rows/s), "
-            f"{labelled['memory'] / 1e6:.0f} MB; an epoch in "
-            f"{epoch['epoch']:.2f} s, {epoch['memory'] / 1e6:.0f} MB",
+            f"{labelled['memory'] / 1e6:.0f} MB; an epoch in {_epoch(epoch, ', ')}",
             flush=True,
         )
     return found
 
 
+def _epoch(epoch: dict[str, Any] | None, between: str) -> str:
+    return f"–{between}–" if epoch is None else f"{epoch['epoch']:.2f} s{between}{epoch['memory'] / 1e6:,.0f} MB"
+
+
 def growth(found: list[dict[str, Any]], what: str, kind: str) -> float:
     """The power of rows with which something grows over the last ten-fold; 1 is linear."""
-    few, many = found[-2], found[-1]
+    few, many = [each for each in found if each[what] is not None][-2:]
     rows = many["label"]["rows"] / few["label"]["rows"]
     return math.log(many[what][kind] / few[what][kind]) / math.log(rows)
+
+
+def memory_by_row(found: list[dict[str, Any]], what: str) -> float:
+    """Bytes of memory for each row that was added in the last ten-fold."""
+    few, many = [each for each in found if each[what] is not None][-2:]
+    more: float = many[what]["memory"] - few[what]["memory"]
+    return more / (many["label"]["rows"] - few["label"]["rows"])
 
 
 def billion(found: list[dict[str, Any]]) -> dict[str, Any]:
@@ -212,11 +251,11 @@ def tables(record: Mapping[str, Any]) -> str:
     ]
     for found in record["measured"].values():
         for each in found:
-            one, two = each["label"], each["epoch"]
+            one = each["label"]
             lines.append(
                 f"| {each['family']} | {one['rows']:,} | {one['opening']:.2f} s | {one['labelling']:.2f} s | "
-                f"{one['rows'] / one['labelling']:,.0f} | {one['memory'] / 1e6:,.0f} MB | {two['epoch']:.2f} s | "
-                f"{two['memory'] / 1e6:,.0f} MB |"
+                f"{one['rows'] / one['labelling']:,.0f} | {one['memory'] / 1e6:,.0f} MB | "
+                f"{_epoch(each['epoch'], ' | ')} |"
             )
     lines += [
         "\nGrowth over the last ten-fold, as a power of the number of rows (1 is linear), and bytes of memory for each "
@@ -226,8 +265,7 @@ def tables(record: Mapping[str, Any]) -> str:
     ]
     for family, found in record["measured"].items():
         powers = [growth(found, *each) for each in (("label", "opening"), ("label", "labelling"), ("epoch", "epoch"))]
-        more = found[-1]["label"]["rows"] - found[-2]["label"]["rows"]
-        added = [(found[-1][what]["memory"] - found[-2][what]["memory"]) / more for what in ("label", "epoch")]
+        added = [memory_by_row(found, what) for what in ("label", "epoch")]
         lines.append(
             f"| {family} | {' | '.join(f'{each:.2f}' for each in (*powers,))} | {added[0]:,.0f} | {added[1]:,.0f} |"
         )

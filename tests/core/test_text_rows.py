@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -85,8 +86,8 @@ def test_a_row_without_tokens_is_refused() -> None:
 )
 def test_steps_of_like_lengths_have_every_row_once_and_repeat(lengths: list[int], batch_size: int, epoch: int) -> None:
     config = TrainConfig(batch_size=batch_size)
-    steps = step_positions(len(lengths), config, 0, epoch, lengths=lengths)
-    assert steps == step_positions(len(lengths), config, 0, epoch, lengths=lengths)
+    steps = [*step_positions(len(lengths), config, 0, epoch, lengths=lengths)]
+    assert steps == [*step_positions(len(lengths), config, 0, epoch, lengths=lengths)]
     seen = [position for step in steps for position in step]
     assert len(seen) == len(set(seen)) >= len(lengths) - 1
     assert max(map(len, steps)) <= batch_size
@@ -96,12 +97,12 @@ def test_steps_of_like_lengths_save_padding_and_differ_between_epochs() -> None:
     generator = random.Random(0)
     lengths, config = [generator.randint(3, 90) for _ in range(1000)], TrainConfig(batch_size=16)
 
-    def padded(steps: list[list[int]]) -> int:
+    def padded(steps: Iterable[list[int]]) -> int:
         return sum(len(step) * max(lengths[at] for at in step) for step in steps)
 
     by_length = step_positions(1000, config, 0, 0, lengths=lengths)
     assert padded(by_length) < 1.15 * sum(lengths) < 1.5 * sum(lengths) < padded(step_positions(1000, config, 0, 0))
-    assert by_length != step_positions(1000, config, 0, 1, lengths=lengths)
+    assert [*by_length] != [*step_positions(1000, config, 0, 1, lengths=lengths)]
     widths = [max(lengths[at] for at in step) for step in by_length]
     assert widths != sorted(widths)  # a network must not see short rows first in every epoch
 

@@ -179,12 +179,12 @@ def test_balance_draws_classes_equally_often() -> None:
 def test_every_row_comes_once_per_epoch_but_for_a_single_leftover(
     length: int, size: int, seed: int, epoch: int
 ) -> None:
-    steps = step_positions(length, TrainConfig(batch_size=size), seed, epoch)
+    steps = [*step_positions(length, TrainConfig(batch_size=size), seed, epoch)]
     flat = [row for step in steps for row in step]
     assert len(set(flat)) == len(flat)
     assert len(flat) in (length, length - 1)
     assert all(len(step) > 1 for step in steps[1:]) or size == 1
-    assert steps == step_positions(length, TrainConfig(batch_size=size), seed, epoch)
+    assert steps == [*step_positions(length, TrainConfig(batch_size=size), seed, epoch)]
 
 
 @given(st.integers(1, 50), st.integers(1, 20), st.integers(1, 16))

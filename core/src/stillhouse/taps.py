@@ -43,17 +43,24 @@ class Taps:
     def __init__(self, model: nn.Module, paths: Iterable[str]) -> None:
         self.features: dict[str, Tensor] = {}
         paths = tuple(dict.fromkeys(paths))
-        if paths and any(hasattr(layer, "_orig_mod") for layer in _layers(model)):
-            # Hooks set after the first call of a compiled model are skipped without a word.
-            raise IncompatibleError(
-                "the inner modules of a compiled model cannot be tapped",
-                where=f"taps {', '.join(paths)}",
-                fix="give the model itself, not what torch.compile made of it",
-            )
+        self._model = model
         self._modules = {path: _find(model, path) for path in paths}
         self._handles: list[RemovableHandle] = []
+        self._refuse_compiled()
+
+    def _refuse_compiled(self) -> None:
+        """Hooks set after the first call of a compiled model are skipped without a word."""
+        layers = _layers(self._model)
+        compiled = any(hasattr(layer, "_orig_mod") or layer._compiled_call_impl is not None for layer in layers)
+        if self._modules and compiled:
+            raise IncompatibleError(
+                "the inner modules of a compiled model cannot be tapped",
+                where=f"taps {', '.join(self._modules)}",
+                fix="give the model itself, not what torch.compile made of it; train.*.compile: false in a recipe",
+            )
 
     def __enter__(self) -> Self:
+        self._refuse_compiled()  # Module.compile may have come since
         self.clear()
         self._handles += [
             module.register_forward_hook(self._hook(path, position))

@@ -150,7 +150,7 @@ def arrays(
                 )
     if "target" not in train:
         raise DataError("there is no 'target.npy'", where=str(folder / "train"), fix="save the targets of all rows")
-    info = _info(splits["train"].column("target"), inputs, classes, unit)
+    info = described(splits["train"].column("target"), inputs, classes, unit)
     return Splits(
         info=info,
         train=splits["train"],
@@ -160,7 +160,15 @@ def arrays(
     )
 
 
-def _info(target: np.ndarray, inputs: dict[str, TensorSpec], classes: list[str] | None, unit: str) -> DataInfo:
+def described(target: np.ndarray, inputs: dict[str, TensorSpec], classes: list[str] | None, unit: str) -> DataInfo:
+    """What models and heads must know of training rows.
+
+    Args:
+        target: whole numbers of classes, or values.
+        inputs: by name.
+        classes: names of the classes; their numbers by default.
+        unit: of values.
+    """
     if target.dtype == np.int64 and target.ndim == 1:
         counts = np.bincount(np.asarray(target).clip(0), minlength=len(classes or ()))
         names = tuple(classes) if classes else tuple(str(number) for number in range(len(counts)))

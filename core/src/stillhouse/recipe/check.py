@@ -408,3 +408,9 @@ class _Checker:
                 where=self.at("objectives", "soft", tapped[0]),
                 fix="distil predictions, or use one teacher without folds",
             )
+        if tapped and recipe.train.student.compile:
+            raise IncompatibleError(
+                "the inner modules of a compiled student cannot be tapped",
+                where=self.at("train", "student", "compile"),
+                fix="set it to false, or distil predictions",
+            )

@@ -259,6 +259,15 @@ class TrainConfig(_Strict):
         int | None, Field(ge=1, description="stop after this many epochs without a better validation metric")
     ] = None
     precision: Annotated[Literal["no", "bf16", "fp16"], Field(description="mixed precision")] = "no"
+    compile: Annotated[bool, Field(description="compile the network by torch.compile; not where a term taps it")] = (
+        False
+    )
+    channels_last: Annotated[
+        bool, Field(description="keep weights of 2D convolutions channels last, which some devices compute faster")
+    ] = False
+    fused: Annotated[bool, Field(description="the optimiser's fused implementation: one kernel for all weights")] = (
+        False
+    )
     balance: Annotated[
         bool,
         Field(description="draw training rows so that classes are equally frequent (multiclass, binary)"),

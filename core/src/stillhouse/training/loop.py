@@ -20,6 +20,7 @@ from stillhouse.errors import TrainingError
 from stillhouse.forwarding import predict_split, to_device
 from stillhouse.progress import Reporter
 from stillhouse.recipe.model import TrainConfig
+from stillhouse.training.acceleration import accelerated
 from stillhouse.training.finite import FiniteGuard
 from stillhouse.training.learner import Learner
 from stillhouse.training.optim import make_average, make_optimizer, make_scheduler
@@ -82,12 +83,12 @@ def fit(learner: Learner, work: Fit) -> list[dict[str, Any]]:
         one record per epoch, JSON-ready.
 
     Raises:
-        TrainingError: the loss is not finite (with the rows of the batch; the last checkpoint is kept), or the
-            validation metric never was a number.
+        TrainingError: the loss is not finite (with the rows of the batch; the last checkpoint is kept), the
+            validation metric never was a number, or the network cannot be compiled.
     """
     freeze_imports()
     threads = choose_threads(work.config, learner.student, work.train, learner.inputs)
-    with limited_threads(threads):
+    with limited_threads(threads), accelerated(learner, work.config, work.label):
         return _fit(learner, work, threads)
 
 
@@ -241,12 +242,12 @@ def step_batches(work: Fit, epoch: int, targets: Tensor | None) -> Iterator[tupl
     config, accelerator = work.config, work.accelerator
     rank, world = accelerator.process_index, accelerator.num_processes
     steps = step_positions(len(work.train), config, work.seed, epoch, targets=targets, lengths=work.train.lengths)
-    loader = batches(work.train, [step[rank::world] for step in steps], workers=config.workers)
+    loader = batches(work.train, steps.of_process(rank, world), workers=config.workers)
     others: Iterator[Batch] | None = None
     if work.unlabelled is not None and config.unlabelled_ratio > 0:
         per_step = max(1, round(config.batch_size * config.unlabelled_ratio))
         positions = unlabelled_positions(len(work.unlabelled), len(steps), per_step, work.seed, epoch)
-        others = batches(work.unlabelled, [step[rank::world] for step in positions], workers=config.workers)
+        others = batches(work.unlabelled, positions.of_process(rank, world), workers=config.workers)
     for batch in loader:
         labelled = len(batch["index"])
         if others is not None:

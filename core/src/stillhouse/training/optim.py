@@ -18,6 +18,7 @@ Tensors = tuple[Tensor, ...] | list[Tensor]
 def make_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
     """The optimiser over parameters that learn, in the order given."""
     learning = [parameter for parameter in parameters if parameter.requires_grad]
+    fused = config.fused or None  # None: as torch chooses
     if config.optimizer == "sgd":
         return torch.optim.SGD(
             learning,
@@ -25,9 +26,10 @@ def make_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> t
             momentum=config.momentum,
             weight_decay=config.weight_decay,
             nesterov=config.momentum > 0,
+            fused=fused,
         )
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return kind(learning, lr=config.lr, weight_decay=config.weight_decay)
+    return kind(learning, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
 
 
 def make_scheduler(optimizer: torch.optim.Optimizer, config: TrainConfig, steps: int) -> LambdaLR:

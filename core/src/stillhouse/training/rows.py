@@ -4,7 +4,8 @@ epoch."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -24,6 +25,36 @@ POOL = 16
 epochs."""
 
 
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """Positions of each step's rows, cut from an order of all rows when their turn comes: 8 bytes a row.
+
+    Args:
+        order: positions, ``[N]`` int64.
+        size: rows of a step; the last piece of ``order`` may have fewer.
+        chosen: which pieces of ``order`` are steps, in their order, ``[S]`` int64.
+        rank: of the process whose share of each step is meant.
+        world: processes.
+    """
+
+    order: Tensor
+    size: int
+    chosen: Tensor
+    rank: int = 0
+    world: int = 1
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for start in (self.chosen * self.size).tolist():
+            yield self.order[start : start + self.size][self.rank :: self.world].tolist()
+
+    def of_process(self, rank: int, world: int) -> Steps:
+        """The rows of each step that one of several processes takes: every ``world``-th."""
+        return replace(self, rank=rank, world=world)
+
+
 def step_positions(
     length: int,
     config: TrainConfig,
@@ -32,7 +63,7 @@ def step_positions(
     *,
     targets: Tensor | None = None,
     lengths: Sequence[int] | None = None,
-) -> list[list[int]]:
+) -> Steps:
     """Positions of each step's rows; a single row left over at the end is dropped, since normalisation layers need two.
 
     Args:
@@ -53,12 +84,11 @@ def step_positions(
         order = torch.randperm(length, generator=generator)
     if lengths is not None:
         order = _by_length(order, torch.as_tensor(lengths), POOL * config.batch_size)
-    steps: list[list[int]] = [chunk.tolist() for chunk in torch.split(order, config.batch_size)]
-    if len(steps) > 1 and len(steps[-1]) == 1:
-        steps.pop()
-    if lengths is not None:
-        steps = [steps[at] for at in torch.randperm(len(steps), generator=generator).tolist()]
-    return steps
+    count = math.ceil(len(order) / config.batch_size)
+    if count > 1 and (len(order) - 1) % config.batch_size == 0:
+        count -= 1
+    chosen = torch.arange(count) if lengths is None else torch.randperm(count, generator=generator)
+    return Steps(order, config.batch_size, chosen)
 
 
 def _by_length(order: Tensor, lengths: Tensor, pool: int) -> Tensor:
@@ -67,17 +97,17 @@ def _by_length(order: Tensor, lengths: Tensor, pool: int) -> Tensor:
     return torch.cat([each[torch.sort(lengths[each], stable=True).indices] for each in pools])
 
 
-def unlabelled_positions(length: int, steps: int, per_step: int, seed: int, epoch: int) -> list[list[int]]:
+def unlabelled_positions(length: int, steps: int, per_step: int, seed: int, epoch: int) -> Steps:
     """Positions of unlabelled rows for each step: shuffled, gone through again when they run out."""
     generator = torch.Generator().manual_seed(epoch_seed(seed, epoch) ^ 0x5EED)
     rounds = max(1, math.ceil(steps * per_step / length))
     order = torch.cat([torch.randperm(length, generator=generator) for _ in range(rounds)])
-    return [chunk.tolist() for chunk in torch.split(order, per_step)[:steps]]
+    return Steps(order, per_step, torch.arange(steps))
 
 
-def batches(split: Split, steps: Sequence[Sequence[int]], *, workers: int = 0) -> Iterator[Batch]:
+def batches(split: Split, steps: Iterable[Sequence[int]], *, workers: int = 0) -> Iterator[Batch]:
     """The batches of the given positions, in order."""
-    loader: DataLoader[Batch] = DataLoader(split, batch_size=None, sampler=list(steps), num_workers=workers)
+    loader: DataLoader[Batch] = DataLoader(split, batch_size=None, sampler=steps, num_workers=workers)
     # A generator, so that the loader draws its seed when the first batch is asked for: numbers of augmented rows depend
     # on that order.
     yield from loader

@@ -31,6 +31,16 @@ def stillhouse_datasets() -> Iterable[DatasetSpec]:
         tags=("own-data", "large"),
     )
     yield DatasetSpec(
+        name="parquet",
+        target="stillhouse.data.parquet:parquet",
+        summary="Your own table as Parquet files, read piece by piece: it need not fit into memory",
+        licence="yours",
+        reader="stillhouse.data.readers:ColumnsReader",
+        requires=("pyarrow",),
+        extra="parquet",
+        tags=("tabular", "own-data", "large"),
+    )
+    yield DatasetSpec(
         name="synthetic-text",
         target="stillhouse.text.datasets:synthetic_text",
         summary="Simulated short reports in three classes, for first steps and tests with texts",
