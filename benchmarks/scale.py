@@ -1,10 +1,9 @@
 """How labelling and training grow with rows: ``python -m benchmarks.scale [FAMILY...] [--write]``.
 
-Windows, transactions (in memory, and in Parquet files), spectrograms and texts, made up with real shapes, 1, 10, 100 and
-1,000 times over. For each, what
-opening the rows, labelling them and one epoch of the student take in processor time, and how much memory the process
-had at most; each in a process of its own. From the largest size follows what a billion rows would cost. ``--write``
-puts it into ``docs/results/scale.json`` and the tables of ``docs/scale.md``.
+Windows, transactions (in memory, and in Parquet files), spectrograms and texts, made up with real shapes, 1, 10, 100
+and 1,000 times over. For each, what opening the rows, labelling them and one epoch of the student take in processor
+time, and how much memory the process had at most; each in a process of its own. From the largest size follows what a
+billion rows would cost. ``--write`` puts it into ``docs/results/scale.json`` and the tables of ``docs/scale.md``.
 """
 
 from __future__ import annotations

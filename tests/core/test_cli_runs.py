@@ -168,12 +168,14 @@ def test_cache_lists_and_clears_teachers_and_spares_replies(
     assert main(["run", "core/quickstart", "--out", str(tmp_path / "run"), "--stop-after", "teacher", *TINY]) == 0
     (tmp_path / "cache" / "chat").mkdir()
     (tmp_path / "cache" / "chat" / "replies.sqlite").write_bytes(b"x" * 100)
+    (tmp_path / "cache" / "parquet" / "abc").mkdir(parents=True)
+    (tmp_path / "cache" / "parquet" / "abc" / "x.npy").write_bytes(b"x" * 7)
     capsys.readouterr()
     assert main(["cache", "list", "--json"]) == 0
     entries = json.loads(capsys.readouterr().out)["entries"]
-    assert [each["kept"] for each in entries] == ["teachers", "replies"]
+    assert [each["kept"] for each in entries] == ["teachers", "tables", "replies"]
     assert entries[0]["what"].startswith("core/mlp, seed 0")
-    assert entries[1]["bytes"] == 100
+    assert [each["bytes"] for each in entries[1:]] == [7, 100]
     assert main(["cache", "clear"]) == 2, "nobody is there to be asked"
     assert main(["cache", "clear", "--yes"]) == 0
     assert main(["cache", "list", "--json"]) == 0

@@ -35,16 +35,18 @@ class Kept(StrEnum):
     """What the cache holds, as ``cache clear`` takes it."""
 
     TEACHERS = "teachers"
+    TABLES = "tables"
+    TEXTS = "texts"
     REPLIES = "replies"
 
 
-FOLDERS = {Kept.TEACHERS: "teachers", Kept.REPLIES: "chat"}
+FOLDERS = {Kept.TEACHERS: "teachers", Kept.TABLES: "parquet", Kept.TEXTS: "written", Kept.REPLIES: "chat"}
 """Folder of each inside the cache."""
 
 
 @cache.command("list", cls=Command, epilog=examples("cache list", "cache list --json"))
 def list_cache(json: JsonOption = False) -> None:
-    """List what is kept: trained teachers, replies of language models."""
+    """List what is kept: trained teachers, columns of tables, texts of teachers, replies of language models."""
     from stillhouse.storage import cache_folder
 
     folder = cache_folder()
@@ -64,19 +66,22 @@ def list_cache(json: JsonOption = False) -> None:
 @cache.command("clear", cls=Command, epilog=examples("cache clear", "cache clear teachers replies --yes"))
 def clear_cache(
     what: Annotated[
-        list[Kept] | None, typer.Argument(metavar="[teachers] [replies]", help="What to remove; teachers by default.")
+        list[Kept] | None,
+        typer.Argument(
+            metavar="[teachers] [tables] [texts] [replies]", help="What to remove; all but replies by default."
+        ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Remove trained teachers; a run that needs one trains it again.
+    """Remove what a run that needs it makes again: trained teachers, columns of tables, texts that teachers wrote.
 
     Replies of language models are removed only when they are named: they may have cost money.
     """
     from stillhouse.errors import UsageError
     from stillhouse.storage import cache_folder
 
-    folder, chosen = cache_folder(), what or [Kept.TEACHERS]
+    folder, chosen = cache_folder(), what or [kept for kept in Kept if kept is not Kept.REPLIES]
     entries = [entry for kept in chosen for entry in _entries(folder, kept)]
     size = sum(each["bytes"] for each in entries)
     if entries and not yes:
@@ -140,6 +145,7 @@ EXTRAS = {
     "onnx": ("export --format onnx", ("onnx", "onnxruntime", "onnxscript")),
     "tune": ("tune", ("optuna",)),
     "ray": ("--engine ray", ("ray",)),
+    "parquet": ("tables in Parquet files", ("pyarrow",)),
     "text": ("pretrained texts", ("transformers", "tokenizers")),
     "chat": ("language models as teachers", ("httpx",)),
 }
