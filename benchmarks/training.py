@@ -12,18 +12,25 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 from torch import nn
 from torch.nn import functional as F
 
 import stillhouse
 from benchmarks.networks import ALPHA, BATCH, CHANNELS, LENGTH, TEMPERATURE, Case, by_hand, cases, cnn, hard_loss
 from benchmarks.timing import Comparison, compare
+from stillhouse.heads import Multiclass
 from stillhouse.objectives import SimilarityPreserving, SoftTargets
+from stillhouse.progress import Silent
 from stillhouse.recipe import TrainConfig
 from stillhouse.teachers import CachedTeacher, LiveTeacher, write_cache
+from stillhouse.training.learner import Supervised
+from stillhouse.training.loop import Fit, fit
 from stillhouse.training.loss import Term
 from stillhouse.training.threads import available_cores, choose_threads, limited_threads
-from stillhouse.types import TensorSplit
+from stillhouse.types import DataInfo, TensorSpec, TensorSplit
+
+FEATURES, EPOCHS = 16, 2
 
 
 def compare_training() -> Iterator[Comparison]:
@@ -37,6 +44,11 @@ def compare_training() -> Iterator[Comparison]:
             goal=case.goal,
         )
     yield from _torchdistill()
+    yield compare(
+        "a run's epochs of a tiny MLP on labels, order and gathering of rows included, against the same by hand",
+        run_alone,
+        gathered_alone,
+    )
     convolutional = every[1]
     with tempfile.TemporaryDirectory() as folder:
         cached = _cached(convolutional, Path(folder) / "cache")
@@ -86,6 +98,44 @@ def alone(case: Case) -> None:
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
+
+
+def run_alone() -> None:
+    """Epochs of a tiny MLP as a run trains its baseline."""
+    rows = _rows()
+    head = Multiclass(DataInfo(inputs={"x": TensorSpec((FEATURES,))}, classes=tuple("abc")))
+    work = Fit(
+        train=rows,
+        val=TensorSplit({name: column[:BATCH] for name, column in rows.columns().items()}),
+        head=head,
+        config=TrainConfig(epochs=EPOCHS, batch_size=BATCH, schedule="constant", threads=1),
+        seed=0,
+        accelerator=Accelerator(cpu=True),
+        reporter=Silent(),
+        label="a tiny MLP",
+    )
+    fit(Supervised(_tiny(), ["x"], head.hard_loss), work)
+
+
+def gathered_alone() -> None:
+    """The same in plain torch: a new order in every epoch, and the rows of each step gathered."""
+    columns, student = _rows().columns(), _tiny()
+    optimizer = torch.optim.AdamW(student.parameters(), lr=1e-3)
+    for _ in range(EPOCHS):
+        for at in torch.randperm(len(columns["target"])).split(BATCH):
+            loss = F.cross_entropy(student(columns["x"][at]), columns["target"][at])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+
+
+def _rows() -> TensorSplit:
+    inputs = torch.randn(100 * BATCH, FEATURES, generator=torch.Generator().manual_seed(0))
+    return TensorSplit({"x": inputs, "target": inputs[:, :3].argmax(1), "index": torch.arange(len(inputs))})
+
+
+def _tiny() -> nn.Module:
+    return nn.Sequential(nn.Linear(FEATURES, 32), nn.ReLU(), nn.Linear(32, 3))
 
 
 def _cached(case: Case, folder: Path) -> CachedTeacher:

@@ -7,8 +7,10 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 import yaml
@@ -36,14 +38,20 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def train(folder: Path, recipe: Path, *, processes: int) -> None:
+def start(folder: Path, recipe: Path, *, processes: int) -> subprocess.Popen[str]:
     launch = [sys.executable]
     if processes > 1:  # `accelerate launch --cpu` starts one process, whatever number it is told
         launch += ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", str(free_port())]
     command = [*launch, "-m", "stillhouse", "run", str(recipe), "--out", str(folder), "--quiet"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "STILLHOUSE_CACHE": str(folder.parent / f"cache-{processes}")}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def train(folder: Path, recipe: Path, *, processes: int) -> None:
+    process = start(folder, recipe, processes=processes)
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, output + errors
     assert json.loads((folder / "manifest.json").read_text())["processes"] == processes
 
 
@@ -66,6 +74,29 @@ def test_two_processes_train_the_same_models_adapters_and_unlabelled_rows_includ
     assert summaries[0]["student"]["mean"] == pytest.approx(summaries[1]["student"]["mean"], abs=0.05)
     lines = (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()
     assert len(lines) == 2 + 3 + 3, "one process writes"
+
+
+@pytest.mark.slow
+def test_two_processes_that_are_killed_go_on_and_end_with_the_same_bits(tmp_path: Path) -> None:
+    long = {"epochs": 400, "batch_size": 32, "lr": 0.001}
+    values = {**RECIPE, "objectives": {"soft": ["soft"]}, "train": {**RECIPE["train"], "student": long}}
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(values))
+    train(tmp_path / "whole", recipe, processes=2)
+    process = start(tmp_path / "killed", recipe, processes=2)
+    checkpoint, deadline = tmp_path / "killed" / "student" / "seed-0" / "checkpoint.pt", time.monotonic() + 240
+    while not checkpoint.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    for each in (*psutil.Process(process.pid).children(recursive=True), process):  # workers have a session of their own
+        each.kill()
+    process.communicate()
+    assert not (checkpoint.parent / "done.json").exists()
+    train(tmp_path / "killed", recipe, processes=2)
+    for model in ("teacher/member-0", "baseline/seed-0", "student/seed-0"):
+        whole, killed = (load_file(tmp_path / run / model / "model.safetensors") for run in ("whole", "killed"))
+        assert all(torch.equal(whole[name], killed[name]) for name in whole)
 
 
 RELATIONAL = ("core/similarity-preserving", "core/relational", "core/pkt", "core/supervised-contrastive")

@@ -106,8 +106,12 @@ def unlabelled_positions(length: int, steps: int, per_step: int, seed: int, epoc
 
 
 def batches(split: Split, steps: Iterable[Sequence[int]], *, workers: int = 0) -> Iterator[Batch]:
-    """The batches of the given positions, in order."""
-    loader: DataLoader[Batch] = DataLoader(split, batch_size=None, sampler=steps, num_workers=workers)
-    # A generator, so that the loader draws its seed when the first batch is asked for: numbers of augmented rows depend
-    # on that order.
-    yield from loader
+    """The batches of the given positions, in order, made by processes of a loader where there are ``workers``."""
+    if workers:
+        loader: DataLoader[Batch] = DataLoader(split, batch_size=None, sampler=steps, num_workers=workers)
+        yield from loader
+        return
+    # A loader draws the seed of its workers, so that the random numbers that follow are the same with and without.
+    torch.empty((), dtype=torch.int64).random_()
+    for positions in steps:
+        yield split.batch(positions)
