@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from stillhouse.errors import IncompatibleError, TrainingError
@@ -48,6 +49,11 @@ def rows(length: int, seed: int, first: int) -> TensorSplit:
     return TensorSplit({"image": image, "target": target, "index": torch.arange(first, first + length)})
 
 
+def accelerator(precision: str) -> Accelerator:
+    AcceleratorState._reset_state()  # it allows one precision in a process
+    return Accelerator(cpu=True, mixed_precision=precision)
+
+
 def trained(folder: Path | None = None, reporter: Any = None, **changes: Any) -> Conv:
     model, head = conv(), Multiclass(INFO)
     work = Fit(
@@ -57,7 +63,7 @@ def trained(folder: Path | None = None, reporter: Any = None, **changes: Any) ->
         config=TrainConfig(epochs=4, batch_size=16, lr=0.01, select="last", **changes),
         seed=3,
         folder=folder,
-        accelerator=Accelerator(cpu=True),
+        accelerator=accelerator(changes.get("precision", "no")),
         reporter=reporter or Silent(),
         label="a network",
     )
@@ -87,6 +93,16 @@ def test_a_switch_changes_weights_by_rounding_alone(changes: dict[str, Any]) -> 
     assert_near(plain, model)
     assert all(weights.is_contiguous() for weights in model.parameters())
     assert_near(model, trained(**changes), tolerance=0.0)  # and repeats itself to the bit
+
+
+def test_half_precision_is_of_the_steps_and_not_of_the_weights() -> None:
+    plain, model = trained(), trained(precision="bf16")
+    assert {weights.dtype for weights in model.state_dict().values()} == {torch.float32}
+    assert_near(plain, model, tolerance=0.05)
+    apart = max(
+        float((one - two).detach().abs().max()) for one, two in zip(plain.parameters(), model.parameters(), strict=True)
+    )
+    assert apart > 1e-4, "products were in half precision"
 
 
 def test_channels_last_is_how_weights_lie_during_the_steps() -> None:

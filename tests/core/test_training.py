@@ -168,6 +168,15 @@ def test_a_loss_that_is_not_finite_names_the_rows_and_keeps_the_checkpoint(
     assert (tmp_path / "checkpoint.pt").read_bytes() == kept
 
 
+def test_loader_processes_change_no_bit() -> None:
+    found = []
+    for workers in (0, 2):
+        model = net()  # with dropout, whose numbers are drawn after the loader's
+        fit(supervised(model), work(TrainConfig(epochs=2, batch_size=30, lr=0.01, workers=workers)))
+        found.append(model.state_dict())
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
 def test_balance_draws_classes_equally_often() -> None:
     targets = torch.tensor([0] * 900 + [1] * 100)
     steps = step_positions(1000, TrainConfig(batch_size=100, balance=True), 0, 0, targets=targets)
