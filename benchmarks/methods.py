@@ -30,6 +30,7 @@ from stillhouse.evaluation.statistics import ci95
 RUNS = Path("runs/methods")
 RESULTS = Path("docs/results/methods.json")
 TABLE = Path("docs/methods-results.md")
+BEGIN, END = "<!-- figures: python -m benchmarks.methods -->", "<!-- end of figures -->"
 SEEDS = (0, 1, 2, 3, 4)
 TRIALS = 4
 """Settings that are tried for each entry."""
@@ -311,35 +312,56 @@ def compared(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def write_table(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """The rows as a page of the documentation."""
-    lines = [
-        "# Methods on real tasks",
-        "",
-        "Made by `python -m benchmarks.methods`: test figures, five seeds, 95 % intervals paired by seed; positive",
-        f"gains are better. For each entry {TRIALS} settings were tried with one seed on validation rows, and the best",
-        "of them ran with all seeds; rows without `trials` in the JSON are older, with the settings of the recipe.",
-        "Cost is the training time of the student over that of the baseline, on one CPU thread of a machine that did",
-        "other work beside it.",
-        "",
-        "| task | method or objective | teacher | baseline | student | gain | gain over `core/offline` | cost |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        if "refused" in row:
-            lines.append(f"| `{row['recipe']}` | {row['method']} | – | – | – | {row['refused']} | – | – |")
+def tables(rows: Sequence[dict[str, Any]]) -> str:
+    """A table for each task, as Markdown; what has no figures is named below it, by reason."""
+    lines: list[str] = []
+    for name, task in TASKS.items():
+        mine = [row for row in rows if row["task"] == name]
+        measured = [row for row in mine if "refused" not in row]
+        if not measured:
             continue
-        cost = "–" if row["cost"] is None else f"{row['cost']:.1f}"
-        lines.append(
-            f"| `{row['recipe']}` ({row['metric']}) | {row['method']} | {row['teacher']:.4g} | {row['baseline']:.4g} | "
-            f"{row['student']:.4g} | {_interval(row['gain'], row['gain_ci95'])} | "
-            f"{_interval(row.get('over_offline'), row.get('over_offline_ci95'))} | {cost} |"
-        )
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        first, order = measured[0], list(ENTRIES)
+        seconds = sum(row["seconds"] for row in measured)
+        changed = f", with {', '.join(f'`{each}`' for each in task.changes)}" if task.changes else ""
+        lines += [
+            f"\n### {task.recipe}\n",
+            f"`{first['metric']}`, {'higher' if first['higher_is_better'] else 'lower'} is better; teacher "
+            f"{first['teacher']:.4g}, student on labels alone {first['baseline']:.4g}, {len(first['seeds'])} "
+            f"seeds{changed}. {seconds / 60:.0f} minutes.\n",
+            "| method or objective | student | gain | gain over `core/offline` | cost |",
+            "|---|---:|---|---|---:|",
+        ]
+        for row in sorted(measured, key=lambda row: order.index(row["method"])):
+            cost = "–" if row["cost"] is None else f"{row['cost']:.1f}"
+            gain, over = _interval(row["gain"], row["gain_ci95"]), row.get("over_offline")
+            lines.append(
+                f"| {row['method']} | {row['student']:.4g} | {gain} | {_interval(over, row.get('over_offline_ci95'))} "
+                f"| {cost} |"
+            )
+        reasons: dict[str, list[str]] = {}
+        for row in mine:
+            if "refused" in row:
+                reasons.setdefault(row["refused"], []).append(row["method"])
+        told = [f"{', '.join(methods)} ({reason})" for reason, methods in reasons.items()]
+        waiting = [entry for entry in order if entry not in {row["method"] for row in mine}]
+        lines += [f"\nWithout figures: {'; '.join(told)}."] if told else []
+        lines += [f"\nNot run yet: {', '.join(waiting)}."] if waiting else []
+    return "\n".join(lines)
+
+
+def write_table(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Put the tables into their place on a page, which is made where there is none."""
+    page = path.read_text(encoding="utf-8") if path.exists() else f"{BEGIN}\n{END}\n"
+    before, _, rest = page.partition(BEGIN)
+    path.write_text(f"{before}{BEGIN}\n{tables(rows)}\n\n{END}{rest.partition(END)[2]}", encoding="utf-8")
 
 
 def _interval(mean: float | None, bounds: Sequence[float] | None) -> str:
-    return f"{mean:.3g} [{bounds[0]:.3g}, {bounds[1]:.3g}]" if mean is not None and bounds else "–"
+    """The mean and its interval; in bold where the interval leaves zero out."""
+    if mean is None or not bounds:
+        return "–"
+    text = f"{mean:.3g} [{bounds[0]:.3g}, {bounds[1]:.3g}]"
+    return f"**{text}**" if bounds[0] > 0 or bounds[1] < 0 else text
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
