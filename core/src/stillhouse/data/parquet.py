@@ -191,11 +191,12 @@ def _pieces(parts: Sequence[Part], columns: Sequence[str]) -> Iterator[tuple[pd.
     import pyarrow.parquet as pq
 
     for part in parts:
-        with pq.ParquetFile(part.path) as file:
+        # Read ahead, the file would be in memory three times over.
+        with pq.ParquetFile(part.path, pre_buffer=False) as file:
             tables.require_columns(pd.DataFrame(columns=file.schema_arrow.names), columns, str(part.path))
             first = 1
             try:
-                for batch in file.iter_batches(batch_size=ROWS, columns=[*columns]):
+                for batch in file.iter_batches(batch_size=ROWS, columns=[*columns], use_threads=False):
                     yield batch.to_pandas(), part, first
                     first += batch.num_rows
             except (OSError, ValueError) as error:
