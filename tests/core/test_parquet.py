@@ -19,6 +19,8 @@ from stillhouse.data.readers import ColumnsReader
 from stillhouse.errors import DataError
 from stillhouse.types import DataContext, Splits
 
+pytest.importorskip("pyarrow")
+
 COLUMNS = ("amount", "age", "count")
 
 
