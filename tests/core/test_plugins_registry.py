@@ -95,7 +95,7 @@ def test_first_kind_wins_and_find_gives_all() -> None:
         ("dataset", "core/mlp", "'core/mlp' is a", ""),
         ("dataset", "law/text-cases", "no dataset 'law/text-cases'", "did you mean 'law/cases'?"),
         ("dataset", "law/synthetic", "no dataset 'law/synthetic'", "did you mean 'core/synthetic'?"),
-        ("dataset", "law/x", "no dataset 'law/x'", "core/texts, law/cases"),
+        ("dataset", "law/x", "no dataset 'law/x'", "stillhouse components --kind dataset"),
         ("dataset", "laww/cases", "no plugin 'laww' is installed", "did you mean 'law/cases'?"),
         ("dataset", "biology/cells", "plugin 'biology' is not installed", "pip install stillhouse-biology"),
         ("dataset", "earth_science/rain", "is not installed", "pip install stillhouse-earth-science"),
