@@ -19,7 +19,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from importlib import import_module
 from pathlib import Path
@@ -33,7 +33,7 @@ from stillhouse.plugins.manager import Manager
 from stillhouse.progress import Silent
 from stillhouse.recipe.check import resolve
 
-ROWS = {"transactions": 2000, "windows": 200, "spectrograms": 40, "texts": 60, "parquet": 50_000}
+ROWS = {"transactions": 2000, "windows": 200, "spectrograms": 40, "texts": 60, "parquet": 5000}
 """Training rows at size 1."""
 SIZES = (1, 10, 100, 1000)
 EPOCH_OF = 5_000_000
@@ -184,10 +184,10 @@ def _in_process(*args: str) -> dict[str, Any]:
     return found
 
 
-def measure(family: str, folder: Path) -> list[dict[str, Any]]:
+def measure(family: str, folder: Path, sizes: Sequence[int] = SIZES) -> list[dict[str, Any]]:
     """All sizes of a family. The teacher of the smallest one speaks of all, where rows have one shape."""
     found: list[dict[str, Any]] = []
-    for size in SIZES:
+    for size in sizes:
         rows, out = ROWS[family] * size, folder / f"{family}-{size}"
         teacher = folder / f"{family}-1" / "teacher" / "member-0" if size > 1 and family != "texts" else None
         file = folder / f"{family}-{size}.yaml"
@@ -303,6 +303,7 @@ def main() -> None:
     """Print a line for each size, and write the figures where that is wanted."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
     parser.add_argument("families", nargs="*", help=f"of {', '.join(ROWS)}; all by default")
+    parser.add_argument("--sizes", nargs="*", type=int, default=SIZES, help="times over; from 1 on")
     parser.add_argument("--write", action="store_true", help="write the figures of the documentation")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -310,7 +311,7 @@ def main() -> None:
     for family in given.families or ROWS:
         with tempfile.TemporaryDirectory() as folder:
             os.environ["STILLHOUSE_CACHE"] = f"{folder}/cache"
-            record["measured"][family] = measure(family, Path(folder))
+            record["measured"][family] = measure(family, Path(folder), given.sizes)
         record["billion"][family] = billion(record["measured"][family])
         record["machine"] = machine()
         if given.write:
