@@ -143,7 +143,12 @@ class StopAt(Silent):
             raise Interrupted
 
 
-@pytest.mark.parametrize("changes", [{"channels_last": True}, {"fused": True}], ids=str)
+COMPILED = pytest.param({"compile": True}, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"channels_last": True}, {"fused": True}, {"precision": "bf16"}, COMPILED], ids=str
+)
 def test_a_training_with_a_switch_resumes_to_the_bit(
     changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

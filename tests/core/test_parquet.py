@@ -70,6 +70,18 @@ def test_rows_are_those_of_the_files_standardised_by_training_rows(
     assert splits.info.classes == ("0", "1")
 
 
+def test_unlabelled_rows_need_no_target(folder: Path) -> None:
+    rows = table(30, 20)
+    rows.drop(columns="fraud").to_parquet(folder / "unlabelled.parquet")
+    splits = opened(folder, groups="customer")
+    assert splits.unlabelled is not None
+    assert splits.unlabelled.groups == rows["customer"].tolist()
+    assert splits.reader is not None
+    expected = ColumnsReader.from_state(splits.reader.state()).transform(rows[[*COLUMNS]].to_numpy())
+    assert torch.allclose(splits.unlabelled.columns()["x"], expected)
+    assert splits.unlabelled.index().tolist() == list(range(341, 371))
+
+
 def test_targets_may_be_texts_or_values(folder: Path) -> None:
     for path in folder.rglob("*.parquet"):
         if path.is_file():
@@ -86,14 +98,21 @@ def test_targets_may_be_texts_or_values(folder: Path) -> None:
     assert np.allclose(values.test.columns()["target"].numpy(), expected)
 
 
-def test_files_are_turned_into_columns_once_and_again_when_they_change(folder: Path) -> None:
+def test_files_are_turned_into_columns_once_and_again_when_they_change(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def made() -> dict[Path, int]:
         return {path: path.stat().st_mtime_ns for path in (folder / "cache").rglob("*.npy")}
 
-    opened(folder)
+    before = opened(folder)
     first = made()
-    opened(folder)
+    monkeypatch.setattr("stillhouse.data.parquet._pieces", None)  # nothing is read again
+    again = opened(folder)
+    monkeypatch.undo()
+    monkeypatch.setenv("STILLHOUSE_CACHE", str(folder / "cache"))
     assert made() == first
+    assert again.info == before.info
+    assert again.reader == before.reader
     table(80, 12).to_parquet(folder / "test.parquet")
     opened(folder)
     assert len(made()) == 2 * len(first)

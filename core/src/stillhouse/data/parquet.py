@@ -13,10 +13,10 @@ import pandas as pd
 from sklearn.preprocessing import StandardScaler
 
 from stillhouse.data import tables
-from stillhouse.data.arrays import CHUNK, NAMES, ArraysSplit, described
+from stillhouse.data.arrays import NAMES, ArraysSplit, described
 from stillhouse.data.readers import ColumnsReader
 from stillhouse.errors import DataError
-from stillhouse.storage import cache_folder, digest, replacing_folder
+from stillhouse.storage import cache_folder, digest, read_object, replacing_folder, write_json
 from stillhouse.types import DataContext, Splits, TensorSpec
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 ROWS = 65_536
 """Rows that are in memory at a time."""
 MOST_CLASSES = 10_000
+"""A target of more different whole numbers is a value that was stored as such."""
+PLAN = "plan.json"
+"""What the training rows say of the columns, beside these."""
 
 
 @dataclass(frozen=True)
@@ -95,24 +98,27 @@ def parquet(
 
     wanted = {"target": target, "columns": names, "beside": beside, "files": _contents(files)}
     made = cache_folder() / "parquet" / digest(wanted)
-    plan = _plan(files["train"], target, names, beside)
     if not made.is_dir():
         with replacing_folder(made) as temporary:
+            plan = _plan(files["train"], target, names, beside)
             for name, parts in files.items():
                 _write(parts, plan, temporary / name, labelled=name != "unlabelled")
+            write_json(temporary / PLAN, {"classes": plan.classes, "reader": plan.reader.state()})
+    kept = read_object(made / PLAN)
+    reader = ColumnsReader.from_state(kept["reader"])
 
     splits: dict[str, ArraysSplit] = {}
     for name in files:
         splits[name] = ArraysSplit(made / name, first=sum(map(len, splits.values())))
-    classes = None if plan.classes is None else [str(each) for each in plan.classes]
-    inputs = {plan.reader.input: TensorSpec((len(names),))}
+    classes = None if kept["classes"] is None else [str(each) for each in kept["classes"]]
+    inputs = {reader.input: TensorSpec((len(names),))}
     return Splits(
         info=described(splits["train"].column("target"), inputs, classes, unit),
         train=splits["train"],
         val=splits["val"],
         test=splits["test"],
         unlabelled=splits.get("unlabelled"),
-        reader=plan.reader,
+        reader=reader,
     )
 
 
@@ -171,15 +177,12 @@ def _input_columns(path: Path, target: str, columns: Sequence[str] | None, besid
 
 def _contents(files: dict[str, list[Part]]) -> dict[str, list[str]]:
     """SHA-256 of each file."""
-    found: dict[str, list[str]] = {}
-    for name, parts in files.items():
-        for part in parts:
-            sha = hashlib.sha256()
-            with part.path.open("rb") as file:
-                while chunk := file.read(CHUNK):
-                    sha.update(chunk)
-            found.setdefault(name, []).append(sha.hexdigest())
-    return found
+    return {name: [_sha256(part.path) for part in parts] for name, parts in files.items()}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _pieces(parts: Sequence[Part], columns: Sequence[str]) -> Iterator[tuple[pd.DataFrame, Part, int]]:
