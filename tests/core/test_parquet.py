@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 import stillhouse
+from stillhouse.cli import main
 from stillhouse.data.parquet import parquet
 from stillhouse.data.readers import ColumnsReader
 from stillhouse.errors import DataError
@@ -96,6 +98,14 @@ def test_targets_may_be_texts_or_values(folder: Path) -> None:
     assert values.info.classes is None
     expected = (table(80, 11)["amount"] * table(80, 11)["fraud"]).to_numpy(dtype=np.float32)
     assert np.allclose(values.test.columns()["target"].numpy(), expected)
+
+
+def test_the_cache_lists_a_table_by_its_folder_and_target(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    opened(folder)
+    assert main(["cache", "list", "--json"]) == 0
+    (entry,) = json.loads(capsys.readouterr().out)["entries"]
+    assert entry["kept"] == "tables"
+    assert entry["what"].startswith(f"{folder}, target fraud (")
 
 
 def test_files_are_turned_into_columns_once_and_again_when_they_change(
@@ -183,6 +193,7 @@ def test_missing_and_damaged_files_are_told(folder: Path) -> None:
 CHILD = """
 import resource, sys
 from pathlib import Path
+from stillhouse.cli import main
 from stillhouse.data.parquet import parquet
 from stillhouse.types import DataContext
 def peak():

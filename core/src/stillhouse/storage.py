@@ -21,6 +21,8 @@ TEMPORARY = "partial-"
 """How names of unfinished files and folders begin, after the dot."""
 SUMMARY = "summary.json"
 """Name of the file with a finished run's results."""
+PLAN = "plan.json"
+"""Name of the file that says what a table's cached columns were made from, beside them."""
 RULES = "rules.txt"
 """What explains a model that a person can read, beside its weights."""
 

@@ -133,12 +133,16 @@ def _entries(folder: Path, kept: Kept) -> list[dict[str, Any]]:
 
 
 def _what(path: Path) -> str:
-    if not (path / "model.json").exists():
-        return path.name
-    from stillhouse.storage import read_json
+    """What an entry is to a person: a teacher's component and seed, a table's folder and target, else its name."""
+    from stillhouse.storage import PLAN, read_json
 
-    model = read_json(path / "model.json")
-    return f"{model['component']}, seed {model['seed']} ({path.name[:8]})"
+    if (path / "model.json").exists():
+        model = read_json(path / "model.json")
+        return f"{model['component']}, seed {model['seed']} ({path.name[:8]})"
+    if (path / PLAN).exists():
+        plan = read_json(path / PLAN)
+        return f"{plan['folder']}, target {plan['target']} ({path.name[:8]})"
+    return path.name
 
 
 EXTRAS = {

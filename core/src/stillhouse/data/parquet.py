@@ -16,7 +16,7 @@ from stillhouse.data import tables
 from stillhouse.data.arrays import NAMES, ArraysSplit, described
 from stillhouse.data.readers import ColumnsReader
 from stillhouse.errors import DataError
-from stillhouse.storage import cache_folder, digest, read_object, replacing_folder, write_json
+from stillhouse.storage import PLAN, cache_folder, digest, read_object, replacing_folder, write_json
 from stillhouse.types import DataContext, Splits, TensorSpec
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ ROWS = 65_536
 """Rows that are in memory at a time."""
 MOST_CLASSES = 10_000
 """A target of more different whole numbers is a value that was stored as such."""
-PLAN = "plan.json"
-"""What the training rows say of the columns, beside these."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,8 @@ def parquet(
             plan = _plan(files["train"], target, names, beside)
             for name, parts in files.items():
                 _write(parts, plan, temporary / name, labelled=name != "unlabelled")
-            write_json(temporary / PLAN, {"classes": plan.classes, "reader": plan.reader.state()})
+            told = {"folder": str(folder), "target": target}
+            write_json(temporary / PLAN, {**told, "classes": plan.classes, "reader": plan.reader.state()})
     kept = read_object(made / PLAN)
     reader = ColumnsReader.from_state(kept["reader"])
 
