@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +146,31 @@ def test_averaged_weights_follow_from_the_first_steps() -> None:
     mean = "body.1.running_mean"
     gap = kept[0.999].state_dict()[mean] - kept[None].state_dict()[mean]
     assert gap.norm() < 0.5 * kept[None].state_dict()[mean].norm()
+
+
+@pytest.mark.parametrize("changes", [{}, {"ema": 0.9, "optimizer": "sgd", "grad_clip": 1.0}])
+def test_a_fit_leaves_nothing_behind_that_waits_for_the_garbage_collector(
+    changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    optimizers: list[weakref.ref[torch.optim.Optimizer]] = []
+
+    def noted(*given: Any) -> torch.optim.Optimizer:
+        made = make_optimizer(*given)
+        optimizers.append(weakref.ref(made))
+        return made
+
+    monkeypatch.setattr("stillhouse.training.loop.make_optimizer", noted)
+    gc.collect()
+    gc.disable()
+    try:
+        learner = supervised(net())
+        gone = weakref.ref(learner.student)
+        fit(learner, work(TrainConfig(epochs=2, batch_size=30, **changes)))
+        del learner
+        assert gone() is None
+        assert [each() for each in optimizers] == [None]
+    finally:
+        gc.enable()
 
 
 def test_patience_stops_early() -> None:

@@ -13,10 +13,10 @@ from stillhouse.kinds import DEFAULT_SOFT_LOSS
 from stillhouse.methods.base import Method
 from stillhouse.methods.by_row import soft_losses
 from stillhouse.methods.context import MethodContext
+from stillhouse.methods.losses import make_terms
 from stillhouse.ranges import Choices, Range
 from stillhouse.recipe.resolved import BoundTerm
 from stillhouse.trained import Trained
-from stillhouse.training.loss import Term
 from stillhouse.types import SubsetSplit
 
 
@@ -87,8 +87,7 @@ class Condensed(Method):
         """The soft loss of every training row as the student is now, ``[N]``, a function of the seed where rows are
         augmented at random."""
         soft = BoundTerm(context.bind("objective", DEFAULT_SOFT_LOSS[context.head.kind]), scheduled={})
-        objective = soft.bound.component.load()(**soft.bound.options)
-        term = Term(name="value", objective=objective, extras=soft.spec.extras)
+        (term,) = make_terms([soft], context.splits, student, None, context.device)
         source, found = context.signal(), []
         model = student.model.to(context.device).eval()
         with torch.random.fork_rng(), torch.no_grad():

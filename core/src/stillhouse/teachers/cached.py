@@ -116,7 +116,8 @@ def filling(
             if members and outputs.members is not None:
                 entries["members"] = outputs.members.transpose(0, 1)  # rows first, as in all arrays
             for name, value in entries.items():
-                if ragged and value.ndim > 2:
+                # Rows, or rows and members, and what each says of one row: more is one output for each position.
+                if ragged and value.ndim > (3 if name == "members" else 2):
                     raise IncompatibleError(
                         f"the teacher's {name} differs in length from row to row and cannot be cached",
                         where="teacher.cache",

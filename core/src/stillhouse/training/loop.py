@@ -87,7 +87,6 @@ def fit(learner: Learner, work: Fit) -> list[dict[str, Any]]:
         TrainingError: the loss is not finite (with the rows of the batch; the last checkpoint is kept), the
             validation metric never was a number, or the network cannot be compiled.
     """
-    freeze_imports()
     threads = choose_threads(work.config, learner.student, work.train, learner.inputs)
     with limited_threads(threads), accelerated(learner, work.config, work.label):
         return _fit(learner, work, threads)
@@ -105,7 +104,10 @@ def _fit(learner: Learner, work: Fit, threads: int) -> list[dict[str, Any]]:
     averages = {name: average for name, model in learner.judged.items() if (average := make_average(model, config))}
     state = TrainingState(learner, optimizer, scheduler, averages, {name: Best() for name in learner.judged})
     state.resume(work.folder)
-    model, prepared = accelerator.prepare(learner, optimizer)
+    alone = _alone(accelerator)
+    if not alone:
+        freeze_imports()
+    model, prepared = (learner, optimizer) if alone else accelerator.prepare(learner, optimizer)
     work.reporter.model(work.label, config.epochs, state.epoch)
 
     def after_step() -> None:
@@ -153,7 +155,8 @@ def _fit(learner: Learner, work: Fit, threads: int) -> list[dict[str, Any]]:
             state.save(work.folder)
             saved_at = time.monotonic()
     accelerator.wait_for_everyone()
-    accelerator.free_memory()
+    if not alone:
+        accelerator.free_memory()
 
     _take_best(learner, work, state)
     return state.history
@@ -239,6 +242,16 @@ def train_epoch(
         values.add(total, terms)
     guard.check()
     return {**values.means(), "steps": steps}
+
+
+def _alone(accelerator: Accelerator) -> bool:
+    """Whether accelerate has nothing to prepare: one process, on the CPU, in one precision. At the end of a fit it would
+    search the whole process for garbage, which takes longer than many a fit, and a fit leaves none."""
+    return (
+        accelerator.distributed_type == DistributedType.NO
+        and accelerator.device.type == "cpu"
+        and accelerator.mixed_precision == "no"
+    )
 
 
 def _plain(accelerator: Accelerator) -> bool:
