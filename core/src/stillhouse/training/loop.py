@@ -245,13 +245,10 @@ def train_epoch(
 
 
 def _alone(accelerator: Accelerator) -> bool:
-    """Whether accelerate has nothing to prepare: one process, on the CPU, in one precision. At the end of a fit it would
-    search the whole process for garbage, which takes longer than many a fit, and a fit leaves none."""
-    return (
-        accelerator.distributed_type == DistributedType.NO
-        and accelerator.device.type == "cpu"
-        and accelerator.mixed_precision == "no"
-    )
+    """Whether accelerate has nothing to prepare: one process, on the CPU, in one precision. At the end of a fit it
+    would search the whole process for garbage, which takes longer than many a fit, and a fit leaves none."""
+    one: bool = accelerator.distributed_type == DistributedType.NO
+    return one and accelerator.device.type == "cpu" and accelerator.mixed_precision == "no"
 
 
 def _plain(accelerator: Accelerator) -> bool:
