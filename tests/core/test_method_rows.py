@@ -32,8 +32,11 @@ def test_rows_that_teach_least_are_left_out(distil: Callable[..., Any], monkeypa
         found = values(self, context, student)
         rows = context.splits.train.columns()
         with torch.no_grad():
-            own, theirs = student.model(x=rows["x"]), context.teachers[0].model(x=rows["x"])
-            expected = F.kl_div((own / 4).log_softmax(1), (theirs / 4).softmax(1), reduction="none").sum(1) * 16
+            student_logits, teacher_logits = student.model(x=rows["x"]), context.teachers[0].model(x=rows["x"])
+            divergence = F.kl_div(
+                (student_logits / 4).log_softmax(1), (teacher_logits / 4).softmax(1), reduction="none"
+            ).sum(1)
+            expected = divergence * 4**2
         torch.testing.assert_close(found, expected.double(), rtol=1e-4, atol=1e-5)
         seen.append(found)
         return found

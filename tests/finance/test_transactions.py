@@ -228,12 +228,12 @@ def own(context, make):
 
 def test_an_own_table_gives_the_rows_of_the_handbook(own, make, tmp_path):
     make.write_handbook(tmp_path / "book", make.transactions())
-    theirs = fraud_handbook(replace(own, root=tmp_path / "book"), **START, drop_known_cards=False)
-    mine = transactions(own, **OWN, **START, drop_known_cards=False)
-    assert not mine.info.simulated
-    for name, split in theirs.named().items():
+    of_handbook = fraud_handbook(replace(own, root=tmp_path / "book"), **START, drop_known_cards=False)
+    of_table = transactions(own, **OWN, **START, drop_known_cards=False)
+    assert not of_table.info.simulated
+    for name, split in of_handbook.named().items():
         for entry in ("x", "target", "day", "index"):
-            assert torch.equal(split.columns()[entry], mine.named()[name].columns()[entry]), (name, entry)
+            assert torch.equal(split.columns()[entry], of_table.named()[name].columns()[entry]), (name, entry)
 
 
 def test_without_a_start_the_last_days_are_the_test(own, make):
