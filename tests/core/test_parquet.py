@@ -193,7 +193,6 @@ def test_missing_and_damaged_files_are_told(folder: Path) -> None:
 CHILD = """
 import resource, sys
 from pathlib import Path
-from stillhouse.cli import main
 from stillhouse.data.parquet import parquet
 from stillhouse.types import DataContext
 def peak():
