@@ -105,7 +105,19 @@ def test_the_cache_lists_a_table_by_its_folder_and_target(folder: Path, capsys: 
     assert main(["cache", "list", "--json"]) == 0
     (entry,) = json.loads(capsys.readouterr().out)["entries"]
     assert entry["kept"] == "tables"
-    assert entry["what"].startswith(f"{folder}, target fraud (")
+    assert entry["what"].startswith(f"{folder.resolve()}, target fraud (")
+
+
+def test_the_cache_lists_a_table_of_an_earlier_version_by_its_name(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened(folder)
+    (plan,) = (folder / "cache").rglob("plan.json")
+    kept = json.loads(plan.read_text())
+    plan.write_text(json.dumps({"classes": kept["classes"], "reader": kept["reader"]}))
+    assert main(["cache", "list", "--json"]) == 0
+    (entry,) = json.loads(capsys.readouterr().out)["entries"]
+    assert entry["what"] == plan.parent.name
 
 
 def test_files_are_turned_into_columns_once_and_again_when_they_change(

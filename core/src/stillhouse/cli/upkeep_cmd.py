@@ -140,8 +140,8 @@ def _what(path: Path) -> str:
         model = read_json(path / "model.json")
         return f"{model['component']}, seed {model['seed']} ({path.name[:8]})"
     if (path / PLAN).exists():
-        plan = read_json(path / PLAN)
-        return f"{plan['folder']}, target {plan['target']} ({path.name[:8]})"
+        source = read_json(path / PLAN).get("source")  # earlier versions did not write it
+        return f"{source['folder']}, target {source['target']} ({path.name[:8]})" if source else path.name
     return path.name
 
 

@@ -101,8 +101,8 @@ def parquet(
             plan = _plan(files["train"], target, names, beside)
             for name, parts in files.items():
                 _write(parts, plan, temporary / name, labelled=name != "unlabelled")
-            told = {"folder": str(folder), "target": target}
-            write_json(temporary / PLAN, {**told, "classes": plan.classes, "reader": plan.reader.state()})
+            source = {"folder": str(folder.resolve()), "target": target}
+            write_json(temporary / PLAN, {"source": source, "classes": plan.classes, "reader": plan.reader.state()})
     kept = read_object(made / PLAN)
     reader = ColumnsReader.from_state(kept["reader"])
 
