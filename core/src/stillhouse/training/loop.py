@@ -104,10 +104,6 @@ def _fit(learner: Learner, work: Fit, threads: int) -> list[dict[str, Any]]:
     averages = {name: average for name, model in learner.judged.items() if (average := make_average(model, config))}
     state = TrainingState(learner, optimizer, scheduler, averages, {name: Best() for name in learner.judged})
     state.resume(work.folder)
-    alone = _alone(accelerator)
-    if not alone:
-        freeze_imports()
-    model, prepared = (learner, optimizer) if alone else accelerator.prepare(learner, optimizer)
     work.reporter.model(work.label, config.epochs, state.epoch)
 
     def after_step() -> None:
@@ -115,6 +111,8 @@ def _fit(learner: Learner, work: Fit, threads: int) -> list[dict[str, Any]]:
         for name, average in averages.items():
             average.update_parameters(learner.judged[name])
 
+    # One epoch after the other, each judged on validation rows and kept where that is due.
+    model, prepared = _prepared(learner, optimizer, accelerator)
     saved_at = time.monotonic()
     while state.epoch < config.epochs and not state.exhausted(config):
         began, epoch = time.monotonic(), state.epoch
@@ -154,8 +152,9 @@ def _fit(learner: Learner, work: Fit, threads: int) -> list[dict[str, Any]]:
         if work.folder is not None and accelerator.is_main_process and due:
             state.save(work.folder)
             saved_at = time.monotonic()
+    # What was only for the steps goes, and the chosen weights come back.
     accelerator.wait_for_everyone()
-    if not alone:
+    if not _alone(accelerator):
         accelerator.free_memory()
 
     _take_best(learner, work, state)
@@ -242,6 +241,17 @@ def train_epoch(
         values.add(total, terms)
     guard.check()
     return {**values.means(), "steps": steps}
+
+
+def _prepared(
+    learner: Learner, optimizer: torch.optim.Optimizer, accelerator: Accelerator
+) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """Learner and optimiser as accelerate wants them for the steps."""
+    if _alone(accelerator):
+        return learner, optimizer
+    freeze_imports()
+    model, prepared = accelerator.prepare(learner, optimizer)
+    return model, prepared
 
 
 def _alone(accelerator: Accelerator) -> bool:
