@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -138,3 +140,14 @@ def test_what_self_supervised_does_not_serve_is_told(distil: Callable[..., Any])
         distil("core/self-supervised", "teacher.out_of_fold=2")
     with pytest.raises(OptionError, match="noise"):
         distil({"use": "core/self-supervised", "noise": 0})
+
+
+def test_the_report_shows_counts_as_whole_numbers(tmp_path: Path) -> None:
+    result = stillhouse.run(
+        "core/quickstart",
+        out=tmp_path / "run",
+        overrides=["method=core/condensed", "train.teacher.epochs=1", "train.student.epochs=2", "seeds=[0, 1]"],
+    )
+    count = result.summary["method_facts"]["per_seed"][0]["rows_of_last_stage"]
+    report = re.sub(r"<[^>]+>|\s+", " ", (result.folder / "report.html").read_text(encoding="utf-8"))
+    assert re.search(rf"rows of last stage\s+{count}\s+the same for all seeds", report)

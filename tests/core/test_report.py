@@ -495,6 +495,7 @@ def test_broken_line_of_metrics_is_named(folder):
         (fmt.signed(0.5, 2), "+0.50"),
         (fmt.signed(-0.5, 2), "−0.50"),
         (fmt.interval([1.0, 2.0], 1.5), "1.000 to 2.000"),
+        (fmt.interval([1.5, 1.5], 1.5), "the same for all seeds"),
         (fmt.interval(None, 1.5), ""),
         (fmt.factor(26.33), "26.3×"),
         (fmt.duration(12.34), "12 s"),

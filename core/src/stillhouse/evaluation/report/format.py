@@ -46,9 +46,11 @@ def number(value: float | None, places: int | None = None) -> str:
 
 
 def interval(bounds: Sequence[float] | None, like: float | None) -> str:
-    """``12.91 to 13.30`` with as many decimals as ``like``; empty for None."""
+    """``12.91 to 13.30`` over seeds, with as many decimals as ``like``; empty for None."""
     if bounds is None:
         return ""
+    if bounds[0] == bounds[1]:
+        return "the same for all seeds"
     places = decimals(like)
     return f"{number(bounds[0], places)} to {number(bounds[1], places)}"
 

@@ -250,13 +250,18 @@ def _others(run: Run) -> list[dict[str, str]]:
 def _method(run: Run) -> dict[str, Any] | None:
     """The method's own results: a row each, a column for every model that they are of."""
     given = run.summary.get("method") or {}
-    table = (run.summary.get("method_facts") or {}).get("table") or []
+    facts = run.summary.get("method_facts") or {}
+    table = facts.get("table") or []
     if not table:
         return None
+    counts = {name for name, value in facts["per_seed"][0].items() if isinstance(value, int)}
     models = list(dict.fromkeys(entry["model"] for entry in table))
     names = list(dict.fromkeys(entry["name"] for entry in table))
     cells = {
-        (entry["name"], entry["model"]): (fmt.number(entry["mean"]), fmt.interval(entry["ci95"], entry["mean"]))
+        (entry["name"], entry["model"]): (
+            fmt.number(entry["mean"], 0 if entry["name"] in counts else None),
+            fmt.interval(entry["ci95"], entry["mean"]),
+        )
         for entry in table
     }
     return {"id": given.get("id", ""), "models": models, "rows": names, "cells": cells}
