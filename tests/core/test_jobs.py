@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -95,6 +97,17 @@ def test_side_by_side_gives_the_same_bits_and_tells_of_every_model_once(whole: P
     students = [event for event in heard.events if event[1] == "student, seed 1"]
     assert students == [("model", "student, seed 1"), *[("epoch", "student, seed 1")] * 3, ("done", "student, seed 1")]
     assert not list(folder.glob("run.*")), "no lock is left behind"
+
+
+def test_a_script_needs_no_guard(whole: Path, tmp_path: Path) -> None:
+    """Processes do not import the script, which would begin the run again in each of them."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import stillhouse\nprint('begun')\nstillhouse.run('core/quickstart', overrides={SMALL}, out='run', jobs=2)\n"
+    )
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "begun\n"), done.stderr
+    same(whole, tmp_path / "run")
 
 
 class Interrupting(Recording):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections import deque
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import connection, get_context, parent_process
 from multiprocessing.connection import Connection
+from types import ModuleType
 from typing import Any
 
 from stillhouse.engines.base import Desk, Engine, Event
@@ -51,7 +53,7 @@ class LocalEngine(Engine):
     def _start(self) -> _Worker:
         method = get_context("spawn")
         here, there = method.Pipe()
-        with _one_thread():
+        with _one_thread(), _without_script():
             process = method.Process(target=_work, args=(there, *self._given), daemon=True)
             process.start()
         there.close()
@@ -158,6 +160,18 @@ def _one_thread() -> Iterator[None]:
     finally:
         if before is None:
             del os.environ["OMP_NUM_THREADS"]
+
+
+@contextmanager
+def _without_script() -> Iterator[None]:
+    """Processes that start inside do not import the script that began them: they need nothing of it, and a script
+    without ``if __name__ == "__main__"`` would begin again in each of them."""
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
 
 
 def _work(pipe: Connection, opener: str, setup: Mapping[str, Any]) -> None:
