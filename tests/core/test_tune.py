@@ -195,9 +195,35 @@ def test_a_tree_gets_the_size_that_suits_labels_before_it_gets_a_teacher(tmp_pat
     assert found.record["baseline"]["mean"] == best
     chosen = found.record["baseline"]["changes"].get("student.max_depth", 12)
     assert any(dimension["name"] == "student.max_depth" for dimension in found.record["space"])
+    tried = [trial["settings"]["student.max_depth"] for trial in found.record["trials"]]
+    assert tried[:2] == ["12", str(chosen)] or tried[0] == str(chosen) == "12", "the recipe's own size comes first"
+    _chosen_by_the_rule(found.record["confirmation"])
     final = parse_value((found.folder / "recipe.yaml").read_text(encoding="utf-8"), source="recipe")
     if final["student"]["max_depth"] != chosen:
         assert {"use": "core/decision-tree", "max_depth": chosen, "min_samples_leaf": 1} in final["controls"]
+
+
+def _chosen_by_the_rule(confirmation: dict[str, Any]) -> None:
+    """The recipe's own settings, trial 0, unless another is better by more than a standard error; else the best."""
+    values = {each["trial"]: np.array(each["values"]) for each in confirmation["candidates"]}
+    top = max(values, key=lambda trial: values[trial].mean())
+    worse = values[top] - values[0]
+    kept = worse.mean() <= worse.std(ddof=1) / len(worse) ** 0.5
+    assert confirmation["trial"] == (0 if kept else top)
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0])
+def test_the_recipes_own_settings_stay_where_nothing_is_better(alpha: float, tmp_path: Path, manager: Manager) -> None:
+    """With labels alone (alpha 1) the teacher's predictions are better than the recipe's own settings; else rarely."""
+    values = recipe(
+        student={"use": "core/decision-tree", "max_depth": 6},
+        teacher={"use": "core/random-forest", "n_estimators": 20},
+        search={"teacher": ["core/hist-gradient-boosting"]},
+    )
+    values["objectives"] = {"alpha": alpha}
+    found = tune(values, out=tmp_path / "s", trials=6, folds=2, manager=manager).record
+    assert found["trials"][0]["settings"]["student.max_depth"] == "6"
+    _chosen_by_the_rule(found["confirmation"])
 
 
 def test_a_search_whose_time_is_gone_still_tries_the_recipes_own_settings(tmp_path: Path, manager: Manager) -> None:

@@ -70,6 +70,8 @@ class Work:
 
 POLL = 0.05
 """Seconds between two looks at what is asked for and what is done."""
+KEPT_BYTES = 512 * 2**20
+"""Of teachers that stay in memory, as they are on disk."""
 IRRELEVANT = {"name", "summary", "seeds", "metrics", "controls", "evaluate", "search", "sizes", "train"}
 TRAINS = {"baseline": "student", "teacher": "teacher"}
 
@@ -120,6 +122,8 @@ class Bench:
         self.folder, self.guard = folder, guard
         self.unit = views[0].splits.info.unit
         self._fingerprints: dict[int, str] = {}
+        self._teachers: dict[str, tuple[Teacher, int]] = {}
+        """With their bytes on disk, the last one used at the end."""
 
     def _fingerprint(self, view: int) -> str:
         if view not in self._fingerprints:
@@ -179,9 +183,24 @@ class Bench:
             baseline_stage(context)
         else:
             check_method(context)
-            student_stage(context, teacher_stage(context))
+            student_stage(context, self._teacher(context, work))
         trained = f"{work.part}/seed-{work.seed}"
         return self._judged(context, folder / trained, trained)
+
+    def _teacher(self, context: RunContext, work: Work) -> Teacher:
+        """The teacher of a student. Estimators stay in memory for the next one: to read a forest takes longer than to
+        fit the tree that learns from it. A method may train a network on, so that those are read anew."""
+        key = replace(work, part="teacher").key()
+        if key in self._teachers:
+            self._teachers[key] = self._teachers.pop(key)  # the last one used
+            return self._teachers[key][0]
+        teacher = teacher_stage(context)
+        size = sum(path.stat().st_size for path in (context.folder / "teacher").rglob("estimator.skops"))
+        if not any(member.is_network or member.is_asked for member in teacher.members) and size <= KEPT_BYTES:
+            while sum(kept for _, kept in self._teachers.values()) + size > KEPT_BYTES:
+                del self._teachers[next(iter(self._teachers))]
+            self._teachers[key] = (teacher, size)
+        return teacher
 
     def _judged(self, context: RunContext, predicted: Path, trained: str) -> Result:
         metrics = judge(context, predicted, "test")  # the view's held-out rows

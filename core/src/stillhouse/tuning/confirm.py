@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,22 @@ CONFIRMED = 3
 """Best trials that are measured again with other seeds."""
 
 
-def confirm(bench: Bench, pool: Pool, study: Study, space: SearchSpace) -> tuple[dict[str, Any], dict[str, Any]]:
+def confirm(
+    bench: Bench, pool: Pool, study: Study, space: SearchSpace, own: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """The best trials and the recipe's own settings once more with other seeds, so that the winner is not the luckiest;
     and the student alone with the same seeds.
 
-    The best mean of both rounds is chosen; where sizes vary, the smallest model that is worse by no more than one
-    standard error of the paired difference (after Breiman, Friedman, Olshen and Stone 1984).
+    Of those that are worse than the best mean of both rounds by no more than one standard error of the paired
+    difference (after Breiman, Friedman, Olshen and Stone 1984) the smallest model is chosen where a search of sizes was
+    asked for, then the recipe's own settings, then the best.
+
+    Args:
+        bench: what measures.
+        pool: where.
+        study: the trials.
+        space: what they varied.
+        own: the recipe's own settings in it.
 
     Returns:
         The recipe that was chosen, and what was found, for the record.
@@ -43,7 +53,8 @@ def confirm(bench: Bench, pool: Pool, study: Study, space: SearchSpace) -> tuple
     near = [trial for trial in best[CONFIRMED:] if sign * float(trial.value or 0.0) >= least]
     smaller = [trial for trial in near if space.size_of(trial.params) < space.size_of(best[0].params)]
     best = best[:CONFIRMED] + sorted(smaller, key=lambda trial: space.size_of(trial.params))[:1]
-    best += [trial for trial in study.trials[:1] if trial.state is TrialState.COMPLETE and trial not in best]
+    finished = [trial for trial in study.trials if trial.state is TrialState.COMPLETE]
+    best += [trial for trial in finished if trial.params == own and trial not in best][:1]
 
     recipes = [space.apply(trial.params) for trial in best]
     again = measure_all(pool, bench, "student", recipes, round_=1)
@@ -59,7 +70,9 @@ def confirm(bench: Bench, pool: Pool, study: Study, space: SearchSpace) -> tuple
     top = max(values, key=lambda at: sign * values[at].mean())
     worse = {at: sign * (values[top] - found) for at, found in values.items()}
     within = [at for at, by in worse.items() if by.mean() <= _standard_error(by)]
-    chosen = min(within, key=lambda at: (space.size_of(best[at].params), -sign * values[at].mean()))
+    chosen = min(
+        within, key=lambda at: (space.size_of(best[at].params), best[at].params != own, -sign * values[at].mean())
+    )
     # The student alone as it was chosen: another size is another baseline.
     alone = [measure_all(pool, bench, "baseline", [recipes[chosen]], round_=round_)[0] for round_ in (0, 1)]
     both = Scores(tuple(result for scores in alone for result in scores.results))
@@ -67,7 +80,10 @@ def confirm(bench: Bench, pool: Pool, study: Study, space: SearchSpace) -> tuple
     return recipes[chosen], {
         "trial": best[chosen].number,
         "settings": dict(best[chosen].params),
-        "candidates": [{"trial": best[at].number, "mean": float(found.mean())} for at, found in values.items()],
+        "candidates": [
+            {"trial": best[at].number, "mean": float(found.mean()), "values": found.tolist()}
+            for at, found in values.items()
+        ],
         "student": float(values[chosen].mean()),
         "baseline": both.mean,
         "gain": float(gain.mean()),

@@ -197,9 +197,12 @@ def _search(
     base = {**resolved.to_recipe(), "search": {}, "sizes": None}
     base["train"].pop("baseline", None)  # what suits labels alone is found out here
     asked = asked_dimensions(resolved, base, bench.registry)
+    asked += [declared_dimension(path, resolved, bench.registry) for path in dict.fromkeys(vary)]
+    # Nobody asked for a smaller tree: it takes the size that makes it best.
     asked += [
-        declared_dimension(path, resolved, bench.registry)
-        for path in dict.fromkeys([*vary, *estimator_sizes(resolved)])
+        replace(declared_dimension(path, resolved, bench.registry), size=False)
+        for path in estimator_sizes(resolved)
+        if path not in vary
     ]
 
     reporter.stage("student alone", f"{resolved.student.id} on {len(bench.views)} held-out parts")
@@ -230,16 +233,19 @@ def _search(
 
     reporter.stage("trials", f"{len(truths.teachers)} teachers are better than the student alone")
     budget.reserve(_final_seconds(bench, truths))
-    if not is_estimator(resolved.student.component):
-        trained = changed(trained, {"train.baseline": trained["train"]["student"]})
-    dimensions = [*training_dimension(base, trained), *teacher_dimensions(bench, truths, budget)]
-    space = SearchSpace(trained, [*dimensions, *other_dimensions(bench, asked, truths)])
+    if is_estimator(resolved.student.component):
+        start = base  # the size that suits labels is one of those that vary
+    else:
+        start = changed(trained, {"train.baseline": trained["train"]["student"]})
+    dimensions = [*training_dimension(base, start), *teacher_dimensions(bench, truths, budget)]
+    space = SearchSpace(start, [*dimensions, *other_dimensions(bench, asked, truths)])
     study = Study(bench.folder / "study.db", space, bench, seed=seed)
-    study.suggest(starts(space))
+    first = starts(space, truths.training)
+    study.suggest(first)
     study.run(
         pool, budget, trials, lambda trial: reporter.stage(f"trial {trial.number + 1}", _said(trial, head.primary))
     )
-    chosen, confirmation = confirm(bench, pool, study, space)
+    chosen, confirmation = confirm(bench, pool, study, space, first[0])
     if not any(dimension.name == OUT_OF_FOLD for dimension in space.dimensions):
         # Trials did without, for their time; what is not searched is in the end what the recipe says.
         chosen = changed(chosen, {"teacher.out_of_fold": resolved.recipe.teacher.out_of_fold})

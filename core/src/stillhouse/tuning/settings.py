@@ -13,6 +13,7 @@ from stillhouse.tuning.budget import Budget
 from stillhouse.tuning.space import (
     NONE,
     OWN,
+    Changes,
     Dimension,
     SearchSpace,
     extra_dimensions,
@@ -77,23 +78,29 @@ def other_dimensions(bench: Bench, asked: Sequence[Dimension], truths: Truths) -
     return [*found, *asked]
 
 
-def starts(space: SearchSpace) -> list[dict[str, Any]]:
-    """Settings to try first: the recipe's own, with the training that suits labels alone, too; with little of the
-    labels; with the best teacher; with extra rows."""
+def starts(space: SearchSpace, alone: Changes) -> list[dict[str, Any]]:
+    """Settings to try first: the recipe's own; those with the training, or the size, that suits labels alone; with
+    little of the labels; with the best teacher; with extra rows.
 
-    def start(**wanted: str) -> dict[str, Any]:
+    Args:
+        space: what varies.
+        alone: what suited the student alone, see `stillhouse.tuning.truths.Truths`.
+    """
+
+    def start(wanted: Mapping[str, str]) -> dict[str, Any]:
         def pick(dimension: Dimension) -> Any:
             if dimension.range is not None:
                 return _start_of(space.recipe, dimension)
             labels = list(dimension.labels)
-            want = wanted.get(dimension.name.replace(" ", "_"), OWN)
+            want = wanted.get(dimension.name, OWN)
             return want if want in labels else _own_label(space.recipe, dimension) or labels[0]
 
         return space.choose(pick)
 
     labels = {dimension.name: list(dimension.labels) for dimension in space.dimensions}
-    found = [start(), start(training=ALONE), start(alpha="0.1"), start(alpha="0.1", teacher=labels["teacher"][0])]
-    found += [start(alpha="0.1", extra_rows=label) for label in labels.get("extra rows", ()) if label != NONE]
+    found = [start({}), start({TRAINING: ALONE, **{path: str(value) for path, value in alone.items()}})]
+    found += [start({"alpha": "0.1"}), start({"alpha": "0.1", "teacher": labels["teacher"][0]})]
+    found += [start({"alpha": "0.1", "extra rows": label}) for label in labels.get("extra rows", ()) if label != NONE]
     return [each for at, each in enumerate(found) if each not in found[:at]]
 
 

@@ -23,7 +23,7 @@ REPEATS = 30
 """Draws in a row of settings that were tried before or do not suit each other, after which the space has nothing new;
 half of them at random."""
 ALWAYS = 2
-"""Trials that are made whatever the time: the recipe's own settings, and those with little of the labels."""
+"""Trials that are made whatever the time: the recipe's own settings, and those that suit the student alone."""
 STARTUP = 8
 """Trials drawn at random, or given, before the sampler models what is good."""
 
