@@ -21,6 +21,7 @@ import pandas as pd
 
 import stillhouse
 from stillhouse.tuning import tune
+from stillhouse.tuning.space import OWN
 
 RESULTS = Path("docs/results/tables.json")
 TABLE = Path("docs/tables-results.md")
@@ -142,12 +143,17 @@ def search_table(name: str, runs: Path, minutes: float) -> dict[str, Any]:
         "limit": minutes,
         "trials": len(found["trials"]),
         "stopped": found.get("stopped", ""),
-        "kept": final is not None and found["confirmation"]["trial"] == 0,
+        "kept": final is not None and _is_own(found["confirmation"]),
         "held_out_gain": None if final is None else found["confirmation"]["gain"],
         "settings": None if final is None else found["confirmation"]["settings"],
         **({} if final is None else {key: final[key] for key in ("teacher", "baseline", "student")}),
         **({} if final is None else {key: final["verdict"][key] for key in ("gain", "gain_ci95", "helped")}),
     }
+
+
+def _is_own(chosen: dict[str, Any]) -> bool:
+    """The recipe's own settings, its teacher included, which is only tried where it is better than the student."""
+    return bool(chosen["trial"] == 0 and chosen["settings"]["teacher"] == OWN)
 
 
 def write_table(rows: Sequence[dict[str, Any]]) -> None:

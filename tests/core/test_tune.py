@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,14 @@ from stillhouse.pipeline import run
 from stillhouse.plugins.manager import Manager
 from stillhouse.progress import Silent
 from stillhouse.ranges import Choices, Range, parse_space
+from stillhouse.recipe.check import resolve
 from stillhouse.recipe.text import parse_value
 from stillhouse.tuning import TuneResult, tune
-from stillhouse.tuning.bench import Result
-from stillhouse.tuning.truths import Scores, better
+from stillhouse.tuning.bench import Result, Work, make_bench
+from stillhouse.tuning.budget import Budget
+from stillhouse.tuning.candidates import Candidate
+from stillhouse.tuning.teachers import TeacherComparison
+from stillhouse.tuning.truths import Scores, Truths, better
 from stillhouse.tuning.views import check_untouched, make_views
 from stillhouse.types import Batch, DataInfo, Splits, SubsetSplit, TensorSpec, TensorSplit
 
@@ -231,6 +236,52 @@ def test_a_search_whose_time_is_gone_still_tries_the_recipes_own_settings(tmp_pa
     assert found["teacher_found"]
     assert [trial["state"] for trial in found["trials"]] == ["complete", "complete"]
     assert found["final"] is not None
+
+
+class _Clock:
+    """Measures teachers by what the test says they take and reach."""
+
+    jobs = 1
+
+    def __init__(self, takes: dict[str, tuple[float, float]]) -> None:
+        self.takes, self.asked = takes, []
+
+    def submit(self, work: Work, *, limit: float | None = None) -> Future[Result]:
+        seconds, value = self.takes[work.recipe["teacher"]["use"]]
+        self.asked.append((work.recipe["teacher"]["use"], work.view))
+        done: Future[Result] = Future()
+        done.set_result(Result(value, seconds=seconds))
+        return done
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+def test_teachers_for_which_the_time_does_not_suffice_are_left_out(tmp_path: Path, manager: Manager) -> None:
+    """Two fifths of ten minutes are 240 s. The recipe's own takes 160 s of them for the other five parts, so that one of
+    two that take 60 s has time, the better one, then what takes 10 s; none that takes more than 15 % of all, 90 s."""
+    resolved = resolve(recipe(), manager.registry)
+    bench = make_bench(resolved, manager.registry, tmp_path, folds=3, seed=0)
+    takes = {
+        "core/mlp": (32.0, 0.6),
+        "good": (12.0, 0.9),
+        "fair": (12.0, 0.8),
+        "slow": (15.5, 1.0),
+        "cheap": (2.0, 0.7),
+    }
+    assert len(bench.views) == 6
+    candidates = [Candidate("as in the recipe", {"teacher": {"use": "core/mlp"}})]
+    candidates += [Candidate(name, {"teacher": {"use": name}}) for name in takes if name != "core/mlp"]
+    baseline = Scores(tuple(Result(0.5) for _ in bench.views))
+    for minutes, wanted in ((10, ["core/mlp", "good", "cheap"]), (None, ["core/mlp", "slow", "good", "fair", "cheap"])):
+        truths = Truths(baseline)
+        pool = _Clock(takes)
+        budget = Budget(tmp_path / "seconds.json", minutes)
+        comparison = TeacherComparison(bench, pool, resolved.to_recipe(), truths, budget)
+        kept = comparison.shortlist(candidates)
+        assert [candidate.changes["teacher"]["use"] for candidate in kept] == wanted
+        told = {row["label"]: row["error"] for row in truths.tried}
+        assert all("too much of the time" in told[name] for name in takes if name not in (*wanted, "core/mlp"))
 
 
 def test_what_a_search_does_not_vary_is_in_the_end_what_the_recipe_says(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 
@@ -37,6 +38,10 @@ class Budget:
     def seconds_of(self, share: float) -> float | None:
         """Seconds that a share of the whole time is; None without a limit."""
         return None if self._seconds is None else share * self._seconds
+
+    def left(self, share: float) -> float:
+        """Seconds until a share of the whole time is gone; endless without a limit."""
+        return math.inf if self._seconds is None else share * self._seconds - self.spent()
 
     def reserve(self, seconds: float) -> None:
         """Keep so much for what comes after the trials."""

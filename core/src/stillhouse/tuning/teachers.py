@@ -71,15 +71,25 @@ class TeacherComparison:
                 if better(scores, tried[at][1], self._higher):
                     tried[at] = (candidate, scores)
         usable = self._sorted(pair for pair in tried if not pair[1].failed and self._affordable(pair[1]))
-        kept = [candidate for candidate, _ in usable[:count]]
-        own = [candidate for candidate, scores in tried if candidate.label.startswith(OWN) and not scores.failed]
-        kept += [candidate for candidate in own if candidate not in kept]
+        own = [pair for pair in tried if pair[0].label.startswith(OWN) and not pair[1].failed]
+        kept = [candidate for candidate, _ in own]
+        left = self._budget.left(TEACHER_SHARE) - sum(self._seconds_to_come(scores) for _, scores in own)
+        for candidate, scores in usable[:count]:
+            seconds = self._seconds_to_come(scores)
+            if candidate not in kept and (not kept or seconds <= left):
+                kept.append(candidate)
+                left -= seconds
+        best = [candidate for candidate, _ in usable[:count]]
         for candidate, scores in tried:
             if candidate not in kept:
-                slow = "" if self._affordable(scores) else "it takes too much of the time on all parts"
-                better_ones = "others are better on the first part"
-                self._note(candidate, scores, scores.failed or f"{slow or better_ones}: not tried further")
+                slow = candidate in best or not self._affordable(scores)
+                why = "it takes too much of the time on all parts" if slow else "others are better on the first part"
+                self._note(candidate, scores, scores.failed or f"{why}: not tried further")
         return kept
+
+    def _seconds_to_come(self, first: Scores) -> float:
+        """About what the other views take of what took so long on the first one."""
+        return first.seconds * (len(self._bench.views) - 1) / self._pool.jobs
 
     def _affordable(self, first: Scores, *, times: int = 1) -> bool:
         """Whether all views of what took so long on the first one leave time for the rest."""
