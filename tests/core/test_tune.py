@@ -34,7 +34,7 @@ from stillhouse.tuning.bench import Result, Work, make_bench
 from stillhouse.tuning.budget import Budget
 from stillhouse.tuning.candidates import Candidate
 from stillhouse.tuning.teachers import TeacherComparison
-from stillhouse.tuning.truths import Scores, Truths, better
+from stillhouse.tuning.truths import Scores, Truths, better, fit_views
 from stillhouse.tuning.views import check_untouched, make_views
 from stillhouse.types import Batch, DataInfo, Splits, SubsetSplit, TensorSpec, TensorSplit
 
@@ -258,8 +258,8 @@ class _Clock:
 
 
 def test_teachers_for_which_the_time_does_not_suffice_are_left_out(tmp_path: Path, manager: Manager) -> None:
-    """Two fifths of ten minutes are 240 s. The recipe's own takes 160 s of them for the other five parts, so that one of
-    two that take 60 s has time, the better one, then what takes 10 s; none that takes more than 15 % of all, 90 s."""
+    """Two fifths of ten minutes are 240 s. The recipe's own takes 160 s of them for the other five parts, so that one
+    of two that take 60 s has time, the better one, then what takes 10 s; none that takes more than 15 %, 90 s."""
     resolved = resolve(recipe(), manager.registry)
     bench = make_bench(resolved, manager.registry, tmp_path, folds=3, seed=0)
     takes = {
@@ -282,6 +282,18 @@ def test_teachers_for_which_the_time_does_not_suffice_are_left_out(tmp_path: Pat
         assert [candidate.changes["teacher"]["use"] for candidate in kept] == wanted
         told = {row["label"]: row["error"] for row in truths.tried}
         assert all("too much of the time" in told[name] for name in takes if name not in (*wanted, "core/mlp"))
+
+
+@pytest.mark.parametrize(("seconds", "minutes", "draws"), [(15.0, 10, 2), (15.5, 10, 1), (1e6, None, 2)])
+def test_folds_are_drawn_once_where_the_student_alone_takes_too_long(
+    seconds: float, minutes: float | None, draws: int, tmp_path: Path, manager: Manager
+) -> None:
+    """15 % of ten minutes are 90 s, for six parts of 15 s."""
+    resolved = resolve(recipe(), manager.registry)
+    bench = make_bench(resolved, manager.registry, tmp_path, folds=3, seed=0)
+    budget = Budget(tmp_path / "seconds.json", minutes)
+    fit_views(bench, _Clock({"core/mlp": (seconds, 0.6)}), resolved.to_recipe(), budget)
+    assert [view.name for view in bench.views] == [f"fold-{number}" for number in range(3 * draws)]
 
 
 def test_what_a_search_does_not_vary_is_in_the_end_what_the_recipe_says(

@@ -130,6 +130,10 @@ class Bench:
             self._fingerprints[view] = fingerprint(self.views[view].splits)
         return self._fingerprints[view]
 
+    def keep_first_draw(self) -> None:
+        """Judge on the first draw of the folds alone."""
+        self.views = tuple(view for view in self.views if view.draw == 0)
+
     def known(self, work: Work) -> Result | None:
         """The result, when it was measured before."""
         path = self.folder / "measured" / f"{work.key()}.json"

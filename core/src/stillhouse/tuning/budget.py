@@ -23,6 +23,11 @@ class Budget:
         self._began = time.monotonic()
         self.reserved = 0.0
 
+    @property
+    def limited(self) -> bool:
+        """There is a limit."""
+        return self._seconds is not None
+
     def spent(self) -> float:
         """Seconds so far, those of earlier starts included."""
         return self._before + time.monotonic() - self._began

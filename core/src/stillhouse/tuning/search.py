@@ -29,9 +29,9 @@ from stillhouse.tuning.confirm import CONFIRMED, confirm
 from stillhouse.tuning.report import write_tune_report
 from stillhouse.tuning.settings import OUT_OF_FOLD, other_dimensions, starts, teacher_dimensions, training_dimension
 from stillhouse.tuning.space import SearchSpace, asked_dimensions, changed, declared_dimension, is_estimator
-from stillhouse.tuning.study import Study
+from stillhouse.tuning.study import ALWAYS, Study
 from stillhouse.tuning.teachers import find_teachers
-from stillhouse.tuning.truths import Truths, estimator_sizes, tune_baseline
+from stillhouse.tuning.truths import Truths, estimator_sizes, fit_views, tune_baseline
 
 FINAL_SEEDS = (0, 1, 2, 3, 4)
 RECORD = "tune.json"
@@ -205,6 +205,7 @@ def _search(
         if path not in vary
     ]
 
+    fit_views(bench, pool, base, budget)
     reporter.stage("student alone", f"{resolved.student.id} on {len(bench.views)} held-out parts")
     truths = tune_baseline(bench, pool, base, budget)
     budget.save()
@@ -233,6 +234,9 @@ def _search(
 
     reporter.stage("trials", f"{len(truths.teachers)} teachers are better than the student alone")
     budget.reserve(_final_seconds(bench, truths))
+    if not budget.open(least := ALWAYS * 1.5 * truths.baseline.seconds / pool.jobs):
+        minutes = (budget.spent() + budget.reserved + least) / 60
+        reporter.stage("time", f"it is short: two settings and the final run end after about {minutes:.0f} minutes")
     if is_estimator(resolved.student.component):
         start = base  # the size that suits labels is one of those that vary
     else:

@@ -100,6 +100,15 @@ def seed_of(view: int, round_: int) -> int:
     return view + 100 * round_
 
 
+def fit_views(bench: Bench, pool: Pool, recipe: Mapping[str, Any], budget: Budget) -> None:
+    """Leave it at one draw of the folds where the student alone, trained once, would take more than its share of the
+    time on two: the time is better spent on teachers and settings."""
+    if budget.limited and any(view.draw for view in bench.views):
+        first = pool.submit(Work("baseline", recipe, 0, seed_of(0, 0))).result()
+        if budget.share(first.seconds * len(bench.views) / pool.jobs) > BASELINE_SHARE:
+            bench.keep_first_draw()
+
+
 def tune_baseline(bench: Bench, pool: Pool, recipe: Mapping[str, Any], budget: Budget) -> Truths:
     """Give the student that learns from labels alone the training it needs, so that distillation is not measured
     against a weak one: more epochs while the best one comes late, then a larger and a smaller rate. An estimator, which

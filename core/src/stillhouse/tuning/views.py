@@ -32,10 +32,12 @@ class View:
         name: for messages and files.
         splits: ``train`` learns, ``val`` chooses the epoch, and ``test`` has the held-out rows, none of which is a
             test row of the dataset.
+        draw: which draw of the folds it is of.
     """
 
     name: str
     splits: Splits
+    draw: int = 0
 
 
 def make_views(splits: Splits, kind: OutputKind, *, folds: int | Literal["auto"] = "auto", seed: int = 0) -> list[View]:
@@ -64,15 +66,15 @@ def make_views(splits: Splits, kind: OutputKind, *, folds: int | Literal["auto"]
     if folds > 1:
         pool = ConcatSplit([splits.train.plain(), splits.val.plain()])
         draws = 2 if len(pool) <= VERY_FEW_ROWS else 1
-        drawn = [part for draw in range(draws) for part in _folds(pool, folds, kind, seed + draw)]
+        drawn = [(draw, *part) for draw in range(draws) for part in _folds(pool, folds, kind, seed + draw)]
         views = []
-        for number, (kept, held) in enumerate(drawn):
+        for number, (draw, kept, held) in enumerate(drawn):
             learn, choose = _folds(SubsetSplit(pool, kept), INNER, kind, seed)[0]
             train: Split = SubsetSplit(pool, [kept[at] for at in learn])
             if splits.train.stochastic:  # the dataset augments its training rows alone
                 train = SubsetSplit(splits.train, [kept[at] for at in learn if kept[at] < len(splits.train)])
             val = SubsetSplit(pool, [kept[at] for at in choose])
-            views.append(_view(f"fold-{number}", splits, train, val, SubsetSplit(pool, held)))
+            views.append(_view(f"fold-{number}", splits, train, val, SubsetSplit(pool, held), draw))
         return views
     halves = _halves(splits.val, kind, seed)
     return [
@@ -105,8 +107,8 @@ def check_untouched(views: list[View], test: Split) -> str:
     return f"no row id and no group of the {len(test)} test rows is in one of the {len(views)} views of the search"
 
 
-def _view(name: str, splits: Splits, train: Split, val: Split, held: Split) -> View:
-    return View(name, Splits(info=splits.info, train=train, val=val, test=held, unlabelled=splits.unlabelled))
+def _view(name: str, splits: Splits, train: Split, val: Split, held: Split, draw: int = 0) -> View:
+    return View(name, Splits(info=splits.info, train=train, val=val, test=held, unlabelled=splits.unlabelled), draw)
 
 
 def _folds(split: Split, folds: int, kind: OutputKind, seed: int) -> list[tuple[list[int], list[int]]]:
