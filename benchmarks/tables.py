@@ -214,7 +214,7 @@ def _search_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
         "|---|---|---|---|---|---|---|---|",
         *(_search_line(row) for row in rows),
         "",
-        f"Of {len(rows)} searches {len(rows) - len(ended)} found no teacher that is better than the student alone. In "
+        f"Searches that found no teacher better than the student alone: {len(rows) - len(ended)} of {len(rows)}. In "
         f"the others the interval of the gain lies above zero in {above[0]} with the recipe and in {above[1]} with the "
         f"search. The search kept the recipe's settings in {len(kept)}; of the other {len(others)} its student is "
         f"better than the recipe's in {better}.",
