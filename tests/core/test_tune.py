@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -317,6 +318,17 @@ def test_a_test_row_in_a_view_is_an_error() -> None:
     views = make_views(given_splits, OutputKind.MULTICLASS)
     with pytest.raises(LeakageError, match="in the train rows of the search's fold-0"):
         check_untouched(views, views[0].splits.train)
+
+
+def test_folds_of_a_class_with_few_rows_are_drawn_without_a_word() -> None:
+    """scikit-learn's warning, which names its own file, is none of the user's business."""
+    rare = torch.zeros(40, dtype=torch.long)
+    rare[:2] = 1
+    split = TensorSplit({"x": torch.randn(40, 2), "target": rare, "index": torch.arange(40)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        folds = fold_positions(split, 4, OutputKind.MULTICLASS, 0)
+    assert sorted(sum((held for _, held in folds), [])) == list(range(40))
 
 
 def test_each_pooled_row_judges_once_a_draw() -> None:

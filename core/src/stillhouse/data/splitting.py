@@ -3,6 +3,7 @@ the pipeline draw their splits here."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -108,7 +109,7 @@ def share_of_few_groups(split: Split, kind: OutputKind, groups: int) -> float:
 
 def fold_positions(split: Split, folds: int, kind: OutputKind, seed: int) -> list[tuple[list[int], list[int]]]:
     """Positions kept and held out per fold: whole groups where there are groups, class shares kept where rows have one
-    class each (scikit-learn).
+    class each, as far as a class has rows for all folds (scikit-learn).
 
     Raises:
         IncompatibleError: fewer groups, or rows of every class, than folds; or most rows are of classes that have a
@@ -132,7 +133,9 @@ def fold_positions(split: Split, folds: int, kind: OutputKind, seed: int) -> lis
         splitter = KFold(**shuffled) if classes is None else StratifiedKFold(**shuffled)
     few = split.groups is not None and len(set(split.groups)) < folds
     try:
-        found = [] if few else list(splitter.split(positions, classes, split.groups))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a class of fewer rows than folds is missing from some
+            found = [] if few else list(splitter.split(positions, classes, split.groups))
     except ValueError:
         found = []
     if not found:
