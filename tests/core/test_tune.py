@@ -328,7 +328,7 @@ def test_folds_of_a_class_with_few_rows_are_drawn_without_a_word() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         folds = fold_positions(split, 4, OutputKind.MULTICLASS, 0)
-    assert sorted(sum((held for _, held in folds), [])) == list(range(40))
+    assert sorted(row for _, held in folds for row in held) == list(range(40))
 
 
 def test_each_pooled_row_judges_once_a_draw() -> None:
