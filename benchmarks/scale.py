@@ -306,6 +306,8 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="*", type=int, default=SIZES, help="times over; from 1 on")
     parser.add_argument("--write", action="store_true", help="write the figures of the documentation")
     given = parser.parse_args()
+    if given.sizes[:1] != [1]:
+        parser.error("--sizes begins with 1: its teacher speaks of the other sizes, too")
     torch.set_num_threads(1)
     record: dict[str, Any] = json.loads(FIGURES.read_text()) if FIGURES.exists() else {"measured": {}, "billion": {}}
     for family in given.families or ROWS:
