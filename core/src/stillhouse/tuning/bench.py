@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from torch import Tensor
+
 from stillhouse.engines import make_engine
 from stillhouse.engines.base import Make, Tell
 from stillhouse.errors import StillhouseError, TrainingError
@@ -31,7 +33,7 @@ from stillhouse.plugins.registry import Registry
 from stillhouse.progress import Silent, collect_warnings
 from stillhouse.recipe.check import resolve
 from stillhouse.recipe.resolved import ResolvedRecipe
-from stillhouse.storage import digest, read_json, write_json
+from stillhouse.storage import digest, read_json, read_tensors, write_json
 from stillhouse.tuning.views import View, check_untouched, make_views
 from stillhouse.types import Head
 
@@ -97,6 +99,15 @@ class Result:
     error: str = ""
 
 
+@dataclass(frozen=True)
+class _KeptTeacher:
+    """A teacher in memory, what it predicts of validation and held-out rows, and its bytes on disk."""
+
+    teacher: Teacher
+    predictions: Mapping[str, Tensor]
+    size: int
+
+
 class Bench:
     """Rows, head and folder of a search, in one process.
 
@@ -122,8 +133,8 @@ class Bench:
         self.folder, self.guard = folder, guard
         self.unit = views[0].splits.info.unit
         self._fingerprints: dict[int, str] = {}
-        self._teachers: dict[str, tuple[Teacher, int]] = {}
-        """With their bytes on disk, the last one used at the end."""
+        self._teachers: dict[str, _KeptTeacher] = {}
+        """The last one used at the end."""
 
     def _fingerprint(self, view: int) -> str:
         if view not in self._fingerprints:
@@ -194,16 +205,22 @@ class Bench:
     def _teacher(self, context: RunContext, work: Work) -> Teacher:
         """The teacher of a student. Estimators stay in memory for the next one: to read a forest takes longer than to
         fit the tree that learns from it. A method may train a network on, so that those are read anew."""
-        key = replace(work, part="teacher").key()
+        key, folder = replace(work, part="teacher").key(), context.folder / "teacher"
         if key in self._teachers:
-            self._teachers[key] = self._teachers.pop(key)  # the last one used
-            return self._teachers[key][0]
+            kept = self._teachers[key] = self._teachers.pop(key)  # the last one used
+            for name, prediction in kept.predictions.items():
+                context.write_prediction(folder, name, prediction)
+            return kept.teacher
         teacher = teacher_stage(context)
-        size = sum(path.stat().st_size for path in (context.folder / "teacher").rglob("estimator.skops"))
+        size = sum(path.stat().st_size for path in folder.rglob("estimator.skops"))
         if not any(member.is_network or member.is_asked for member in teacher.members) and size <= KEPT_BYTES:
-            while sum(kept for _, kept in self._teachers.values()) + size > KEPT_BYTES:
+            while sum(kept.size for kept in self._teachers.values()) + size > KEPT_BYTES:
                 del self._teachers[next(iter(self._teachers))]
-            self._teachers[key] = (teacher, size)
+            predictions = {
+                name: read_tensors(folder / "predictions" / f"{name}.safetensors")["prediction"]
+                for name in ("val", "test")
+            }
+            self._teachers[key] = _KeptTeacher(teacher, predictions, size)
         return teacher
 
     def _judged(self, context: RunContext, predicted: Path, trained: str) -> Result:
