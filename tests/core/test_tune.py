@@ -239,6 +239,27 @@ def test_a_search_whose_time_is_gone_still_tries_the_recipes_own_settings(tmp_pa
     assert found["final"] is not None
 
 
+@pytest.mark.parametrize("extra", [None, {"use": "core/mixup", "per_row": 3}])
+@pytest.mark.parametrize("out_of_fold", [0, 3])
+def test_a_teacher_that_stays_in_memory_teaches_what_one_read_anew_does(
+    extra: dict[str, Any] | None, out_of_fold: int, tmp_path: Path, manager: Manager
+) -> None:
+    teacher = {"use": "core/random-forest", "n_estimators": 5, "out_of_fold": out_of_fold}
+    resolved = resolve(recipe(student={"use": "core/decision-tree"}, teacher=teacher), manager.registry)
+    found = {}
+    for name in ("one", "each"):
+        bench = make_bench(resolved, manager.registry, tmp_path / name, folds=2, seed=0)
+        for alpha in (0.2, 0.4, 0.6):
+            if name == "each":
+                bench = make_bench(resolved, manager.registry, tmp_path / name, folds=2, seed=0)
+            values = {**resolved.to_recipe(), "extra_rows": extra}
+            values["objectives"] = {**values["objectives"], "alpha": alpha}
+            result = bench.measure(Work("student", values, 0, 0))
+            assert not result.error
+            found[name, alpha] = result.metrics
+    assert all(found["one", alpha] == found["each", alpha] for alpha in (0.2, 0.4, 0.6))
+
+
 class _Clock:
     """Measures teachers by what the test says they take and reach."""
 
