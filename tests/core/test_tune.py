@@ -34,6 +34,7 @@ from stillhouse.tuning import TuneResult, tune
 from stillhouse.tuning.bench import Result, Work, make_bench
 from stillhouse.tuning.budget import Budget
 from stillhouse.tuning.candidates import Candidate
+from stillhouse.tuning.report import sentence, write_tune_report
 from stillhouse.tuning.teachers import TeacherComparison
 from stillhouse.tuning.truths import Scores, Truths, better, fit_views
 from stillhouse.tuning.views import check_untouched, make_views
@@ -470,6 +471,15 @@ def test_a_search_ends_with_a_recipe_and_a_final_run_of_five_seeds(
     # The written recipe is one that anybody can run.
     again = run(finished.folder / "recipe.yaml", out=tmp_path / "again", seeds=[0], manager=manager)
     assert again.summary["student"]["per_seed"]["accuracy"][0] == summary["student"]["per_seed"]["accuracy"][0]
+
+
+def test_trials_that_failed_are_told_with_their_reason(finished: TuneResult, tmp_path: Path) -> None:
+    record = json.loads((finished.folder / "tune.json").read_text(encoding="utf-8"))
+    assert "failed" not in sentence(record)
+    record["trials"][-1] |= {"state": "fail", "value": None, "values": [], "error": "the loss <was> never finite"}
+    assert f"tried {len(record['trials'])} settings (1 of them failed, see the report)" in sentence(record)
+    page = write_tune_report(tmp_path, record).read_text(encoding="utf-8")
+    assert "the loss &lt;was&gt; never finite" in page
 
 
 def test_what_is_chosen_does_not_depend_on_the_test_rows(

@@ -48,6 +48,7 @@ def write_tune_report(folder: Path, record: Mapping[str, Any]) -> Path:
         sentence=sentence(record),
         trials=_ranked(complete, record),
         others=_counts(record["trials"]),
+        failed=_failed(record),
         settings=_settings,
         fmt=fmt,
         plot=_plot(record, complete) if complete else None,
@@ -69,11 +70,16 @@ def sentence(record: Mapping[str, Any]) -> str:
         return text[:1].upper() + text[1:] + "."
     said = str(record["final"]["verdict"]["sentence"])
     held = record["confirmation"]
-    trials, took = len(record["trials"]), fmt.duration(record["seconds"])
+    trials, took, failed = len(record["trials"]), fmt.duration(record["seconds"]), _failed(record)
+    errors = f" ({len(failed)} of them failed, see the report)" if failed else ""
     return (
-        f"{said} The search tried {trials} setting{'s' if trials != 1 else ''} in {took}; on held-out rows the chosen "
-        f"one gained {fmt.signed(held['gain'], fmt.decimals(held['baseline']))}."
+        f"{said} The search tried {trials} setting{'s' if trials != 1 else ''}{errors} in {took}; on held-out rows the "
+        f"chosen one gained {fmt.signed(held['gain'], fmt.decimals(held['baseline']))}."
     )
+
+
+def _failed(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [trial for trial in record["trials"] if trial["state"] == "fail"]
 
 
 def _ranked(complete: list[dict[str, Any]], record: Mapping[str, Any]) -> list[dict[str, Any]]:
