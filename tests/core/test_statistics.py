@@ -118,6 +118,26 @@ def test_a_teacher_without_quality_leaves_no_share_of_it_to_keep():
     assert good["retention"] > 1, "a student better than a good teacher keeps more than all of it"
 
 
+@pytest.mark.parametrize(
+    ("teacher", "parameters", "latency", "suffices"),
+    [
+        (8.9, 50, 1.0, True),  # better than 9.03, half the size, twice as fast
+        (9.1, 50, 1.0, False),  # worse
+        (8.9, 200, 1.0, False),  # larger
+        (8.9, 50, 3.0, False),  # slower
+        (8.9, None, 1.0, False),  # its size is not known
+    ],
+)
+def test_a_teacher_that_is_as_good_and_no_larger_is_the_one_to_use(
+    teacher: float, parameters: int | None, latency: float, suffices: bool
+) -> None:
+    costs = {"teacher_parameters": parameters, "student_parameters": 100}
+    costs |= {"teacher_p50_ms": latency, "student_p50_ms": 2.0}
+    found = judged([9.0, 9.2, 8.9], [10.0, 10.1, 9.8], teacher=teacher, **costs)
+    assert found["teacher_suffices"] is suffices
+    assert ("use it in place of the student" in found["sentence"]) is suffices
+
+
 def test_verdict_that_it_did_harm_comes_first_in_the_sentence():
     found = judged([14.0, 14.2, 13.9], [13.0, 13.1, 12.9])
     assert found["helped"] is False

@@ -164,7 +164,8 @@ def verdict(
         ``gain``, ``gain_ci95``, ``interval_over`` ("seeds" or "test rows"), ``paired_seeds``, ``retention``,
         ``no_retention`` (why it is null where the teacher has no quality to keep: it is at chance, or no better than
         the mean of ``baseline``; else null), ``compression`` (teacher's parameters / student's), ``speedup``
-        (teacher's median latency / student's), ``helped`` (true or false
+        (teacher's median latency / student's), ``teacher_suffices`` (the teacher is as good, no larger and no slower:
+        nothing speaks for the student), ``helped`` (true or false
         when the interval lies on one side of zero, else null), ``sentence``.
 
     Raises:
@@ -188,6 +189,9 @@ def verdict(
         "helped": helped,
         "compared_with": compared_with or SAME_MODEL,
     }
+    as_good = teacher >= mean if higher_is_better else teacher <= mean
+    factors = (found["compression"], found["speedup"])
+    found["teacher_suffices"] = as_good and all(factor is not None and factor <= 1 for factor in factors)
     return found | {"sentence": sentence(found, metric=metric, student=mean, unit=unit, simulated=simulated)}
 
 
@@ -250,6 +254,8 @@ def sentence(found: dict[str, Any], *, metric: str, student: float, unit: str = 
             text += f" {why_none[0].upper()}{why_none[1:]}, so that a share of its quality would mean nothing."
         if costs:
             text += f" The student has {' and '.join(costs)}."
+    if found.get("teacher_suffices"):
+        text += " The teacher is as good, no larger and no slower: use it in place of the student."
     return text + (" The data are simulated." if simulated else "")
 
 
