@@ -35,7 +35,7 @@ from stillhouse.tuning.bench import Result, Work, make_bench
 from stillhouse.tuning.budget import Budget
 from stillhouse.tuning.candidates import Candidate
 from stillhouse.tuning.report import sentence, write_tune_report
-from stillhouse.tuning.teachers import TeacherComparison
+from stillhouse.tuning.teachers import TeacherComparison, find_teachers
 from stillhouse.tuning.truths import Scores, Truths, better, fit_views
 from stillhouse.tuning.views import check_untouched, make_views
 from stillhouse.types import Batch, DataInfo, Splits, SubsetSplit, TensorSpec, TensorSplit
@@ -305,6 +305,21 @@ def test_teachers_for_which_the_time_does_not_suffice_are_left_out(tmp_path: Pat
         assert [candidate.changes["teacher"]["use"] for candidate in kept] == wanted
         told = {row["label"]: row["error"] for row in truths.tried}
         assert all("too much of the time" in told[name] for name in takes if name not in (*wanted, "core/mlp"))
+
+
+@pytest.mark.parametrize(("own", "place"), [(0.4, None), (0.6, 3), (0.95, 0)])
+def test_trials_begin_with_the_recipes_own_teacher_where_it_is_better_than_the_student_alone(
+    own: float, place: int | None, tmp_path: Path, manager: Manager
+) -> None:
+    others = ["core/random-forest", "core/linear", "core/pca-linear", "core/decision-tree"]
+    resolved = resolve(recipe({"teacher": others}), manager.registry)
+    bench = make_bench(resolved, manager.registry, tmp_path, folds=2, seed=0)
+    truths = Truths(Scores(tuple(Result(0.5) for _ in bench.views)))
+    pool = _Clock({"core/mlp": (1.0, own), **{name: (1.0, 0.9 - at / 100) for at, name in enumerate(others)}})
+    find_teachers(bench, pool, resolved.to_recipe(), truths, Budget(tmp_path / "seconds.json", None), 0)
+    labels = [candidate.label for candidate, _ in truths.teachers]
+    assert len(labels) == len(others) + (place is not None)
+    assert place is None or labels.index("as in the recipe") == place
 
 
 @pytest.mark.parametrize(("seconds", "minutes", "draws"), [(15.0, 10, 2), (15.5, 10, 1), (1e6, None, 2)])

@@ -21,10 +21,9 @@ from stillhouse.tuning.space import (
     loss_dimensions,
     method_dimension,
 )
+from stillhouse.tuning.teachers import TEACHERS
 from stillhouse.tuning.truths import Truths
 
-TEACHERS = 4
-"""Most teachers that trials choose from."""
 FOLDS = 5
 """Folds of out-of-fold targets that are tried where a teacher overfits."""
 OVERFIT = 1.5
@@ -92,8 +91,9 @@ def starts(space: SearchSpace, alone: Changes) -> list[dict[str, Any]]:
             if dimension.range is not None:
                 return _start_of(space.recipe, dimension)
             labels = list(dimension.labels)
-            want = wanted.get(dimension.name, OWN)
-            return want if want in labels else _own_label(space.recipe, dimension) or labels[0]
+            own = next((label for label in labels if label.startswith(OWN)), _own_label(space.recipe, dimension))
+            want = wanted.get(dimension.name)
+            return want if want in labels else own or labels[0]
 
         return space.choose(pick)
 

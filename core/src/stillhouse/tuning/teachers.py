@@ -13,6 +13,8 @@ from stillhouse.tuning.truths import Scores, Truths, better, came_late, measure_
 
 LONGER = 2
 """How often the epochs of a teacher are tripled while its best one comes late."""
+TEACHERS = 4
+"""Most teachers that trials choose from."""
 KEPT = 5
 """Teachers that are measured on all views, after all were on one."""
 VARIANTS_KEPT = 2
@@ -125,7 +127,7 @@ def find_teachers(
     if given := bench.resolved.recipe.search.get("teacher"):
         listed = given_teachers(given, recipe, bench.registry)
         comparison.compare(comparison.shortlist([own_teacher(bench.resolved), *listed], count=1 + len(listed)))
-        truths.teachers = comparison.better
+        truths.teachers = _with_own(comparison.better, comparison.better)
     else:
         suitable = candidates(bench.resolved, bench.registry, truths.training, recipe)
         comparison.compare(comparison.shortlist(suitable))
@@ -134,7 +136,7 @@ def find_teachers(
             comparison.compare(comparison.shortlist(drawn, count=VARIANTS_KEPT))
         if comparison.found and budget.spent_share() < TEACHER_SHARE:
             comparison.compare(ensembles([candidate for candidate, _ in comparison.found]))
-        truths.teachers = unlike(comparison.better)
+        truths.teachers = _with_own(unlike(comparison.better), comparison.better)
     if truths.teachers:
         truths.overfit = max((result.overfit or 0 for result in truths.teachers[0][1].results), default=None)
 
@@ -145,6 +147,16 @@ def _longer(recipe: Mapping[str, Any], candidate: Candidate) -> Candidate:
     train["epochs"] *= 3
     label = f"{candidate.label.partition(', epochs')[0]}, epochs: {train['epochs']}"
     return Candidate(label, {**candidate.changes, "train.teacher": train})
+
+
+def _with_own(
+    chosen: Sequence[tuple[Candidate, Scores]], better: Sequence[tuple[Candidate, Scores]]
+) -> list[tuple[Candidate, Scores]]:
+    """The teachers with the recipe's own among the first, with which trials begin, where it is better than the student
+    alone at all."""
+    own = [pair for pair in better if pair[0].label.startswith(OWN) and pair not in chosen[:TEACHERS]]
+    others = [pair for pair in chosen if pair not in own]
+    return [*others[: TEACHERS - len(own)], *own, *others[TEACHERS - len(own) :]]
 
 
 def unlike(ranked: Sequence[tuple[Candidate, Scores]]) -> list[tuple[Candidate, Scores]]:
