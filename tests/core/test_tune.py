@@ -363,7 +363,7 @@ def test_folds_of_a_class_with_few_rows_are_drawn_without_a_word() -> None:
     rare[:2] = 1
     split = TensorSplit({"x": torch.randn(40, 2), "target": rare, "index": torch.arange(40)})
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         folds = fold_positions(split, 4, OutputKind.MULTICLASS, 0)
     assert sorted(row for _, held in folds for row in held) == list(range(40))
 
