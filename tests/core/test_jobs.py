@@ -110,6 +110,28 @@ def test_a_script_needs_no_guard(whole: Path, tmp_path: Path) -> None:
     same(whole, tmp_path / "run")
 
 
+def test_a_component_of_the_script_is_found_by_processes(tmp_path: Path) -> None:
+    """The script is imported where the recipe names something of it; then it needs its guard."""
+    script = tmp_path / "script.py"
+    changes = ["dataset.rows=240", "student=__main__:Tiny", "train.teacher.epochs=1", "train.student.epochs=1"]
+    changes += ["evaluate.latency_samples=5", "seeds=[0]"]
+    script.write_text(
+        "import torch\nimport stillhouse\n\n\n"
+        "class Tiny(torch.nn.Module):\n"
+        "    def __init__(self, task):\n"
+        "        super().__init__()\n"
+        "        (spec,) = task.inputs.values()\n"
+        "        self.layer = torch.nn.Linear(spec.shape[0], task.outputs)\n\n"
+        "    def forward(self, x):\n"
+        "        return self.layer(x)\n\n\n"
+        "if __name__ == '__main__':\n"
+        "    print('begun')\n"
+        f"    stillhouse.run('core/quickstart', overrides={changes}, out='run', jobs=2)\n"
+    )
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "begun\n"), done.stderr
+
+
 class Interrupting(Recording):
     """Ctrl-C as soon as a student is finished."""
 

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from multiprocessing import connection, get_context, parent_process
 from multiprocessing.connection import Connection
@@ -47,13 +47,15 @@ class LocalEngine(Engine):
     def __init__(self, jobs: int, opener: str, setup: Mapping[str, Any], *, retries: int = 0) -> None:
         self.jobs, self._retries = jobs, retries
         self._given = (opener, dict(setup))
+        # A component that the script itself defines is named `__main__:Tiny`.
+        self._needs_script = "__main__:" in str(self._given)
         self._waiting: deque[_Task] = deque()
         self._workers = [self._start() for _ in range(jobs)]
 
     def _start(self) -> _Worker:
         method = get_context("spawn")
         here, there = method.Pipe()
-        with _one_thread(), _without_script():
+        with _one_thread(), nullcontext() if self._needs_script else _without_script():
             process = method.Process(target=_work, args=(there, *self._given), daemon=True)
             process.start()
         there.close()
@@ -164,8 +166,8 @@ def _one_thread() -> Iterator[None]:
 
 @contextmanager
 def _without_script() -> Iterator[None]:
-    """Processes that start inside do not import the script that began them: they need nothing of it, and a script
-    without ``if __name__ == "__main__"`` would begin again in each of them."""
+    """Processes that start inside do not import the script that began them, since a script without
+    ``if __name__ == "__main__"`` would begin again in each of them."""
     script = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:
