@@ -241,7 +241,7 @@ def _out_of_fold(context: RunContext, folds: int) -> Callable[[], Tensor]:
     """Each training row's prediction by members that were fitted without its group: an overfit teacher repeats the
     labels of rows it has seen, which teaches a student nothing (stacked generalisation, Wolpert 1992). The members are
     trained here, and asked when it is called."""
-    train = context.splits.train
+    train, device, kind = context.splits.train, context.device, context.head.kind  # what is returned holds no more
     weights = [bound.weight for bound in context.resolved.teachers]
     shares = [weight / sum(weights) for weight in weights]
     made: list[tuple[list[Trained], list[int]]] = []
@@ -264,7 +264,7 @@ def _out_of_fold(context: RunContext, folds: int) -> Callable[[], Tensor]:
         parts: Tensor | None = None
         for members, held in made:
             rows = SubsetSplit(train, held)
-            combined = combine([each.predict(rows, context.device) for each in members], shares, context.head.kind)
+            combined = combine([each.predict(rows, device) for each in members], shares, kind)
             if parts is None:
                 parts = torch.empty((len(train), *combined.shape[1:]))
             parts[torch.tensor(held)] = combined
