@@ -332,6 +332,10 @@ def test_folds_are_drawn_once_where_the_student_alone_takes_too_long(
     budget = Budget(tmp_path / "seconds.json", minutes)
     fit_views(bench, _Clock({"core/mlp": (seconds, 0.6)}), resolved.to_recipe(), budget)
     assert [view.name for view in bench.views] == [f"fold-{number}" for number in range(3 * draws)]
+    again = make_bench(resolved, manager.registry, tmp_path, folds=3, seed=0)
+    other = Budget(tmp_path / "seconds.json", None if minutes else 1)
+    fit_views(again, _Clock({"core/mlp": (100.0, 0.6)}), resolved.to_recipe(), other)
+    assert len(again.views) == 3 * draws, "a search that goes on with another limit has the views of its trials"
 
 
 def test_what_a_search_does_not_vary_is_in_the_end_what_the_recipe_says(

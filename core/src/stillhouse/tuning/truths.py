@@ -11,6 +11,7 @@ import numpy as np
 from stillhouse.errors import StillhouseError
 from stillhouse.ranges import Choices
 from stillhouse.recipe.resolved import ResolvedRecipe
+from stillhouse.storage import read_json, write_json
 from stillhouse.tuning.bench import Bench, Pool, Result, Work
 from stillhouse.tuning.budget import Budget
 from stillhouse.tuning.candidates import Candidate
@@ -102,11 +103,19 @@ def seed_of(view: int, round_: int) -> int:
 
 def fit_views(bench: Bench, pool: Pool, recipe: Mapping[str, Any], budget: Budget) -> None:
     """Leave it at one draw of the folds where the student alone, trained once, would take more than its share of the
-    time on two: the time is better spent on teachers and settings."""
-    if budget.limited and any(view.draw for view in bench.views):
-        first = pool.submit(Work("baseline", recipe, 0, seed_of(0, 0))).result()
-        if budget.share(first.seconds * len(bench.views) / pool.jobs) > BASELINE_SHARE:
-            bench.keep_first_draw()
+    time on two: the time is better spent on teachers and settings. A search that goes on keeps to what it began with,
+    whatever its limit is now, so that its trials compare."""
+    if not any(view.draw for view in bench.views):
+        return
+    path = bench.folder / "draws.json"
+    if not path.exists():
+        enough = True
+        if budget.limited:
+            first = pool.submit(Work("baseline", recipe, 0, seed_of(0, 0))).result()
+            enough = budget.share(first.seconds * len(bench.views) / pool.jobs) <= BASELINE_SHARE
+        write_json(path, {"draws": 2 if enough else 1})
+    if read_json(path)["draws"] == 1:
+        bench.keep_first_draw()
 
 
 def tune_baseline(bench: Bench, pool: Pool, recipe: Mapping[str, Any], budget: Budget) -> Truths:
