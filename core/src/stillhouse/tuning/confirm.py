@@ -9,7 +9,8 @@ import numpy as np
 from optuna.trial import TrialState
 
 from stillhouse.errors import StillhouseError
-from stillhouse.tuning.bench import Bench, Pool
+from stillhouse.tuning.bench import Bench
+from stillhouse.tuning.pool import Pool
 from stillhouse.tuning.space import SearchSpace
 from stillhouse.tuning.study import Study
 from stillhouse.tuning.truths import Scores, measure_all

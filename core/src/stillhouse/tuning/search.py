@@ -23,15 +23,16 @@ from stillhouse.recipe.check import resolve
 from stillhouse.recipe.resolved import ResolvedRecipe
 from stillhouse.recipe.text import parse_value, read_saved, to_yaml
 from stillhouse.storage import read_json, remove_leftovers, write_json, write_text
-from stillhouse.tuning.bench import Bench, Here, Pool, Processes, make_bench
+from stillhouse.tuning.bench import Bench, make_bench
 from stillhouse.tuning.budget import Budget
 from stillhouse.tuning.confirm import CONFIRMED, confirm
+from stillhouse.tuning.pool import Here, Pool, Processes
 from stillhouse.tuning.report import write_tune_report
-from stillhouse.tuning.settings import OUT_OF_FOLD, other_dimensions, starts, teacher_dimensions, training_dimension
-from stillhouse.tuning.space import SearchSpace, asked_dimensions, changed, declared_dimension, is_estimator
+from stillhouse.tuning.settings import OUT_OF_FOLD, all_asked, search_space, starts
+from stillhouse.tuning.space import SearchSpace, changed, is_estimator
 from stillhouse.tuning.study import ALWAYS, Study
 from stillhouse.tuning.teachers import find_teachers
-from stillhouse.tuning.truths import Truths, estimator_sizes, fit_views, tune_baseline
+from stillhouse.tuning.truths import Truths, fit_views, tune_baseline
 
 FINAL_SEEDS = (0, 1, 2, 3, 4)
 RECORD = "tune.json"
@@ -196,15 +197,7 @@ def _search(
     resolved, head = bench.resolved, bench.head
     base = {**resolved.to_recipe(), "search": {}, "sizes": None}
     base["train"].pop("baseline", None)  # what suits labels alone is found out here
-    asked = asked_dimensions(resolved, base, bench.registry)
-    asked += [declared_dimension(path, resolved, bench.registry) for path in dict.fromkeys(vary)]
-    # Nobody asked for a smaller tree: it takes the size that makes it best.
-    asked += [
-        replace(declared_dimension(path, resolved, bench.registry), size=False)
-        for path in estimator_sizes(resolved)
-        if path not in vary
-    ]
-
+    asked = all_asked(bench, base, vary)
     fit_views(bench, pool, base, budget)
     reporter.stage("student alone", f"{resolved.student.id} on {len(bench.views)} held-out parts")
     truths = tune_baseline(bench, pool, base, budget)
@@ -234,15 +227,8 @@ def _search(
 
     reporter.stage("trials", f"{len(truths.teachers)} teachers are better than the student alone")
     budget.reserve(_final_seconds(bench, truths))
-    if not budget.open(least := ALWAYS * 1.5 * truths.baseline.seconds / pool.jobs):
-        minutes = (budget.spent() + budget.reserved + least) / 60
-        reporter.stage("time", f"it is short: two settings and the final run end after about {minutes:.0f} minutes")
-    if is_estimator(resolved.student.component):
-        start = base  # the size that suits labels is one of those that vary
-    else:
-        start = changed(trained, {"train.baseline": trained["train"]["student"]})
-    dimensions = [*training_dimension(base, start), *teacher_dimensions(bench, truths, budget)]
-    space = SearchSpace(start, [*dimensions, *other_dimensions(bench, asked, truths)])
+    _tell_of_short_time(bench, pool, truths, budget, reporter)
+    space = search_space(bench, base, asked, truths, budget)
     study = Study(bench.folder / "study.db", space, bench, seed=seed)
     first = starts(space, truths.training)
     study.suggest(first)
@@ -250,20 +236,33 @@ def _search(
         pool, budget, trials, lambda trial: reporter.stage(f"trial {trial.number + 1}", _said(trial, head.primary))
     )
     chosen, confirmation = confirm(bench, pool, study, space, first[0])
-    if not any(dimension.name == OUT_OF_FOLD for dimension in space.dimensions):
-        # Trials did without, for their time; what is not searched is in the end what the recipe says.
-        chosen = changed(chosen, {"teacher.out_of_fold": resolved.recipe.teacher.out_of_fold})
-    if (baseline := chosen["train"].get("baseline")) is not None:
-        student = chosen["train"]["student"]
-        if baseline == {**student, "unlabelled_ratio": baseline["unlabelled_ratio"]}:
-            del chosen["train"]["baseline"]
     record |= {
         "space": [dimension.describe() for dimension in space.dimensions],
         "trials": [_trial_row(trial) for trial in study.trials],
         "importance": study.importance(),
         "confirmation": confirmation,
     }
-    return record, chosen
+    return record, _to_write(chosen, space, resolved)
+
+
+def _tell_of_short_time(bench: Bench, pool: Pool, truths: Truths, budget: Budget, reporter: Reporter) -> None:
+    least = ALWAYS * 1.5 * truths.baseline.seconds / pool.jobs
+    if not budget.open(least):
+        minutes = (budget.spent() + budget.reserved + least) / 60
+        reporter.stage("time", f"it is short: two settings and the final run end after about {minutes:.0f} minutes")
+
+
+def _to_write(chosen: Mapping[str, Any], space: SearchSpace, resolved: ResolvedRecipe) -> dict[str, Any]:
+    """The chosen recipe as a user would write it."""
+    written = dict(chosen)
+    if not any(dimension.name == OUT_OF_FOLD for dimension in space.dimensions):
+        # Trials did without, for their time; what is not searched is in the end what the recipe says.
+        written = changed(written, {"teacher.out_of_fold": resolved.recipe.teacher.out_of_fold})
+    if (baseline := written["train"].get("baseline")) is not None:
+        student = written["train"]["student"]
+        if baseline == {**student, "unlabelled_ratio": baseline["unlabelled_ratio"]}:
+            del written["train"]["baseline"]
+    return written
 
 
 def _no_teacher(best: Mapping[str, Any] | None, truths: Truths) -> str:

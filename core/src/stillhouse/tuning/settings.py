@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,16 @@ from stillhouse.tuning.space import (
     Changes,
     Dimension,
     SearchSpace,
+    asked_dimensions,
+    changed,
+    declared_dimension,
     extra_dimensions,
     is_estimator,
     loss_dimensions,
     method_dimension,
 )
 from stillhouse.tuning.teachers import TEACHERS
-from stillhouse.tuning.truths import Truths
+from stillhouse.tuning.truths import Truths, estimator_sizes
 
 FOLDS = 5
 """Folds of out-of-fold targets that are tried where a teacher overfits."""
@@ -32,6 +36,29 @@ OUT_OF_FOLD = "out of fold"
 """Name of the dimension that has them."""
 TRAINING, ALONE = "training", "as for the student alone"
 """Name of the dimension of the student's training, and its label of what suited labels alone."""
+
+
+def all_asked(bench: Bench, base: Mapping[str, Any], vary: Sequence[str]) -> list[Dimension]:
+    """What the recipe and the user ask to vary, and the sizes of an estimator: nobody asked for a smaller tree, so that
+    it takes the size that makes it best."""
+    resolved, registry = bench.resolved, bench.registry
+    asked = asked_dimensions(resolved, base, registry)
+    asked += [declared_dimension(path, resolved, registry) for path in dict.fromkeys(vary)]
+    sizes = [path for path in estimator_sizes(resolved) if path not in vary]
+    return asked + [replace(declared_dimension(path, resolved, registry), size=False) for path in sizes]
+
+
+def search_space(
+    bench: Bench, base: Mapping[str, Any], asked: Sequence[Dimension], truths: Truths, budget: Budget
+) -> SearchSpace:
+    """All that trials vary, and the recipe that they begin with: its own, with a network's training that suits labels
+    alone beside it. (The size of an estimator that suits them is one of those that vary.)"""
+    start = base
+    if not is_estimator(bench.resolved.student.component):
+        start = changed(base, truths.training)
+        start = changed(start, {"train.baseline": start["train"]["student"]})
+    dimensions = [*training_dimension(base, start), *teacher_dimensions(bench, truths, budget)]
+    return SearchSpace(start, [*dimensions, *other_dimensions(bench, asked, truths)])
 
 
 def teacher_dimensions(bench: Bench, truths: Truths, budget: Budget) -> list[Dimension]:

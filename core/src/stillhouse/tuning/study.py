@@ -14,8 +14,9 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from stillhouse.tuning.bench import Bench, Pool, Result, Work
+from stillhouse.tuning.bench import Bench, Result, Work
 from stillhouse.tuning.budget import Budget
+from stillhouse.tuning.pool import Pool
 from stillhouse.tuning.space import Dimension, SearchSpace
 from stillhouse.tuning.truths import seed_of
 

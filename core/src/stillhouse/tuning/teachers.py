@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from stillhouse.tuning.bench import Bench, Pool, Work
+from stillhouse.tuning.bench import Bench, Work
 from stillhouse.tuning.budget import Budget
 from stillhouse.tuning.candidates import Candidate, candidates, ensembles, given_teachers, own_teacher, variants
+from stillhouse.tuning.pool import Pool
 from stillhouse.tuning.space import OWN, changed
 from stillhouse.tuning.truths import Scores, Truths, better, came_late, measure_all, row_of, seed_of
 

@@ -12,9 +12,10 @@ from stillhouse.errors import StillhouseError
 from stillhouse.ranges import Choices
 from stillhouse.recipe.resolved import ResolvedRecipe
 from stillhouse.storage import read_json, write_json
-from stillhouse.tuning.bench import Bench, Pool, Result, Work
+from stillhouse.tuning.bench import Bench, Result, Work
 from stillhouse.tuning.budget import Budget
 from stillhouse.tuning.candidates import Candidate
+from stillhouse.tuning.pool import Pool
 from stillhouse.tuning.space import OWN, Changes, changed, declared, is_estimator
 
 STILL_LEARNING = 0.85
