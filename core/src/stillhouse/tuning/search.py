@@ -284,7 +284,8 @@ def _said(trial: FrozenTrial, metric: str) -> str:
         return f"failed: {trial.user_attrs.get('error', '')}"
     values = trial.user_attrs["values"]
     mean = f"{metric} {sum(values) / len(values):.4g}"
-    return f"{mean}, given up after {len(values)} parts" if trial.state is TrialState.PRUNED else mean
+    parts = "one part" if len(values) == 1 else f"{len(values)} parts"
+    return f"{mean}, given up after {parts}" if trial.state is TrialState.PRUNED else mean
 
 
 def _trial_row(trial: FrozenTrial) -> dict[str, Any]:
