@@ -80,12 +80,17 @@ def _label_points(axes: Axes, run: Run, by_model: dict[str, float]) -> None:
     quality = {name: _quality(run, name)[0] for name in by_model}
     small = sorted((name for name in by_model if name != "teacher"), key=lambda name: quality[name])
     middle = np.sqrt(min(by_model.values()) * max(by_model.values()))
+    heights = quality.values()
+    # A teacher at the height of the better of the two is named above it; the other of the two is then far below.
+    beside = bool(small) and "teacher" in quality
+    beside = beside and abs(quality["teacher"] - quality[small[-1]]) < 0.25 * (max(heights) - min(heights))
     for name, value in by_model.items():
         left = value <= middle
         if name == "teacher":  # on the side away from the student's name, which may reach its height
             above, side = not small or quality[name] >= quality[small[-1]], "left" if left and small else "center"
         else:  # baseline and student share their size: the better-placed one is named above, the other below
-            above, side = name == small[-1], "left" if left else "right"
+            under = beside and quality["teacher"] >= quality[small[-1]]
+            above, side = name == small[-1] and not under, "left" if left else "right"
         axes.annotate(
             name,
             (value, quality[name]),
