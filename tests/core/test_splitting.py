@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stillhouse.data.folders import class_folders
-from stillhouse.data.splitting import fold_positions, split_groups, split_rows
+from stillhouse.data.splitting import fold_positions, split_groups, split_rows, spread_positions
 from stillhouse.errors import DataError, IncompatibleError, LeakageError, OptionError
 from stillhouse.kinds import OutputKind
 from stillhouse.types import TensorSplit
@@ -68,6 +71,19 @@ def test_too_few_rows_of_every_class_for_the_folds_are_refused() -> None:
     split = TensorSplit({"target": torch.tensor([0, 0, 1, 1, 2, 2])})
     with pytest.raises(IncompatibleError, match="3 folds need as many rows"):
         fold_positions(split, 3, OutputKind.MULTICLASS, seed=0)
+
+
+@given(rows=st.integers(1, 10**11), count=st.integers(2, 500))
+def test_spread_positions_go_from_the_first_row_to_the_last_of_any_number(rows: int, count: int) -> None:
+    """Of fifty million rows the last position was behind the last row: single precision counts to 2 ** 24."""
+    if rows <= count:
+        assert spread_positions(rows, count) == list(range(rows))
+        return
+    found = spread_positions(rows, count)
+    assert len(found) == count == len(set(found))
+    assert (found[0], found[-1]) == (0, rows - 1)
+    steps = [after - before for before, after in pairwise(found)]
+    assert max(steps) - min(steps) <= 1
 
 
 def write(root: Path, *files: str) -> None:

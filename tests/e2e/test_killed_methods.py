@@ -7,17 +7,20 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-SCRIPT = """
-import os, signal, sys
-import torch
+SERVER = """
+import json, os, signal, sys, traceback
+import accelerate, sklearn.ensemble, torch
 import stillhouse
 import stillhouse.training.loop as loop
 from stillhouse.progress import Silent
+import stillhouse.pipeline.runner
 
 class KillIn(Silent):
     def __init__(self, phase):
@@ -28,11 +31,42 @@ class KillIn(Silent):
         if record["stage"] == self.role and record.get("phase", "") == self.phase and record["epoch"] == 1:
             os.kill(os.getpid(), signal.SIGKILL)
 
-loop.CHECKPOINT_SECONDS = 0.0
-torch.set_num_threads(1)
-out, phase, *changes = sys.argv[1:]
-stillhouse.run("core/quickstart", out=out, overrides=changes, stop_after="evaluate", reporter=KillIn(phase))
+genuine, begun = loop.train_epoch, []
+
+def kill_at(last):
+    def train_epoch(*args, **given):
+        begun.append(1)
+        if len(begun) == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return genuine(*args, **given)
+    return train_epoch
+
+def run(asked):
+    torch.set_num_threads(1)
+    loop.CHECKPOINT_SECONDS = 0.0
+    loop.train_epoch = kill_at(asked["epochs"])
+    reporter = KillIn(asked["phase"])
+    folder, changes = asked["folder"], asked["changes"]
+    stillhouse.run("core/quickstart", out=folder, overrides=changes, stop_after="evaluate", reporter=reporter)
+
+for line in sys.stdin:
+    asked = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        os.environ["STILLHOUSE_CACHE"] = asked["cache"]
+        said = os.open(asked["said"], os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+        os.dup2(said, 1)
+        os.dup2(said, 2)
+        try:
+            run(asked)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
+"""Makes a process for each run that it is asked for, in which everything is imported. A run kills itself at the second
+epoch of a phase, or when so many epochs of any fit have begun."""
 
 NEVER = "no phase of this name"
 
@@ -86,40 +120,36 @@ METHODS: dict[str, tuple[list[str], list[str]]] = {
 where the stage is not the student's)."""
 
 
-IN_EPOCH = """
-import os, signal, sys
-import torch
-import stillhouse
-import stillhouse.training.loop as loop
+@dataclass
+class Server:
+    """Runs in processes of their own."""
 
-loop.CHECKPOINT_SECONDS = 0.0
-torch.set_num_threads(1)
-out, last, *changes = sys.argv[1:]
-genuine, begun = loop.train_epoch, []
+    process: subprocess.Popen[str]
 
-def train_epoch(*args, **given):
-    begun.append(1)
-    if len(begun) == int(last):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return genuine(*args, **given)
-
-loop.train_epoch = train_epoch
-stillhouse.run("core/quickstart", out=out, overrides=changes, stop_after="evaluate")
-"""
-"""Kills itself when so many epochs of any fit have begun."""
+    def run(self, folder: Path, changes: list[str], *, phase: str = NEVER, epochs: int = 0) -> int:
+        """Run until it is done, or until the run kills itself; the exit status."""
+        said = folder.parent / f"said-{folder.name}"
+        cache = str(folder.parent / f"cache-{folder.name}")
+        asked = {"folder": str(folder), "changes": [*COMMON, *changes], "phase": phase, "epochs": epochs}
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps({**asked, "cache": cache, "said": str(said)}) + "\n")
+        self.process.stdin.flush()
+        status = int(self.process.stdout.readline())
+        assert status in (0, -signal.SIGKILL), said.read_text()
+        return status
 
 
-def run(folder: Path, phase: str, changes: list[str], script: str = SCRIPT) -> int:
-    """Run until it is done, or until the run kills itself at the second epoch of a phase; the exit status."""
-    environment = {
-        **os.environ,
-        "STILLHOUSE_CACHE": str(folder.parent / f"cache-{folder.name}"),
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [sys.executable, "-c", script, str(folder), phase, *COMMON, *changes]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode in (0, -signal.SIGKILL), done.stdout + done.stderr
-    return done.returncode
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    command = [sys.executable, "-c", SERVER]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        yield Server(process)
+        assert process.stdin is not None
+        process.stdin.close()
 
 
 def left_by(folder: Path) -> dict[str, Any]:
@@ -135,25 +165,27 @@ def left_by(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
-def test_a_method_that_was_killed_ends_with_the_same_bits(name: str, tmp_path: Path) -> None:
+def test_a_method_that_was_killed_ends_with_the_same_bits(name: str, tmp_path: Path, server: Server) -> None:
     changes, phases = METHODS[name]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert run(whole, NEVER, changes) == 0
+    assert server.run(whole, changes) == 0
     for phase in phases:
-        assert run(killed, phase, changes) == -signal.SIGKILL
+        assert server.run(killed, changes, phase=phase) == -signal.SIGKILL
         assert not (killed / "student" / "seed-0" / "done.json").exists()
-    assert run(killed, NEVER, changes) == 0
+    assert server.run(killed, changes) == 0
     assert left_by(killed) == left_by(whole)
 
 
 @pytest.mark.slow
-def test_rounds_that_were_killed_in_fits_of_clients_and_server_end_with_the_same_bits(tmp_path: Path) -> None:
+def test_rounds_that_were_killed_in_fits_of_clients_and_server_end_with_the_same_bits(
+    tmp_path: Path, server: Server
+) -> None:
     """Fits of a client have two epochs, those of the server two: runs die in the middle of one, or between two."""
     method = "method={use: core/federated, clients: 3, dirichlet: 2.0, rounds: 3, local_epochs: 2, server_epochs: 2}"
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert run(whole, NEVER, [method]) == 0
+    assert server.run(whole, [method]) == 0
     for epochs in (30, 4, 6, 5):
-        assert run(killed, str(epochs), [method], IN_EPOCH) == -signal.SIGKILL
+        assert server.run(killed, [method], epochs=epochs) == -signal.SIGKILL
     assert (killed / "student" / "seed-0" / "phases").exists()
-    assert run(killed, "0", [method], IN_EPOCH) == 0
+    assert server.run(killed, [method]) == 0
     assert left_by(killed) == left_by(whole)

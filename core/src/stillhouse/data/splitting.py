@@ -107,6 +107,13 @@ def share_of_few_groups(split: Split, kind: OutputKind, groups: int) -> float:
     return float(np.mean([len(of_class[int(label)]) < groups for label in classes]))
 
 
+def spread_positions(rows: int, count: int) -> list[int]:
+    """``count`` positions of so many rows, evenly spread from the first to the last; all where there are no more."""
+    if rows <= count:
+        return list(range(rows))
+    return [int(position) for position in np.linspace(0, rows - 1, count, dtype=np.int64)]
+
+
 def fold_positions(split: Split, folds: int, kind: OutputKind, seed: int) -> list[tuple[list[int], list[int]]]:
     """Positions kept and held out per fold: whole groups where there are groups, class shares kept where rows have one
     class each, as far as a class has rows for all folds (scikit-learn).

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
+from sklearn.metrics import precision_recall_curve
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics.functional import classification as tm
 
 from stillhouse.errors import DataError
 from stillhouse.heads.checks import class_names, counts, in_range, judged, labels_in_range, row_mean, shaped
-from stillhouse.heads.measures import binary_ece, multiclass_ece, ranks
+from stillhouse.heads.measures import average_precision, ece, f1, recall, roc_auc
 from stillhouse.kinds import OutputKind
 from stillhouse.types import Batch, DataInfo, Head, ReportFigure
 
@@ -82,12 +82,13 @@ class Multiclass(Head):
         choice = prediction.argmax(dim=1)
         found = {
             "accuracy": float((choice == target).double().mean()),
-            "macro_f1": float(tm.multiclass_f1_score(choice, target, num_classes=self.outputs, average="macro")),
-            "ece": multiclass_ece(probability, target),
+            "macro_f1": float(f1(choice, target, self.outputs).nanmean()),
+            "ece": ece(probability.max(dim=1).values, choice == target),
             "nll": float(F.cross_entropy(prediction.double(), target)),
         }
         if len(torch.unique(target)) == self.outputs:
-            found["auc"] = float(tm.multiclass_auroc(probability, target, num_classes=self.outputs, average="macro"))
+            areas = [roc_auc(probability[:, each], target == each) for each in range(self.outputs)]
+            found["auc"] = sum(areas) / self.outputs
         return found
 
     def decode(self, prediction: Tensor) -> dict[str, list[Any]]:
@@ -186,13 +187,13 @@ class Binary(Head):
                 where="metrics of head 'binary'",
                 fix="split so that both classes occur, e.g. with stratification",
             )
-        order, choice, probability = ranks(logits), (logits >= 0).long(), logits.sigmoid()
+        choice = (logits >= 0).long()
         return {
-            "average_precision": float(tm.binary_average_precision(order, target)),
-            "roc_auc": float(tm.binary_auroc(order, target)),
-            "recall": float(tm.binary_recall(choice, target)),
-            "f1": float(tm.binary_f1_score(choice, target)),
-            "ece": binary_ece(probability, target),
+            "average_precision": average_precision(logits, target),
+            "roc_auc": roc_auc(logits, target),
+            "recall": float(recall(choice, target, 2)[1]),
+            "f1": float(f1(choice, target, 2)[1]),
+            "ece": ece(logits.sigmoid(), target),
             "nll": float(F.binary_cross_entropy_with_logits(logits, target.double())),
         }
 
@@ -211,8 +212,8 @@ class Binary(Head):
         target = rows["target"].reshape(-1).long()
         curves = {}
         for name, values in predictions.items():
-            precision, recall, _ = tm.binary_precision_recall_curve(ranks(values.reshape(-1)), target)
-            curves[name] = (recall, precision)
+            precise, found, _ = precision_recall_curve(target.numpy(), values.reshape(-1).numpy())
+            curves[name] = (torch.from_numpy(found), torch.from_numpy(precise))
         confidence = {
             name: (values.reshape(-1).double().sigmoid(), target == 1) for name, values in predictions.items()
         }
@@ -287,11 +288,8 @@ class Multilabel(Head):
         usable = positives > 0
         if measure == "auroc":
             usable = usable & (positives < len(target))
-        compute = tm.binary_average_precision if measure == "average_precision" else tm.binary_auroc
-        return {
-            int(label): float(compute(ranks(prediction[:, label]), target[:, label]))
-            for label in usable.nonzero().flatten()
-        }
+        compute = average_precision if measure == "average_precision" else roc_auc
+        return {int(label): compute(prediction[:, label], target[:, label]) for label in usable.nonzero().flatten()}
 
     def decode(self, prediction: Tensor) -> dict[str, list[Any]]:
         """``labels`` at a probability of one half or more, and ``p_<label>`` of every label."""

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from stillhouse.errors import DataError
 from stillhouse.heads.checks import class_names, in_range, judged, labels_in_range, row_mean, shaped
+from stillhouse.heads.measures import confusion
 from stillhouse.kinds import SEGMENTATION_IGNORE, SEQUENCE_IGNORE, OutputKind
 from stillhouse.types import Batch, DataInfo, Head, ReportFigure
 
@@ -101,15 +101,14 @@ class Segmentation(Head):
         target = labels_in_range(target.long(), self.outputs, head="segmentation", ignore=SEGMENTATION_IGNORE)
         if not bool((target != SEGMENTATION_IGNORE).any()):
             raise DataError("every pixel of the split is ignored", where="metrics of head 'segmentation'")
-        confusion: Tensor = multiclass_confusion_matrix(
-            prediction.argmax(dim=1), target, num_classes=self.outputs, ignore_index=SEGMENTATION_IGNORE
-        ).double()
-        hit = confusion.diag()
-        size = confusion.sum(dim=0) + confusion.sum(dim=1)
+        counted = target != SEGMENTATION_IGNORE
+        table = confusion(prediction.argmax(dim=1)[counted], target[counted], self.outputs)
+        hit = table.diag()
+        size = table.sum(dim=0) + table.sum(dim=1)
         return (
             2 * hit / size,
             hit / (size - hit),
-            float(hit.sum() / confusion.sum()),
+            float(hit.sum() / table.sum()),
         )  # 0 / 0 is NaN: absent class
 
     def decode(self, prediction: Tensor) -> dict[str, list[Any]]:

@@ -1,29 +1,56 @@
-"""Measures that several heads compute: calibration errors, and ranks for measures that go by order."""
+"""Measures of predictions that several heads compute, from tensors."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from scipy.stats import rankdata
+from sklearn.metrics import average_precision_score
 from torch import Tensor
-from torchmetrics.functional.classification import binary_calibration_error, multiclass_calibration_error
 
 BINS = 15
 
 
-def multiclass_ece(probability: Tensor, target: Tensor, bins: int = BINS) -> float:
-    """Expected calibration error of probabilities ``[N, C]`` for classes ``[N]``: the mean over equally wide
-    bins of |accuracy - confidence|, weighted by the rows of each bin (Guo et al. 2017, equation 3)."""
-    return float(
-        multiclass_calibration_error(probability, target, num_classes=probability.shape[1], n_bins=bins, norm="l1")
-    )
+def ece(confidence: Tensor, correct: Tensor, bins: int = BINS) -> float:
+    """Expected calibration error: the mean over equally wide bins of |share correct - mean confidence|, weighted by the
+    rows of each bin (Guo et al. 2017, equation 3). For classes, the confidence ``[N]`` of the likeliest one and whether
+    it is right; for yes or no, the probability ``[N]`` of yes and the target."""
+    edges = np.linspace(0, 1, bins + 1)[1:-1]
+    confident, right = confidence.double().cpu().numpy(), correct.double().cpu().numpy()
+    of_bin = np.digitize(confident, edges, right=True)  # without its lower edge, as in the paper
+    apart = np.bincount(of_bin, right - confident, minlength=bins)
+    return float(np.abs(apart).sum() / len(confident))
 
 
-def binary_ece(probability: Tensor, target: Tensor, bins: int = BINS) -> float:
-    """The same for the probability ``[N]`` of the positive class and its frequency in 0/1 targets ``[N]``."""
-    return float(binary_calibration_error(probability, target, n_bins=bins, norm="l1"))
+def average_precision(score: Tensor, target: Tensor) -> float:
+    """Average precision of scores ``[N]``, any numbers, for 0/1 targets ``[N]`` of which one at least is 1."""
+    return float(average_precision_score(target.cpu().numpy(), score.cpu().numpy()))
 
 
-def ranks(scores: Tensor) -> Tensor:
-    """Scores ``[N]`` as ranks in [0, 1): the same order and the same ties, without the ties that a saturated
-    sigmoid adds."""
-    position: Tensor = torch.unique(scores, return_inverse=True)[1]
-    return position.double() / max(len(scores), 1)
+def roc_auc(score: Tensor, target: Tensor) -> float:
+    """Area under the ROC curve of scores ``[N]``, any numbers, for 0/1 targets ``[N]`` of both kinds: the share of
+    pairs of a 1 and a 0 in which the 1 has the larger score, ties by half (Hanley and McNeil 1982)."""
+    yes = target.cpu().numpy() == 1
+    positives, negatives = int(yes.sum()), int((~yes).sum())
+    larger = rankdata(score.cpu().numpy())[yes].sum() - positives * (positives + 1) / 2
+    return float(larger / (positives * negatives))
+
+
+def confusion(choice: Tensor, target: Tensor, classes: int) -> Tensor:
+    """Rows of each class (first axis) by the class that is told ``[classes, classes]``, of choices and targets
+    ``[N]``."""
+    pairs = classes * target.long() + choice
+    return torch.bincount(pairs, minlength=classes**2).reshape(classes, classes).double()
+
+
+def f1(choice: Tensor, target: Tensor, classes: int) -> Tensor:
+    """F1 of each class ``[classes]``, of choices and targets ``[N]``; NaN where it neither occurs nor is told."""
+    table = confusion(choice, target, classes)
+    return 2 * table.diag() / (table.sum(dim=0) + table.sum(dim=1))
+
+
+def recall(choice: Tensor, target: Tensor, classes: int) -> Tensor:
+    """Share of the rows of each class that are told as such ``[classes]``, of choices and targets ``[N]``; NaN where it
+    has no rows."""
+    table = confusion(choice, target, classes)
+    return table.diag() / table.sum(dim=1)

@@ -20,7 +20,6 @@ PACKAGES = (
     "numpy",
     "scikit-learn",
     "accelerate",
-    "torchmetrics",
     "safetensors",
     "skops",
     "transformers",

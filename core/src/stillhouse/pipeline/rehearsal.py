@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor
 
+from stillhouse.data.splitting import spread_positions
 from stillhouse.errors import StillhouseError
 from stillhouse.forwarding import to_device
 from stillhouse.methods.context import MethodContext, Unset, changed_settings
@@ -103,7 +104,7 @@ def few_rows(splits: Splits, batch_size: int) -> Splits:
     def some(split: Split, count: int, *, labelled: bool = True) -> Split:
         if len(split) <= count:
             return split
-        positions = set(torch.linspace(0, len(split) - 1, count).long().tolist())
+        positions = set(spread_positions(len(split), count))
         return SubsetSplit(split, sorted(positions | set(_of_each_class(split) if labelled else ())))
 
     return replace(

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from filelock import FileLock
 
+from stillhouse.data.splitting import spread_positions
 from stillhouse.kinds import OutputKind
 from stillhouse.pipeline.context import RunContext
 from stillhouse.pipeline.stages import SIGNAL_LOCK
@@ -182,7 +183,7 @@ def _warn_of_overfitting(context: RunContext, found: CachedTeacher) -> None:
         rows = split.columns(["target", "index", *context.head.row_entries()])
         if name == "train":
             if len(split) > LOOKED_AT:
-                some = torch.linspace(0, len(split) - 1, LOOKED_AT, dtype=torch.float64).long()
+                some = torch.tensor(spread_positions(len(split), LOOKED_AT))
                 rows = {entry: column[some] for entry, column in rows.items()}
             prediction = found(rows).prediction
         else:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-import torch
-from scipy.stats import rankdata
+from sklearn.metrics import roc_curve
 from torch import Tensor
-from torchmetrics.functional import classification as tm
 
 from stillhouse.errors import OptionError
 from stillhouse.heads import Binary
@@ -47,9 +45,7 @@ def card_precision(score: np.ndarray, fraud: np.ndarray, card: np.ndarray, day: 
 
 def recall_at_fpr(score: Tensor, target: Tensor, fpr: float) -> float:
     """Largest share of positives at or above a threshold that at most ``fpr`` of the negatives reach; both ``[N]``."""
-    # As ranks, because torchmetrics takes scores outside [0, 1] for logits, and a saturated sigmoid makes ties.
-    ranks = torch.from_numpy(rankdata(score, "dense") / len(score))
-    false_alarms, recall, _ = tm.binary_roc(ranks, target)
+    false_alarms, recall, _ = roc_curve(target.numpy(), score.numpy(), drop_intermediate=False)
     return float(recall[false_alarms <= fpr].max())
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
-from scipy.stats import rankdata
 from torch import Tensor
 from torch.nn import functional
-from torchmetrics.functional import classification as tm
 
 from stillhouse import heads
 from stillhouse.errors import DataError
+from stillhouse.heads.measures import ece, recall, roc_auc
 from stillhouse.types import Batch, DataInfo
 from stillhouse_medicine.heads.task import require_task
 
@@ -96,11 +94,12 @@ class Binary(heads.Binary):
         truth = rows["target"].reshape(-1).long()
         # The positive class is chosen above one half, and not at it, as MedMNIST does.
         choice = (prediction[:, 0] > 0).long()
+        found_by_class = recall(choice, truth, 2)
         return {
             "auc": found["roc_auc"],
             "accuracy": float((choice == truth).double().mean()),
-            "sensitivity": float(tm.binary_recall(choice, truth)),
-            "specificity": float(tm.binary_specificity(choice, truth)),
+            "sensitivity": float(found_by_class[1]),
+            "specificity": float(found_by_class[0]),
             **{name: found[name] for name in ("average_precision", "ece", "nll")},
         }
 
@@ -140,7 +139,7 @@ class Multilabel(heads.Multilabel):
             "auc": mean_auc(prediction.double(), truth, self.classes),
             "accuracy": float(((prediction > 0).long() == truth).double().mean()),
             "map": found["map"],
-            "ece": float(tm.binary_calibration_error(probability.flatten(), truth.flatten(), n_bins=15, norm="l1")),
+            "ece": ece(probability.flatten(), truth.flatten()),
         }
 
 
@@ -159,7 +158,5 @@ def mean_auc(score: Tensor, truth: Tensor, classes: tuple[str, ...]) -> float:
             where="AUC",
             fix="split so that classes occur in every split",
         )
-    # Ranks keep the order and the ties, which a sigmoid inside the metric would blur.
-    ranks = torch.from_numpy(rankdata(score, "dense", axis=0) / len(score))
-    areas = [float(tm.binary_auroc(ranks[:, label], truth[:, label])) for label in usable]
+    areas = [roc_auc(score[:, label], truth[:, label]) for label in usable]
     return sum(areas) / len(areas)
