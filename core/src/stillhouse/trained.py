@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import skops.io
 import torch
 from torch import Tensor, nn
 
@@ -99,6 +98,8 @@ class Trained:
         if self.is_network:
             write_weights(folder / "model.safetensors", self.model)
         else:
+            import skops.io  # a second, of which a run of networks needs nothing
+
             with replacing(folder / "estimator.skops") as temporary:
                 skops.io.dump(self.model, temporary)
         spec = self.component.spec
@@ -219,6 +220,8 @@ def load(folder: Path, registry: Registry, info: DataInfo) -> Trained:
 
 
 def _read_estimator(path: Path, component: Component) -> Any:
+    import skops.io
+
     own = component.spec.target.partition(":")[0].partition(".")[0] + "."
     try:
         foreign = skops.io.get_untrusted_types(file=path)
