@@ -27,6 +27,13 @@ def compare_start() -> Iterator[Comparison]:
             f"stillhouse plugins list with {PLUGINS} more plugins", lambda: _stillhouse("plugins", "list", path=crowded)
         )
     yield _against_python("import torch (what the commands above avoid)", lambda: _run("-c", "import torch"), pairs=3)
+    yield compare(
+        "stillhouse run of the smallest recipe, against importing torch, scikit-learn and Matplotlib",
+        _smallest_run,
+        lambda: _run("-c", "import torch, sklearn.metrics, scipy.stats, matplotlib.figure"),
+        pairs=5,
+        clock=processor_seconds,
+    )
     with tempfile.TemporaryDirectory() as folder:
         path = _new_plugin(Path(folder))
         for options in (["--quick"], []):
@@ -35,6 +42,13 @@ def compare_start() -> Iterator[Comparison]:
                 lambda options=options: _stillhouse("plugins", "check", "bench", *options, path=path),
                 pairs=3,
             )
+
+
+def _smallest_run() -> None:
+    small = ["dataset.rows=200", "train.teacher.epochs=1", "train.student.epochs=1", "evaluate.latency_samples=10"]
+    changes = [part for change in small for part in ("--set", change)]
+    with tempfile.TemporaryDirectory() as folder:
+        _stillhouse("run", "core/quickstart", "--seeds", "0", "--out", f"{folder}/run", *changes)
 
 
 def _new_plugin(folder: Path) -> str:

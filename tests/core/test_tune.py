@@ -208,6 +208,8 @@ def test_a_tree_gets_the_size_that_suits_labels_before_it_gets_a_teacher(tmp_pat
     final = parse_value((found.folder / "recipe.yaml").read_text(encoding="utf-8"), source="recipe")
     if final["student"]["max_depth"] != chosen:
         assert {"use": "core/decision-tree", "max_depth": chosen, "min_samples_leaf": 1} in final["controls"]
+    page = found.report.read_text(encoding="utf-8")
+    assert ("Student alone, of the same size" in page) == (chosen != 12), "the chart has the student alone at its best"
 
 
 def _chosen_by_the_rule(confirmation: dict[str, Any]) -> None:

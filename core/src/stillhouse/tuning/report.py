@@ -50,6 +50,7 @@ def write_tune_report(folder: Path, record: Mapping[str, Any]) -> Path:
         others=_counts(record["trials"]),
         failed=_failed(record),
         settings=_settings,
+        sized_alone=_sized_alone(record),
         fmt=fmt,
         plot=_plot(record, complete) if complete else None,
     )
@@ -96,6 +97,11 @@ def _settings(values: Mapping[str, Any]) -> str:
     return "; ".join(f"{name}: {value}" for name, value in shown.items())
 
 
+def _sized_alone(record: Mapping[str, Any]) -> bool:
+    """Whether the size of the student alone was chosen on labels: the one beside the distilled student has another."""
+    return any(path.startswith("student.") for path in record["baseline"]["changes"])
+
+
 def _plot(record: Mapping[str, Any], complete: list[dict[str, Any]]) -> Any:
     """Held-out quality of each trial, and the best so far, against the student alone."""
     figure = Figure(figsize=(6.4, 3.2), layout="constrained")
@@ -105,7 +111,8 @@ def _plot(record: Mapping[str, Any], complete: list[dict[str, Any]]) -> Any:
     best = np.maximum.accumulate(values) if record["metric"]["higher_is_better"] else np.minimum.accumulate(values)
     axes.scatter(numbers, values, s=14, color=COLOURS["student"], alpha=0.6, label="a trial")
     axes.step(numbers, best, where="post", color=COLOURS["student"], label="best so far")
-    axes.axhline(record["baseline"]["mean"], color=COLOURS["baseline"], linestyle="--", label="student alone")
+    alone = "student alone, at the size that suits it" if _sized_alone(record) else "student alone"
+    axes.axhline(record["baseline"]["mean"], color=COLOURS["baseline"], linestyle="--", label=alone)
     axes.set_xlabel("trial")
     axes.set_ylabel(f"held-out {record['metric']['name']}")
     axes.legend(frameon=False)
