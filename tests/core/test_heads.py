@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from stillhouse.components.metrics import ece
 from stillhouse.errors import DataError, IncompatibleError, OptionError, TrainingError
-from stillhouse.heads import Binary, Gaussian, Multiclass, Multilabel, Regression, Segmentation, Sequence
+from stillhouse.heads import Binary, Gaussian, Multiclass, Multilabel, Regression, Segmentation, Sequence, measures
 from stillhouse.types import DataInfo, TensorSpec
 
 
@@ -477,3 +477,27 @@ def test_regression_is_read_against_the_mean_and_against_no_change() -> None:
     several = Regression(known, values=2).references({**rows, "target": torch.zeros(2, 2)})
     assert several["persistence"].tolist() == [[1.5, 1.5], [1.0, 1.0]]
     assert list(several) == ["persistence"]
+
+
+# --- measures
+
+
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.sampled_from([-40.0, -1.0, 0.0, 0.5, 300.0]))),
+)
+def test_measures_are_those_of_scikit_learn(rows):
+    """Scores are any numbers, with ties; classes may be missing among targets, choices or both."""
+    rows = [*rows, (0, 1, 0.5), (1, 1, 0.0)]  # yes and no both occur
+    target, choice = torch.tensor([row[0] for row in rows]), torch.tensor([row[1] for row in rows])
+    score, yes = torch.tensor([row[2] for row in rows]), (target == 1).long()
+    assert measures.roc_auc(score, yes) == pytest.approx(sk.roc_auc_score(yes, score))
+    assert measures.average_precision(score, yes) == pytest.approx(sk.average_precision_score(yes, score))
+    assert float(measures.f1(choice, target, 3).nanmean()) == pytest.approx(
+        sk.f1_score(target, choice, average="macro", zero_division=0)
+    )
+    occur = torch.unique(target)
+    expected = sk.recall_score(target, choice, labels=occur, average=None, zero_division=0)
+    assert measures.recall(choice, target, 3)[occur].numpy() == pytest.approx(expected)
+    assert measures.confusion(choice, target, 3).numpy() == pytest.approx(
+        sk.confusion_matrix(target, choice, labels=[0, 1, 2])
+    )

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from torch import Tensor
 
 from stillhouse.errors import OptionError
-from stillhouse.heads import measures
 from stillhouse.heads.checks import judged
+from stillhouse.heads.measures import BINS, binary_ece, multiclass_ece
 from stillhouse.types import Batch
 
 
-def ece(*, bins: int = measures.BINS) -> Callable[[Tensor, Batch], float]:
+def ece(*, bins: int = BINS) -> Callable[[Tensor, Batch], float]:
     """Expected calibration error, for multiclass and binary predictions.
 
     Args:
@@ -32,9 +32,8 @@ def ece(*, bins: int = measures.BINS) -> Callable[[Tensor, Batch], float]:
         judged(prediction, rows, head="ece")
         target = rows["target"].long()
         if prediction.shape[1] == 1:
-            return measures.ece(prediction[:, 0].double().sigmoid(), target.reshape(-1), bins)
-        confidence, choice = prediction.double().softmax(dim=1).max(dim=1)
-        return measures.ece(confidence, choice == target, bins)
+            return binary_ece(prediction[:, 0].double().sigmoid(), target.reshape(-1), bins)
+        return multiclass_ece(prediction.double().softmax(dim=1), target, bins)
 
     return metric
 

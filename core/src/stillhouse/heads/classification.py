@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from stillhouse.errors import DataError
 from stillhouse.heads.checks import class_names, counts, in_range, judged, labels_in_range, row_mean, shaped
-from stillhouse.heads.measures import average_precision, ece, f1, recall, roc_auc
+from stillhouse.heads.measures import average_precision, binary_ece, f1, multiclass_ece, recall, roc_auc
 from stillhouse.kinds import OutputKind
 from stillhouse.types import Batch, DataInfo, Head, ReportFigure
 
@@ -83,7 +83,7 @@ class Multiclass(Head):
         found = {
             "accuracy": float((choice == target).double().mean()),
             "macro_f1": float(f1(choice, target, self.outputs).nanmean()),
-            "ece": ece(probability.max(dim=1).values, choice == target),
+            "ece": multiclass_ece(probability, target),
             "nll": float(F.cross_entropy(prediction.double(), target)),
         }
         if len(torch.unique(target)) == self.outputs:
@@ -193,7 +193,7 @@ class Binary(Head):
             "roc_auc": roc_auc(logits, target),
             "recall": float(recall(choice, target, 2)[1]),
             "f1": float(f1(choice, target, 2)[1]),
-            "ece": ece(logits.sigmoid(), target),
+            "ece": binary_ece(logits.sigmoid(), target),
             "nll": float(F.binary_cross_entropy_with_logits(logits, target.double())),
         }
 

@@ -11,15 +11,31 @@ from torch import Tensor
 BINS = 15
 
 
-def ece(confidence: Tensor, correct: Tensor, bins: int = BINS) -> float:
-    """Expected calibration error: the mean over equally wide bins of |share correct - mean confidence|, weighted by the
-    rows of each bin (Guo et al. 2017, equation 3). For classes, the confidence ``[N]`` of the likeliest one and whether
-    it is right; for yes or no, the probability ``[N]`` of yes and the target."""
+def multiclass_ece(probability: Tensor, target: Tensor, bins: int = BINS) -> float:
+    """Expected calibration error of probabilities ``[N, C]`` for classes ``[N]``: the mean over equally wide
+    bins of |accuracy - confidence|, weighted by the rows of each bin (Guo et al. 2017, equation 3)."""
+    confidence, choice = probability.max(dim=1)
+    return _ece(confidence, choice == target, bins)
+
+
+def binary_ece(probability: Tensor, target: Tensor, bins: int = BINS) -> float:
+    """The same for the probability ``[N]`` of the positive class and its frequency in 0/1 targets ``[N]``."""
+    return _ece(probability, target, bins)
+
+
+def _ece(confidence: Tensor, correct: Tensor, bins: int) -> float:
     edges = np.linspace(0, 1, bins + 1)[1:-1]
     confident, right = confidence.double().cpu().numpy(), correct.double().cpu().numpy()
     of_bin = np.digitize(confident, edges, right=True)  # without its lower edge, as in the paper
     apart = np.bincount(of_bin, right - confident, minlength=bins)
     return float(np.abs(apart).sum() / len(confident))
+
+
+def ranks(scores: Tensor) -> Tensor:
+    """Scores ``[N]`` as ranks in [0, 1): the same order and the same ties, without the ties that a saturated
+    sigmoid adds."""
+    position: Tensor = torch.unique(scores, return_inverse=True)[1]
+    return position.double() / max(len(scores), 1)
 
 
 def average_precision(score: Tensor, target: Tensor) -> float:

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from stillhouse import heads
 from stillhouse.errors import DataError
-from stillhouse.heads.measures import ece, recall, roc_auc
+from stillhouse.heads.measures import binary_ece, recall, roc_auc
 from stillhouse.types import Batch, DataInfo
 from stillhouse_medicine.heads.task import require_task
 
@@ -139,7 +139,7 @@ class Multilabel(heads.Multilabel):
             "auc": mean_auc(prediction.double(), truth, self.classes),
             "accuracy": float(((prediction > 0).long() == truth).double().mean()),
             "map": found["map"],
-            "ece": ece(probability.flatten(), truth.flatten()),
+            "ece": binary_ece(probability.flatten(), truth.flatten()),
         }
 
 
