@@ -189,6 +189,25 @@ def test_no_view_has_a_test_row_and_its_parts_are_disjoint(rows: int, groups: in
             assert max(view.splits.train.times or ()) < min(view.splits.test.times or ())
 
 
+@pytest.mark.parametrize("groups", [0, 9])
+def test_auxiliary_rows_teach_and_never_judge(groups: int) -> None:
+    """VQA-RAD's questions about organs were a quarter of the rows by which a search chose."""
+    given_splits = splits(groups=groups)
+    train = given_splits.train
+    marks = [position % 2 == 0 for position in range(len(train))]
+    marked = TensorSplit(train.columns(), groups=train.groups, auxiliary=marks)
+    views = make_views(replace(given_splits, train=marked), OutputKind.MULTICLASS)
+    made = set(train.index()[torch.tensor(marks)].tolist())
+    judged = [set(view.splits.test.index().tolist()) for view in views if view.draw == 0]
+    of_dataset = set(train.index().tolist()) - made | set(given_splits.val.index().tolist())
+    assert set.union(*judged) == of_dataset
+    for view in views:
+        assert not made & set(view.splits.val.index().tolist())
+        assert made & set(view.splits.train.index().tolist())
+        if groups:
+            assert not set(view.splits.train.groups or ()) & set(view.splits.test.groups or ())
+
+
 def test_a_tree_gets_the_size_that_suits_labels_before_it_gets_a_teacher(tmp_path: Path, manager: Manager) -> None:
     values = recipe(
         student={"use": "core/decision-tree", "max_depth": 12, "min_samples_leaf": 1},

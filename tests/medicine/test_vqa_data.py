@@ -360,6 +360,8 @@ def test_organ_questions_are_added_to_training_images_only(files, context, tmp_p
     plain, asked = (vqa_rad(context(root), organ_questions=more, **SMALL) for more in (False, True))
     checked(asked)
     assert len(asked.train) == len(plain.train) + 4 * len(set(plain.train.groups))
+    assert asked.train.auxiliary == [at >= len(plain.train) for at in range(len(asked.train))]
+    assert plain.train.auxiliary is None is asked.val.auxiliary
     assert set(asked.train.groups) == set(plain.train.groups)
     assert torch.equal(asked.test.index(), plain.test.index())
     extra = asked.train.columns(["target", "index"])

@@ -100,6 +100,8 @@ class Split(Dataset[dict[str, Tensor]], ABC):
             the first row of a later split. None where that is the row's own time.
         lengths: length of each row where rows differ in length (texts): ``batch`` then pads to the longest row of the
             batch, and steps are made of rows of like lengths; None where all rows have one shape.
+        auxiliary: whether each row only teaches: it was made beside the dataset's own, and validation and test have
+            none of its kind, so that a search never judges by it; None where no row is.
         stochastic: ``row`` draws random augmentation, so that cached teacher outputs would be stale.
     """
 
@@ -107,6 +109,7 @@ class Split(Dataset[dict[str, Tensor]], ABC):
     times: Sequence[float] | None = None
     until: Sequence[float] | None = None
     lengths: Sequence[int] | None = None
+    auxiliary: Sequence[bool] | None = None
     stochastic: bool = False
 
     @abstractmethod
@@ -152,6 +155,7 @@ class TensorSplit(Split):
         groups: see `Split`.
         times: see `Split`.
         until: see `Split`.
+        auxiliary: see `Split`.
 
     Raises:
         ValueError: the columns differ in length.
@@ -164,17 +168,18 @@ class TensorSplit(Split):
         groups: Sequence[str] | None = None,
         times: Sequence[float] | None = None,
         until: Sequence[float] | None = None,
+        auxiliary: Sequence[bool] | None = None,
     ) -> None:
         self._columns = dict(columns)
         length = len(next(iter(self._columns.values())))
         self._columns.setdefault("index", torch.arange(length))
         lengths = {name: len(column) for name, column in self._columns.items()}
-        for name, given in (("groups", groups), ("times", times), ("until", until)):
+        for name, given in (("groups", groups), ("times", times), ("until", until), ("auxiliary", auxiliary)):
             if given is not None:
                 lengths[name] = len(given)
         if len(set(lengths.values())) != 1:
             raise ValueError(f"columns differ in length: {lengths}")
-        self.groups, self.times, self.until = groups, times, until
+        self.groups, self.times, self.until, self.auxiliary = groups, times, until, auxiliary
 
     def __len__(self) -> int:
         return len(self._columns["index"])
@@ -445,6 +450,8 @@ class SubsetSplit(Split):
         self.times = None if whole.times is None else [whole.times[position] for position in self._positions]
         self.until = None if whole.until is None else [whole.until[position] for position in self._positions]
         self.lengths = None if whole.lengths is None else [whole.lengths[position] for position in self._positions]
+        marks = whole.auxiliary
+        self.auxiliary = None if marks is None else [marks[position] for position in self._positions]
 
     def __len__(self) -> int:
         return len(self._positions)
@@ -496,6 +503,8 @@ class ConcatSplit(Split):
         self.until = [time for each in until if each is not None for time in each] if None not in until else None
         if any(part.lengths is not None for part in parts):
             self.lengths = [length for part in parts for length in part.lengths or ()]
+        if any(part.auxiliary is not None for part in parts):
+            self.auxiliary = [mark for part in parts for mark in part.auxiliary or [False] * len(part)]
 
     def __len__(self) -> int:
         return int(self._starts[-1])

@@ -43,12 +43,13 @@ class View:
 def make_views(splits: Splits, kind: OutputKind, *, folds: int | Literal["auto"] = "auto", seed: int = 0) -> list[View]:
     """The views of a search.
 
-    Few rows (`FEW_ROWS`, or `FEW_VALIDATION_ROWS` of validation) are pooled, training and validation, and held out fold
-    by fold, whole groups together, and never augmented; a part of the others chooses the epoch. Where there are many,
-    the validation rows are halved instead, because a dataset keeps them to be like its test: one half chooses the
-    epoch, the other judges, then the other way round; likewise where rows follow each other in time, where groups are
-    fewer than folds, in all or of the classes of most rows, and where rows cannot be had without augmentation. A single
-    validation group, of all rows or of most classes, is halved within.
+    Few rows (`FEW_ROWS`, or `FEW_VALIDATION_ROWS` of validation) are pooled, training and validation, and held out
+    fold by fold, whole groups together, and never augmented; a part of the others chooses the epoch. Auxiliary rows
+    teach where their group does, and judge nothing. Where there are many, the validation rows are halved instead,
+    because a dataset keeps them to be like its test: one half chooses the epoch, the other judges, then the other
+    way round; likewise where rows follow each other in time, where groups are fewer than folds, in all or of the
+    classes of most rows, and where rows cannot be had without augmentation. A single validation group, of all rows
+    or of most classes, is halved within.
 
     Args:
         splits: the dataset.
@@ -73,8 +74,8 @@ def make_views(splits: Splits, kind: OutputKind, *, folds: int | Literal["auto"]
             train: Split = SubsetSplit(pool, [kept[at] for at in learn])
             if splits.train.stochastic:  # the dataset augments its training rows alone
                 train = SubsetSplit(splits.train, [kept[at] for at in learn if kept[at] < len(splits.train)])
-            val = SubsetSplit(pool, [kept[at] for at in choose])
-            views.append(_view(f"fold-{number}", splits, train, val, SubsetSplit(pool, held), draw))
+            val = _judging(pool, [kept[at] for at in choose])
+            views.append(_view(f"fold-{number}", splits, train, val, _judging(pool, held), draw))
         return views
     halves = _halves(splits.val, kind, seed)
     return [
@@ -105,6 +106,12 @@ def check_untouched(views: list[View], test: Split) -> str:
                     fix="split by group",
                 )
     return f"no row id and no group of the {len(test)} test rows is in one of the {len(views)} views of the search"
+
+
+def _judging(pool: Split, positions: list[int]) -> Split:
+    """The rows at these positions that are of the kind of validation and test."""
+    marks = pool.auxiliary
+    return SubsetSplit(pool, [position for position in positions if marks is None or not marks[position]] or positions)
 
 
 def _view(name: str, splits: Splits, train: Split, val: Split, held: Split, draw: int = 0) -> View:

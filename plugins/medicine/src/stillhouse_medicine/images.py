@@ -120,6 +120,7 @@ class ImageSplit(Split):
         augment: random changes at training time.
         masks: ``target`` holds class masks ``[N, H, W]``, which move with their image.
         groups: see `Split`.
+        auxiliary: see `Split`.
     """
 
     def __init__(
@@ -131,11 +132,12 @@ class ImageSplit(Split):
         augment: Augment = NONE,
         masks: bool = False,
         groups: Sequence[str] | None = None,
+        auxiliary: Sequence[bool] | None = None,
     ) -> None:
         self._pictures, self._augment, self._masks = pictures, augment, masks
         self._rows = TensorSplit({"picture": torch.arange(len(pictures)) if picture is None else picture, **columns})
         self.stochastic = augment.active
-        self.groups = groups
+        self.groups, self.auxiliary = groups, auxiliary
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -33,6 +33,7 @@ class Question:
         closed: answered by yes, no or a choice that the question names.
         index: stable number of the row.
         group: what must not be in two splits: the image, or the patient.
+        auxiliary: asked for training alone; validation and test have none of its kind.
     """
 
     image: str
@@ -41,6 +42,7 @@ class Question:
     closed: bool
     index: int
     group: str
+    auxiliary: bool = False
 
 
 def normalise(answer: object) -> str:
@@ -128,6 +130,7 @@ def build(
             picture=torch.tensor([place[question.image] for question in rows]),
             augment=augment if name == "train" else NONE,
             groups=[question.group for question in rows] if name in grouped else None,
+            auxiliary=[question.auxiliary for question in rows] if any(each.auxiliary for each in rows) else None,
         )
     target = parts["train"].columns(["target"])["target"]
     inputs = {"image": TensorSpec(tuple(pictures.shape[1:])), "question": TensorSpec((length,), "int64")}

@@ -168,7 +168,15 @@ def _organ_questions(source: Path, images: set[str]) -> list[Question]:
             (image, f"is this an image of the {part}?", _yes(part == shown), True) for part in BODY_PARTS.values()
         ]
     return [
-        Question(image=image, text=text, answer=answer, closed=closed, index=FIRST_ORGAN_QUESTION + at, group=image)
+        Question(
+            image=image,
+            text=text,
+            answer=answer,
+            closed=closed,
+            index=FIRST_ORGAN_QUESTION + at,
+            group=image,
+            auxiliary=True,
+        )
         for at, (image, text, answer, closed) in enumerate(asked)
     ]
 
