@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+import skops.io
 import torch
 from torch import nn
 
@@ -289,3 +290,28 @@ def test_rules_of_a_logistic_regression_give_its_log_odds():
     model = logistic(several)
     model.fit(x.numpy(), target(OutputKind.MULTICLASS, x).numpy())
     assert re.findall(r"score of (\w)", logistic_rules(model, several)) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("kind", [OutputKind.BINARY, OutputKind.MULTICLASS])
+@pytest.mark.parametrize("temperature", [1.0, 2.0, 4.0])
+def test_a_tree_that_learned_at_a_temperature_answers_as_its_teacher(kind, temperature, tmp_path):
+    """It answered with the softened probabilities: .65 where the teacher has .98, and its rules said so."""
+    values = 3 * torch.randn(4, KINDS[kind], generator=torch.Generator().manual_seed(0))
+    groups = torch.arange(80) % 4
+    x, teacher = groups[:, None].float(), values[groups]
+    student = decision_tree(task(kind), max_depth=4, min_samples_leaf=1)
+    labels = torch.zeros(80) if kind is OutputKind.BINARY else torch.zeros(80, dtype=torch.int64)
+    fit_distilled(student, x.numpy(), labels, teacher, kind=kind, alpha=0.0, temperature=temperature)
+    skops.io.dump(student, tmp_path / "tree.skops")
+    kept = skops.io.load(tmp_path / "tree.skops", trusted=skops.io.get_untrusted_types(file=tmp_path / "tree.skops"))
+    for model in (student, kept):
+        found = estimator_prediction(model, x.numpy(), kind, KINDS[kind])
+        if kind is OutputKind.BINARY:
+            torch.testing.assert_close(found.sigmoid(), teacher.sigmoid(), atol=1e-4, rtol=0)
+        else:
+            torch.testing.assert_close(found.softmax(1), teacher.softmax(1), atol=1e-4, rtol=0)
+    rules = tree_rules(student, task(kind))
+    best = teacher.sigmoid()[:, 0] if kind is OutputKind.BINARY else teacher.softmax(1).max(dim=1).values
+    digits = ".2%" if kind is OutputKind.BINARY else ".1%"
+    for each in best[:4].tolist():
+        assert f"{each:{digits}}" in rules

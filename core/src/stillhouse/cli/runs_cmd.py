@@ -75,7 +75,7 @@ def _fitting(rows: list[dict[str, str]]) -> list[str]:
 def _row(run: dict[str, Any]) -> tuple[str, ...]:
     if run["metric"] is None:
         return (run["folder"], run["recipe"], run["state"], "", "", "", "", "", "", "")
-    verdict = {True: "helped", False: "hurt", None: "no proof" if run["gain_ci95"] else "one seed"}[run["helped"]]
+    verdict = {True: "helped", False: "hurt", None: "no proof" if run["gain_ci95"] else "no interval"}[run["helped"]]
     latency = run["latency_ms"]
     return (
         run["folder"],

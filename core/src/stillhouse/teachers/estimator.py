@@ -16,6 +16,11 @@ EPSILON = 1e-6
 """Probabilities are kept this far from 0 and 1: a forest's pure leaf would be an infinite logit."""
 
 
+SOFTENED = "softened_by_"
+"""Attribute of an estimator that learned probabilities at a temperature (equation (2) with its own answers at the same
+one): what it computes are answers at that temperature, and `estimator_prediction` gives those at 1."""
+
+
 class EstimatorTeacher:
     """Args:
     estimator: fitted; classifiers need ``predict_proba``.
@@ -41,6 +46,7 @@ def estimator_prediction(estimator: Any, features: np.ndarray, kind: OutputKind,
 
     A regressor that was fitted on probabilities (a distilled tree) answers for classification as well.
     """
+    temperature = float(getattr(estimator, SOFTENED, 1.0))
     if kind in (OutputKind.REGRESSION, OutputKind.GAUSSIAN):
         values = np.asarray(estimator.predict(features), dtype=np.float32)
         return torch.from_numpy(values.reshape(len(features), outputs))
@@ -57,9 +63,11 @@ def estimator_prediction(estimator: Any, features: np.ndarray, kind: OutputKind,
             probabilities = probabilities[:, 1:]
     if kind is OutputKind.MULTICLASS:
         clipped = np.clip(probabilities, EPSILON, None)
+        if temperature != 1.0:
+            clipped = clipped**temperature
         return torch.from_numpy(np.log(clipped / clipped.sum(axis=1, keepdims=True)).astype(np.float32))
     clipped = np.clip(probabilities, EPSILON, 1 - EPSILON)
-    return torch.from_numpy((np.log(clipped) - np.log1p(-clipped)).astype(np.float32))
+    return torch.from_numpy((temperature * (np.log(clipped) - np.log1p(-clipped))).astype(np.float32))
 
 
 def _multilabel(given: Any, classes: Any, outputs: int) -> np.ndarray:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from stillhouse.errors import IncompatibleError
 from stillhouse.kinds import OutputKind
+from stillhouse.teachers.estimator import SOFTENED
 from stillhouse.types import Estimator, Task
 
 
@@ -41,7 +42,9 @@ def fit_distilled(
 
     A regressor gets the mixed target (values; probabilities for classification). A classifier gets each row once per
     class, weighted with the mixed probability, which is cross-entropy against soft targets (Hinton et al. 2015) for
-    every learner that takes ``sample_weight``. Rows behind the labelled ones have the teacher's output only.
+    every learner that takes ``sample_weight``. Rows behind the labelled ones have the teacher's output only. At a
+    temperature T it learns answers at T, as equation (2) compares them; its own at 1 are their T-th powers, normalised
+    (`stillhouse.teachers.estimator.SOFTENED`).
 
     Args:
         estimator: unfitted.
@@ -50,7 +53,7 @@ def fit_distilled(
         teacher: predictions of all ``N + U`` rows (logits or values).
         kind: the head's output kind.
         alpha: share of the labels.
-        temperature: softens the teacher's probabilities.
+        temperature: softens the teacher's probabilities; noted on the estimator.
 
     Raises:
         IncompatibleError: the output kind has no such form (sequences, maps), or a classifier takes no sample weights.
@@ -62,6 +65,8 @@ def fit_distilled(
         mixed[:labelled] = alpha * target.double().reshape(labelled, -1) + (1 - alpha) * soft[:labelled]
         estimator.fit(features, _labels(mixed))
         return
+    if temperature != 1.0:
+        setattr(estimator, SOFTENED, temperature)
     if kind is OutputKind.MULTICLASS:
         probabilities = torch.softmax(soft / temperature, dim=1)
         hard = torch.nn.functional.one_hot(target, soft.shape[1]).double()

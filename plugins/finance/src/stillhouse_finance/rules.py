@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from stillhouse.kinds import OutputKind
+from stillhouse.teachers.estimator import SOFTENED
 from stillhouse.types import Task
 
 
@@ -56,24 +57,26 @@ def tree_rules(model: Any, task: Task) -> str:
             strict=True,
         ):
             leaf = tree.children_left[child] < 0
-            said = f"  ->  {_leaf(tree.value[child], task)}" if leaf else ""
+            said = f"  ->  {_leaf(model, child, task)}" if leaf else ""
             rows = f"  ({tree.weighted_n_node_samples[child]:,.0f} rows)" if leaf else ""
             yield f"{'|   ' * depth}{condition}{said}{rows}"
             if not leaf:
                 yield from lines(child, depth + 1)
 
     if tree.node_count == 1:
-        return f"always  ->  {_leaf(tree.value[0], task)}\n"
+        return f"always  ->  {_leaf(model, 0, task)}\n"
     return "\n".join(lines(0, 0)) + "\n"
 
 
-def _leaf(value: np.ndarray, task: Task) -> str:
+def _leaf(model: Any, node: int, task: Task) -> str:
+    value, temperature = model.tree_.value[node], getattr(model, SOFTENED, 1.0)
     if task.kind is OutputKind.REGRESSION:
         return ", ".join(f"{each:.6g}" for each in value.ravel()) + (f" {task.info.unit}" if task.info.unit else "")
     classes = task.info.classes or ("no", "yes")
     if task.kind is OutputKind.BINARY:  # a regression tree on the probability
-        return f"{classes[1]} {np.clip(value.ravel()[-1], 0, 1):.2%}"
-    share = value.ravel() / value.sum()
+        yes = np.clip(value.ravel()[-1], 0, 1)
+        return f"{classes[1]} {yes**temperature / (yes**temperature + (1 - yes) ** temperature):.2%}"
+    share = value.ravel() ** temperature / (value.ravel() ** temperature).sum()
     best = int(share.argmax())
     return f"{classes[best]} {share[best]:.1%}"
 
@@ -86,9 +89,11 @@ def logistic_rules(model: Any, task: Task) -> str:
         task: gives names and scaling of the columns, and classes.
     """
     columns, classes = _Columns.of(task), task.info.classes or ("no", "yes")
-    many = len(model.coef_)
+    many, temperature = len(model.coef_), getattr(model, SOFTENED, 1.0)
     texts = []
-    for number, (weights, constant) in enumerate(zip(model.coef_, model.intercept_, strict=True)):
+    for number, (weights, constant) in enumerate(
+        zip(temperature * model.coef_, temperature * model.intercept_, strict=True)
+    ):
         own = weights / columns.std
         name = classes[int(model.classes_[-1])] if many == 1 else classes[int(model.classes_[number])]
         first = "log-odds" if many == 1 else "score"

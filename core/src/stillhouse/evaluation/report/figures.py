@@ -193,8 +193,8 @@ def gain_by_seed(run: Run) -> ReportFigure | None:
     return ReportFigure(
         figure,
         "Gain of distillation, seed by seed",
-        f"Student minus {compared_with}, same seed; right of zero, it was better."
-        + ("" if bounds else " One seed has no interval."),
+        f"Of the student over {compared_with}, same seed; right of zero the student was better."
+        + ("" if bounds else " No interval: one seed, or all seeds alike."),
     )
 
 

@@ -132,7 +132,7 @@ def _tiles(run: Run) -> list[dict[str, str]]:
     spread = (
         f"95 % interval {fmt.signed(bounds[0], places)} to {fmt.signed(bounds[1], places)}"
         if bounds
-        else "one seed, no interval"
+        else "no interval: one seed, or all seeds alike"
     )
     tiles = [
         {

@@ -237,7 +237,7 @@ def _refuse_part(goal: np.ndarray, name: str, labels: tuple[str, ...] | None, wh
 
 
 def _tensor(goal: np.ndarray, kind: Kind) -> Tensor:
-    values = torch.from_numpy(goal)
+    values = torch.from_numpy(np.array(goal))  # pandas may hand out what it does not want written to
     return values if kind == "multiclass" else values.float()
 
 
