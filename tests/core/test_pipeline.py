@@ -31,6 +31,7 @@ from stillhouse.errors import (
     RunFolderError,
     StillhouseError,
 )
+from stillhouse.evaluation.measure import parameters
 from stillhouse.kinds import OutputKind
 from stillhouse.pipeline.data import check_splits, check_targets, copied_rows, refuse_copies
 from stillhouse.pipeline.stages import RECORD, differences
@@ -357,6 +358,21 @@ def test_estimators_teach_and_learn_and_folds_and_members_are_recorded(tmp_path:
     assert "ece" in result.summary["student"]["metrics"]["test"]
     manifest = json.loads((result.folder / "manifest.json").read_text())
     assert manifest["components"]["teacher.1"]["id"] == "core/mlp"
+
+
+def test_a_baseline_that_is_a_tree_has_its_own_size(tmp_path: Path) -> None:
+    """Parameters and latency of the baseline were those of the student, a tree several times larger."""
+    tree = {"use": "core/decision-tree", "max_depth": 10, "min_samples_leaf": 1}
+    values = recipe(student=tree, seeds=[0], objectives={"alpha": 0.0, "soft": ["soft"]})
+    result = stillhouse.run(values, out=tmp_path / "run")
+    registry = default_manager().registry
+    info = DataInfo.from_json(json.loads((result.folder / "data/info.json").read_text()))
+    for role in ("baseline", "student"):
+        fitted = load(result.folder / role / "seed-0", registry, info).model
+        assert result.summary[role]["parameters"] == parameters(fitted)
+        assert result.summary[role]["latency_ms"]["p50"] > 0
+    assert result.summary["baseline"]["parameters"] != result.summary["student"]["parameters"]
+    assert result.summary["baseline"]["latency_ms"] != result.summary["student"]["latency_ms"]
 
 
 def test_a_damaged_estimator_file_is_told_as_such(tmp_path: Path) -> None:

@@ -21,7 +21,9 @@ pytest.importorskip("optuna")
 
 from stillhouse.cli import main
 from stillhouse.data.splitting import fold_positions
+from stillhouse.deploy.predicting import open_run
 from stillhouse.errors import IncompatibleError, LeakageError, RecipeError, RunFolderError, StillhouseError
+from stillhouse.evaluation.runs import find_runs
 from stillhouse.evaluation.statistics import ci95_over_rows
 from stillhouse.kinds import OutputKind
 from stillhouse.pipeline import run
@@ -227,6 +229,9 @@ def test_a_tree_gets_the_size_that_suits_labels_before_it_gets_a_teacher(tmp_pat
     final = parse_value((found.folder / "recipe.yaml").read_text(encoding="utf-8"), source="recipe")
     if final["student"]["max_depth"] != chosen:
         assert {"use": "core/decision-tree", "max_depth": chosen, "min_samples_leaf": 1} in final["controls"]
+    assert find_runs(tmp_path) == [found.folder / "final"], "the run of a search is inside it"
+    with pytest.raises(RunFolderError, match="is a search, not a run"):
+        open_run(found.folder, manager)
     page = found.report.read_text(encoding="utf-8")
     assert ("Student alone, of the same size" in page) == (chosen != 12), "the chart has the student alone at its best"
 

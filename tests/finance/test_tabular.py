@@ -56,6 +56,20 @@ def test_columns_are_found_by_what_they_hold_and_encoded_on_training_rows(contex
         assert (x[:, start : start + width].sum(axis=1) == (1 if width else 0)).all()
 
 
+def test_dates_are_left_out_with_a_warning_and_ids_are_told_all_at_once(context, table, write):
+    """Twelve dates became twelve levels without a word, and the second id was told only after the first was gone."""
+    write(table.assign(opened=[f"2026-{1 + number % 12:02}-01" for number in range(len(table))]))
+    with pytest.warns(UserWarning, match="column 'opened' is of dates, and left out"):
+        names = tabular(context, path="loans.csv", target="defaulted", ignore=("id",)).info.meta["feature_names"]
+    assert not [name for name in names if name.startswith("opened")]
+    named = tabular(context, **{**CLEAN, "ignore": ("id",), "categorical": ("opened",)})
+    assert "opened = 2026-01-01" in named.info.meta["feature_names"]
+    write(table.drop(columns="opened").assign(visit=[f"visit {number}" for number in range(len(table))]))
+    with pytest.raises(DataError, match="columns 'id', 'visit' are of mostly different values") as refused:
+        tabular(context, path="loans.csv", target="defaulted")
+    assert "ignore: [id, visit]" in str(refused.value.fix)
+
+
 def test_a_random_split_is_stratified_seeded_and_complete(context, table):
     splits, again, other = (tabular(replace(context, seed=seed), **CLEAN) for seed in (0, 0, 1))
     index = torch.cat([split.index() for split in splits.named().values()])
@@ -124,7 +138,7 @@ def test_labels_outside_the_declared_set_are_refused_with_the_row(context, table
     ("options", "what"),
     [
         ({"target": "default"}, "no column 'default'"),
-        ({"ignore": ()}, "column 'id' has 400 different values"),
+        ({"ignore": ()}, "column 'id' is of mostly different values \\(400 in 400 rows\\)"),
         ({"numeric": ("age", "defaulted")}, "'defaulted' has two roles"),
         ({"numeric": ("age",), "categorical": ("age",)}, "'age' has two roles"),
         ({"numeric": (), "categorical": ()}, "no column is left"),

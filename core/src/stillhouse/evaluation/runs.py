@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 
 from stillhouse.errors import RunFolderError
 from stillhouse.recipe.text import read_saved
-from stillhouse.storage import SUMMARY, read_object
+from stillhouse.storage import SEARCH, SUMMARY, read_object
 
 DEPTH = 3
 """Folders below the one that is searched, at most."""
@@ -38,6 +38,10 @@ def find_runs(folder: Path) -> list[Path]:
 
 
 def _found(folder: Path, depth: int) -> Iterator[Path]:
+    if (folder / SEARCH).exists():  # a search, whose run is inside
+        depth, folder = depth + 1, folder / "final"
+        if not folder.is_dir():
+            return
     if (folder / "recipe.yaml").is_file() and ((folder / "manifest.json").exists() or (folder / SUMMARY).exists()):
         yield folder
         return

@@ -234,21 +234,25 @@ def _sentence(found: dict[str, Any], *, own_is_largest: bool) -> str:
     times = _times(max(factor, 1 / factor))
     text = f"{opening}: with distillation a student of {_size(found['size'])} {measure} is "
     other = _size(found["equal_size"] if found["censored"] else _rounded(found["equal_size"]))
+    smaller = found["censored"] == AT_LEAST and factor < 1
     if found["censored"] == AT_LEAST:
         text += f"better than all without it, tested up to {other}"
+        text += ", which are smaller: how large one as good would be is not known" if smaller else ""
     elif found["censored"] == AT_MOST:
         text += f"worse than all without it, tested down to {other}"
     elif times == "1":
         text += "as good as one of the same size without it"
     else:
         text += f"as good as one of {other} without it"
-    if times != "1":
+    if times != "1" and not smaller:
         bound = found["censored"]
         if bound and factor < 1:  # a factor of at most 0.5 is a student at least twice the size
             bound = AT_LEAST if bound == AT_MOST else AT_MOST
         text += f": {f'{bound} ' if bound else ''}{times} times {'smaller' if factor > 1 else 'larger'}"
     evidence = "no interval"
-    if bounds is not None:
+    if bounds == [None, None]:
+        evidence = f"the sizes tested do not bound the size factor; {seeds} paired seeds"
+    elif bounds is not None:
         low = _times(bounds[0]) if bounds[0] is not None else "below what these sizes can tell"
         high = _times(bounds[1]) if bounds[1] is not None else "above what these sizes can tell"
         evidence = f"95 % interval of the size factor {low} to {high}"

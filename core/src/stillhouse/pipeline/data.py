@@ -234,7 +234,8 @@ def check_targets(splits: Splits, head: Head, *, name: str) -> None:
                 f"the target {target[at].tolist()} is not one that the {head.kind} head takes ({int(bad.sum())} "
                 "such rows)",
                 where=f"dataset '{name}', split '{split_name}', row {int(columns['index'][at])}",
-                fix="correct the labels, or choose the head that fits them",
+                fix="correct the labels, or choose the head that fits them: core/regression for values, "
+                "core/multiclass for classes, core/binary for 0 and 1",
             )
 
 

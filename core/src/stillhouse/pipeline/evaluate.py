@@ -50,7 +50,7 @@ def evaluate_stage(context: RunContext, teacher: Teacher, fingerprint: str) -> d
         return summary
     context.reporter.stage("evaluate", f"made again: {reason}" if reason else "")
     collect_history(context)
-    student = _student(context)
+    student = _trained(context, "student")
     raw = _measure(context, teacher, student)
     write_json(stage / "latency.json", raw)
     summary = summarise_run(context, teacher, student, fingerprint, raw)
@@ -64,9 +64,9 @@ def _is_ours(path: Path, context: RunContext) -> bool:
     return path.parent.name in {f"seed-{seed}" for seed in context.resolved.recipe.seeds}
 
 
-def _student(context: RunContext) -> Trained:
+def _trained(context: RunContext, role: str) -> Trained:
     seed = context.resolved.recipe.seeds[0]
-    trained = load(context.folder / "student" / f"seed-{seed}", context.registry, context.splits.info)
+    trained = load(context.folder / role / f"seed-{seed}", context.registry, context.splits.info)
     if trained.is_network:
         trained.model.to(context.device).eval()
     return trained
@@ -101,6 +101,10 @@ def _measure(context: RunContext, teacher: Teacher, student: Trained) -> dict[st
         asked = any(member.is_asked for member in teacher.members)
         head = context.head
         timed: dict[str, Any] = {"student": lambda rows: student.call(rows, head)}
+        # Networks of one architecture cost the same; an estimator is as large as what it was fitted on makes it.
+        baseline = None if student.is_network else _trained(context, "baseline")
+        if baseline is not None:
+            timed["baseline"] = lambda rows: baseline.call(rows, head)
         if not asked:
             timed = {"teacher": lambda rows: teacher.call(rows, head), **timed}
         raw = latency(timed, one, many, samples=config.latency_samples)
@@ -112,6 +116,9 @@ def _measure(context: RunContext, teacher: Teacher, student: Trained) -> dict[st
             "teacher": None if asked else parameters([member.model for member in teacher.members]),
             "student": parameters(student.model),
         }
+        if baseline is not None:
+            raw["flops"]["baseline"] = _flops([baseline], one)
+            raw["parameters"]["baseline"] = parameters(baseline.model)
         return raw
     finally:
         torch.set_num_threads(before)
@@ -207,7 +214,10 @@ def summarise_run(
         "baseline": {
             "component": context.resolved.student.id,
             **baseline,
-            **cost("student", model_bytes(folder / "baseline" / f"seed-{recipe.seeds[0]}")),
+            **cost(
+                "baseline" if "baseline" in raw["parameters"] else "student",
+                model_bytes(folder / "baseline" / f"seed-{recipe.seeds[0]}"),
+            ),
         },
         "student": {"component": context.resolved.student.id, **distilled, **cost("student", student_bytes)},
         "extra_rows": _extra_rows(context),

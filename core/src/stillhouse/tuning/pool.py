@@ -87,7 +87,7 @@ class Processes:
                 if event.kind == "done":
                     future.set_result(event.value)
                 elif event.kind == "late":
-                    future.set_result(Result(None, error=f"it took longer than {limit:.0f} s", seconds=limit or 0.0))
+                    future.set_result(Result(None, error=f"it took longer than {limit:.2g} s", seconds=limit or 0.0))
                 elif event.kind == "failed":
                     future.set_exception(event.value)
                 else:

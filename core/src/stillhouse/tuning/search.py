@@ -22,7 +22,7 @@ from stillhouse.progress import Reporter, Silent
 from stillhouse.recipe.check import resolve
 from stillhouse.recipe.resolved import ResolvedRecipe
 from stillhouse.recipe.text import parse_value, read_saved, to_yaml
-from stillhouse.storage import read_json, remove_leftovers, write_json, write_text
+from stillhouse.storage import SEARCH, read_json, remove_leftovers, write_json, write_text
 from stillhouse.tuning.bench import Bench, make_bench
 from stillhouse.tuning.budget import Budget
 from stillhouse.tuning.confirm import CONFIRMED, confirm
@@ -35,7 +35,6 @@ from stillhouse.tuning.teachers import find_teachers
 from stillhouse.tuning.truths import Truths, fit_views, tune_baseline
 
 FINAL_SEEDS = (0, 1, 2, 3, 4)
-RECORD = "tune.json"
 
 
 @dataclass(frozen=True)
@@ -175,7 +174,7 @@ def _ended(folder: Path, trials: int) -> TuneResult | None:
     Raises:
         RunFolderError: more trials are wanted.
     """
-    path = folder / RECORD
+    path = folder / SEARCH
     if not path.exists():
         return None
     record = read_json(path)
@@ -325,7 +324,7 @@ def _finish(
         reporter.stage("final run", "five seeds, and the test rows for the first time")
         final = run(folder / "recipe.yaml", out=folder / "final", manager=manager, reporter=reporter).summary
     record = {**record, "final": None if final is None else _final(final), "seconds": round(budget.spent(), 1)}
-    write_json(folder / RECORD, record)
+    write_json(folder / SEARCH, record)
     return TuneResult(folder, record, write_tune_report(folder, record))
 
 

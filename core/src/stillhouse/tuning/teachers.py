@@ -26,6 +26,10 @@ ONE_TEACHER = 0.15
 """Largest share of the time that one teacher may take on all views."""
 
 
+SHORTEST = 3.0
+"""Seconds that a teacher has in any case: the first one of a kind imports what it needs."""
+
+
 class TeacherComparison:
     """Teachers on held-out rows, best first.
 
@@ -100,7 +104,7 @@ class TeacherComparison:
 
     def _first_views(self, candidates: Sequence[Candidate]) -> list[Scores]:
         share = self._budget.seconds_of(ONE_TEACHER)
-        limit = None if share is None else share * self._pool.jobs / len(self._bench.views)
+        limit = None if share is None else max(SHORTEST, share * self._pool.jobs / len(self._bench.views))
         futures = []
         for candidate in candidates:
             work = Work("teacher", changed(self._recipe, candidate.changes), 0, seed_of(0, 0))

@@ -282,7 +282,7 @@ def stillhouse_recipes() -> Iterable[RecipeSpec]:
     yield RecipeSpec(
         name="tabular",
         target="stillhouse_finance:recipes/tabular.yaml",
-        summary="Your own table with a yes/no target: set dataset.path and dataset.target",
+        summary="Your own table (yes or no, classes, values): set dataset.path and dataset.target",
         dataset="finance/tabular",
         minutes=2.0,
         tags=("tabular", "own-data", "interpretable"),

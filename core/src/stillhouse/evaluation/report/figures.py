@@ -69,10 +69,12 @@ def cost(run: Run) -> ReportFigure | None:
     panels[0].set_ylabel(f"test {run.measure}")
     better = "Higher" if run.higher_is_better else "Lower"
     bars = " Bars are 95 % intervals over seeds." if run.summary["student"].get("ci95") else ""
+    parts = run.summary["baseline"], run.summary["student"]
+    alike = "the same architecture" if parts[0].get("parameters") == parts[1].get("parameters") else "one kind of model"
     return ReportFigure(
         figure,
         "Quality against size and latency",
-        f"{better} and further left is better; baseline and student are the same architecture.{bars}",
+        f"{better} and further left is better; baseline and student are {alike}.{bars}",
     )
 
 

@@ -3,7 +3,8 @@ random."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -146,18 +147,42 @@ def _features(
     if numeric is None:
         numbers = [each for each in free if kinds.is_numeric_dtype(raw[each]) and not kinds.is_bool_dtype(raw[each])]
     if categorical is None:
-        others = [name for name in free if name not in numbers and not kinds.is_datetime64_any_dtype(raw[name])]
+        others = [name for name in free if name not in numbers]
+        dates = [name for name in others if _has_dates(raw[name])]
+        if dates:
+            warnings.warn(
+                f"{_named(dates)} of dates, and left out: a model takes numbers (days since an event, say), or "
+                "levels of a column that categorical names",
+                stacklevel=2,
+            )
+        others = [name for name in others if name not in dates]
         texts = [each for each in others if not kinds.is_numeric_dtype(raw[each]) or kinds.is_bool_dtype(raw[each])]
-        for name in texts:
-            if raw[name].nunique() > max(20, len(raw) // 2):
-                raise DataError(
-                    f"column '{name}' has {raw[name].nunique()} different values in {len(raw)} rows",
-                    where=where,
-                    fix=f"put it into ignore when it is an id, or name it in categorical or numeric: ignore: [{name}]",
-                )
+        ids = [name for name in texts if raw[name].nunique() > max(20, len(raw) // 2)]
+        if ids:
+            raise DataError(
+                f"{_named(ids)} of mostly different values ({raw[ids[0]].nunique()} in {len(raw)} rows)",
+                where=where,
+                fix=f"put ids into ignore: ignore: [{', '.join(ids)}]; or name columns in categorical or numeric",
+            )
     if not numbers and not texts:
         raise DataError("no column is left for the features", where=where, fix="name them in numeric and categorical")
     return numbers, texts
+
+
+def _named(names: Sequence[str]) -> str:
+    """``column 'a' is``, ``columns 'a', 'b' are``."""
+    listed = ", ".join(f"'{name}'" for name in names)
+    return f"column {listed} is" if len(names) == 1 else f"columns {listed} are"
+
+
+def _has_dates(column: pd.Series) -> bool:
+    """It holds dates, as such or as texts in the form of ISO 8601."""
+    if pd.api.types.is_datetime64_any_dtype(column):
+        return True
+    if pd.api.types.is_numeric_dtype(column):
+        return False
+    known = column.dropna().astype(str)
+    return bool(len(known)) and bool(known.str.fullmatch(r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d)?.*)?").all())
 
 
 def _target(
