@@ -33,7 +33,13 @@ from stillhouse.errors import (
 )
 from stillhouse.evaluation.measure import parameters
 from stillhouse.kinds import OutputKind
-from stillhouse.pipeline.data import check_splits, check_targets, copied_rows, refuse_copies
+from stillhouse.pipeline.data import (
+    answers_among_inputs,
+    check_splits,
+    check_targets,
+    copied_rows,
+    refuse_copies,
+)
 from stillhouse.pipeline.stages import RECORD, differences
 from stillhouse.plugins.manager import default_manager, using
 from stillhouse.plugins.specs import DatasetSpec, StudentSpec
@@ -358,6 +364,24 @@ def test_estimators_teach_and_learn_and_folds_and_members_are_recorded(tmp_path:
     assert "ece" in result.summary["student"]["metrics"]["test"]
     manifest = json.loads((result.folder / "manifest.json").read_text())
     assert manifest["components"]["teacher.1"]["id"] == "core/mlp"
+
+
+@pytest.mark.parametrize("kind", ["classes", "yes or no", "values"])
+def test_a_column_that_is_the_target_is_told(kind: str) -> None:
+    """A run whose table has its target twice ended with 1.000 everywhere and the advice to try a better teacher."""
+    generator = torch.Generator().manual_seed(0)
+    x, values = torch.randn(300, 4, generator=generator), torch.randn(300, generator=generator)
+    target = {"classes": torch.arange(300) % 3, "yes or no": (values > 0).float(), "values": values}[kind]
+    given = {"no": x, "nearly": torch.cat([x, (target + 0.1 * torch.randn(300, generator=generator))[:, None]], dim=1)}
+    given["yes"] = torch.cat([x, 3 - 2 * target[:, None].float()], dim=1)
+    told = {}
+    for name, inputs in given.items():
+        split = TensorSplit({"x": inputs, "target": target})
+        info = DataInfo(inputs={"x": TensorSpec((inputs.shape[1],))}, meta={"feature_names": ["a", "b", "c", "d", "e"]})
+        told[name] = answers_among_inputs(Splits(info=info, train=split, val=split, test=split))
+    assert told["no"] == told["nearly"] == []
+    (found,) = told["yes"]
+    assert found.startswith("column 'e' of input 'x' is the target of all training rows")
 
 
 def test_a_baseline_that_is_a_tree_has_its_own_size(tmp_path: Path) -> None:

@@ -153,6 +153,20 @@ def test_a_column_that_is_wanted_is_no_hint_for_another() -> None:
     assert caught.value.fix == "add it to the file"
 
 
+def test_missing_columns_are_not_taken_for_one_that_nobody_asked_for() -> None:
+    """'known: patient id, visit', the columns that are ignored, was the fix for a missing bmi."""
+    table = pd.DataFrame({"age": [1], "patient id": [2], "visit": [3]})
+    fixes = {
+        ("age", "bmi"): "add it to the file",
+        ("age", "visits"): "did you mean 'visit'?",
+        ("bmi", "bp", "visits"): "add them to the file; beside others it has age, patient id, visit",
+    }
+    for names, fix in fixes.items():
+        with pytest.raises(DataError) as caught:
+            tables.require_columns(table, names, "x.csv")
+        assert caught.value.fix == fix
+
+
 def test_a_folder_is_no_table(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="a folder, not a file"):
         tables.read_table(tmp_path)

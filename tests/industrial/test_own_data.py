@@ -153,8 +153,11 @@ def test_empty_cells_are_filled_forward_within_a_unit_where_that_is_asked_for(co
     spoilt = bearings.copy()
     spoilt.loc[rows[[0, 5, 6]], "vibration"] = np.nan
     spoilt.to_csv(tmp_path / "bearings.csv", index=False)
-    with pytest.raises(DataError, match=r"column 'vibration': an empty cell is not a finite number \(3 such rows\)"):
+    with pytest.raises(
+        DataError, match=r"column 'vibration': an empty cell is not a finite number \(3 such rows\)"
+    ) as refused:
         run_to_failure(context, **NAMES, window=8)
+    assert "dataset.missing=forward" in str(refused.value.fix)
     filled = bearings.copy()
     filled.loc[rows[0], "vibration"] = bearings.loc[rows[1], "vibration"]
     filled.loc[rows[[5, 6]], "vibration"] = bearings.loc[rows[4], "vibration"]

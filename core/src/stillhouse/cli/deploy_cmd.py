@@ -70,6 +70,12 @@ def predict(
             raise UsageError(
                 f"predictions are not written as '{out.suffix}'", where=f"--out {out}", fix="a file .csv or .jsonl"
             )
+        if jsonl and out.suffix.lower() != ".jsonl":
+            raise UsageError(
+                f"'{out.name}' is a CSV file, and --jsonl asks for JSON Lines",
+                where=f"--out {out}",
+                fix=f"--out {out.with_suffix('.jsonl')}, or leave out --jsonl",
+            )
         refuse_existing(out, overwrite=overwrite)
     manager = get_manager(ctx)
     from stillhouse.deploy.predicting import predict as predict_file

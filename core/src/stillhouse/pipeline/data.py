@@ -14,6 +14,7 @@ import platformdirs
 import torch
 from torch import Tensor
 
+from stillhouse.data.splitting import spread_positions
 from stillhouse.errors import DataError, IncompatibleError, LeakageError
 from stillhouse.kinds import OutputKind
 from stillhouse.recipe.resolved import ResolvedRecipe
@@ -303,6 +304,43 @@ def copied_rows(splits: Splits, limit_bytes: int = 400_000_000) -> list[Copies]:
         known = set(keys[among])
         if count := sum(key in known for key in keys[split]):
             found.append(Copies(split, among, count, len(keys[split]), twins))
+    return found
+
+
+LOOKED_AT = 2000
+"""Training rows in which the target is looked for among the inputs."""
+EQUAL = 1e-6
+"""Share of a column's variance that the target may leave open where the two are the same but for scale and shift."""
+
+
+def answers_among_inputs(splits: Splits) -> list[str]:
+    """Sentences about columns of flat inputs ``[N, F]`` that are the target itself: a linear function of it for values,
+    one value for all rows of a class and another for the others for classes."""
+    flat = [name for name, spec in splits.info.inputs.items() if len(spec.shape) == 1 and spec.dtype == "float32"]
+    if splits.train.lengths is not None or not flat:
+        return []
+    rows = splits.train.batch(spread_positions(len(splits.train), LOOKED_AT))
+    target, known = rows["target"].double().numpy(), np.unique(rows["target"].numpy())
+    classes = len(known) == 2 or not rows["target"].is_floating_point()
+    # Where every row is a class of its own any column would do.
+    if target.ndim != 1 or len(known) < 2 or (classes and len(known) > len(target) / 4):
+        return []
+    found = []
+    for name in flat:
+        x = rows[name].double().numpy()
+        x = x - x.mean(axis=0)
+        if classes:
+            left = sum(((x[target == kind] - x[target == kind].mean(axis=0)) ** 2).sum(axis=0) for kind in known)
+        else:
+            y = target - target.mean()
+            left = (x**2).sum(axis=0) - (x * y[:, None]).sum(axis=0) ** 2 / (y**2).sum()
+        names = splits.info.meta.get("feature_names") or [f"number {column}" for column in range(x.shape[1])]
+        spread = (x**2).sum(axis=0)
+        for column in np.flatnonzero((spread > 0) & (left <= EQUAL * spread)):
+            found.append(
+                f"column '{names[column]}' of input '{name}' is the target of all training rows, up to scale and "
+                "shift: leave it out unless it is known when a prediction is wanted"
+            )
     return found
 
 

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from stillhouse.engines.base import check_engine
 from stillhouse.errors import OptionError, RunFolderError
 from stillhouse.pipeline.context import RunContext
-from stillhouse.pipeline.data import copied_rows, refuse_copies
+from stillhouse.pipeline.data import answers_among_inputs, copied_rows, refuse_copies
 from stillhouse.pipeline.folder import claim, remove_stale, resolved_yaml
 from stillhouse.pipeline.stages import SIGNAL_LOCK, STAGES, finish, why_stale
 from stillhouse.pipeline.workers import Part, Workers, number_of_jobs
@@ -253,8 +253,8 @@ def _write_data(context: RunContext) -> None:
     write_tensors(folder / "rows.safetensors", {name: split.index() for name, split in everything.items()})
     if splits.reader is not None:
         write_json(folder / "reader.json", splits.reader.state())
-    for each in copies:
-        context.warn(str(each))
+    for each in [*map(str, copies), *answers_among_inputs(splits)]:
+        context.warn(each)
     finish(folder, inputs)
 
 

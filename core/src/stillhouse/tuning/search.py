@@ -224,7 +224,8 @@ def _search(
         best = next((row for row in _ranked(truths.tried, head.higher_is_better) if row["what"] == "teacher"), None)
         return {**record, "trials": [], "importance": {}, "stopped": _no_teacher(best, truths)}, trained
 
-    reporter.stage("trials", f"{len(truths.teachers)} teachers are better than the student alone")
+    count = len(truths.teachers)
+    reporter.stage("trials", f"{count} teacher{' is' if count == 1 else 's are'} better than the student alone")
     budget.reserve(_final_seconds(bench, truths))
     _tell_of_short_time(bench, pool, truths, budget, reporter)
     space = search_space(bench, base, asked, truths, budget)

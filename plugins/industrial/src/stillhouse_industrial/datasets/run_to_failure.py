@@ -12,7 +12,7 @@ import pandas as pd
 
 from stillhouse.data.tables import first_row as number_of_first_row
 from stillhouse.data.tables import ids as unit_ids
-from stillhouse.data.tables import numbers, read_table, require_columns
+from stillhouse.data.tables import numbers, read_table, refuse, require_columns
 from stillhouse.errors import DataError
 from stillhouse.types import DataContext, Splits
 from stillhouse_industrial.datasets import tables
@@ -119,6 +119,9 @@ def run_to_failure(
     ids = unit_ids(raw[unit], where=where, first=first_row)
     if missing == "forward":
         raw = tables.filled(raw, ids, [*settings, *names], where=where)
+    for name in [*settings, *names]:
+        fix = "fill it, remove the row, or let dataset.missing=forward repeat the unit's last value"
+        refuse(raw[name].isna().to_numpy(), raw[name], "a finite number", where=where, first=first_row, fix=fix)
     table = tables.numbers(
         raw,
         list(dict.fromkeys([time, *settings, *names, *([rul] if rul else [])])),
