@@ -482,6 +482,13 @@ def test_regression_is_read_against_the_mean_and_against_no_change() -> None:
 # --- measures
 
 
+@pytest.mark.parametrize("positives", range(1, 60))
+def test_a_perfect_order_has_an_average_precision_of_one(positives):
+    """A sum of shares came to 1 - 1.1e-16, and the student to be 'worse' by that."""
+    target = (torch.arange(60) < positives).long()
+    assert measures.average_precision(-torch.arange(60.0), target) == 1.0
+
+
 @given(
     rows=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.sampled_from([-40.0, -1.0, 0.0, 0.5, 300.0]))),
 )

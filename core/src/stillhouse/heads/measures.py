@@ -39,8 +39,9 @@ def ranks(scores: Tensor) -> Tensor:
 
 
 def average_precision(score: Tensor, target: Tensor) -> float:
-    """Average precision of scores ``[N]``, any numbers, for 0/1 targets ``[N]`` of which one at least is 1."""
-    return float(average_precision_score(target.cpu().numpy(), score.cpu().numpy()))
+    """Average precision of scores ``[N]``, any numbers, for 0/1 targets ``[N]`` of which one at least is 1; to twelve
+    decimals, so that of two perfect orders none is better by the rounding of a sum."""
+    return round(float(average_precision_score(target.cpu().numpy(), score.cpu().numpy())), 12)
 
 
 def roc_auc(score: Tensor, target: Tensor) -> float:
