@@ -64,8 +64,8 @@ def texts(
         group: column of documents, patients or machines that are never divided; none by default.
         unlabelled: another file, of texts that only the teacher labels; those that nearly repeat a validation or test
             text are left out.
-        tokenizer: folder, hub id or "package:folder" of a Hugging Face tokenizer; or "wordpiece" or "bpe": one is
-            trained on the training rows.
+        tokenizer: folder, hub id or "package:folder" of a Hugging Face tokenizer; or "wordpiece", "bpe" or "byte-bpe":
+            one is trained on the training rows.
         vocabulary: size of a tokenizer that is trained.
         max_length: tokens of a text that are kept.
         val_fraction: share of validation rows.
