@@ -36,6 +36,7 @@ from stillhouse.tuning import TuneResult, tune
 from stillhouse.tuning.bench import Result, Work, make_bench
 from stillhouse.tuning.budget import Budget
 from stillhouse.tuning.candidates import Candidate
+from stillhouse.tuning.pool import Here
 from stillhouse.tuning.report import sentence, write_tune_report
 from stillhouse.tuning.teachers import TeacherComparison, find_teachers
 from stillhouse.tuning.truths import Scores, Truths, better, fit_views
@@ -331,6 +332,18 @@ def test_teachers_for_which_the_time_does_not_suffice_are_left_out(tmp_path: Pat
         assert [candidate.changes["teacher"]["use"] for candidate in kept] == wanted
         told = {row["label"]: row["error"] for row in truths.tried}
         assert all("too much of the time" in told[name] for name in takes if name not in (*wanted, "core/mlp"))
+
+
+def test_ensembles_are_measured_where_the_recipe_names_modules_of_its_teacher(tmp_path: Path, manager: Manager) -> None:
+    """VQA-RAD's recipe taps its teacher, and every ensemble failed: 'an ensemble cannot be tapped'."""
+    hints = {"use": "core/hints", "student": "backbone", "teacher": "backbone"}
+    several = {"members": [{"use": "core/mlp", "hidden": [8], "count": 2}]}
+    resolved = resolve(recipe({"teacher": [several]}, objectives={"soft": [hints, "soft"]}), manager.registry)
+    bench = make_bench(resolved, manager.registry, tmp_path, folds=2, seed=0)
+    truths = Truths(Scores(tuple(Result(0.0) for _ in bench.views)))
+    find_teachers(bench, Here(bench), resolved.to_recipe(), truths, Budget(tmp_path / "seconds.json", None), 0)
+    assert not [row["error"] for row in truths.tried if row["error"]]
+    assert {len(candidate.changes["teacher"].get("members", [])) for candidate, _ in truths.teachers} == {0, 1}
 
 
 @pytest.mark.parametrize(("own", "place"), [(0.4, None), (0.6, 3), (0.95, 0)])

@@ -7,7 +7,15 @@ from typing import Any
 
 from stillhouse.tuning.bench import Bench, Work
 from stillhouse.tuning.budget import Budget
-from stillhouse.tuning.candidates import Candidate, candidates, ensembles, given_teachers, own_teacher, variants
+from stillhouse.tuning.candidates import (
+    PREDICTIONS,
+    Candidate,
+    candidates,
+    ensembles,
+    given_teachers,
+    own_teacher,
+    variants,
+)
 from stillhouse.tuning.pool import Pool
 from stillhouse.tuning.space import OWN, changed
 from stillhouse.tuning.truths import Scores, Truths, better, came_late, measure_all, row_of, seed_of
@@ -53,7 +61,7 @@ class TeacherComparison:
 
     def compare(self, candidates: Sequence[Candidate]) -> None:
         """Measure on all views."""
-        recipes = [changed(self._recipe, candidate.changes) for candidate in candidates]
+        recipes = [self._with(candidate) for candidate in candidates]
         scores = measure_all(self._pool, self._bench, "teacher", recipes)
         for pair in zip(candidates, scores, strict=True):
             self._note(*pair)
@@ -94,6 +102,11 @@ class TeacherComparison:
                 self._note(candidate, scores, scores.failed or f"{why}: not tried further")
         return kept
 
+    def _with(self, candidate: Candidate) -> dict[str, Any]:
+        """The recipe with a teacher, and losses that name no module of it: how good it is does not depend on them, and
+        an ensemble has no modules to name."""
+        return changed(self._recipe, {**candidate.changes, **PREDICTIONS})
+
     def _seconds_to_come(self, first: Scores) -> float:
         """About what the other views take of what took so long on the first one."""
         return first.seconds * (len(self._bench.views) - 1) / self._pool.jobs
@@ -107,7 +120,7 @@ class TeacherComparison:
         limit = None if share is None else max(SHORTEST, share * self._pool.jobs / len(self._bench.views))
         futures = []
         for candidate in candidates:
-            work = Work("teacher", changed(self._recipe, candidate.changes), 0, seed_of(0, 0))
+            work = Work("teacher", self._with(candidate), 0, seed_of(0, 0))
             futures.append(self._pool.submit(work, limit=None if candidate.label.startswith(OWN) else limit))
         return [Scores((future.result(),)) for future in futures]
 
