@@ -417,6 +417,11 @@ class Estimator(Protocol):
         """Targets for features ``[N, F]``."""
 
 
+SOFTENED = "softened_by_"
+"""Attribute of a fitted `Estimator` that learned probabilities at a temperature T (both sides of equation (2) are at T):
+what it computes are answers at T, and those at 1, which a run has of it, are their T-th powers, normalised."""
+
+
 @runtime_checkable
 class Writer(Protocol):
     """A model that writes texts, which heads judge and methods learn from: what those with the tag ``writes`` are."""

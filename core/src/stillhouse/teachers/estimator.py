@@ -10,15 +10,10 @@ import torch
 from torch import Tensor
 
 from stillhouse.kinds import OutputKind
-from stillhouse.types import Batch, Outputs
+from stillhouse.types import SOFTENED, Batch, Outputs
 
 EPSILON = 1e-6
 """Probabilities are kept this far from 0 and 1: a forest's pure leaf would be an infinite logit."""
-
-
-SOFTENED = "softened_by_"
-"""Attribute of an estimator that learned probabilities at a temperature (equation (2) with its own answers at the same
-one): what it computes are answers at that temperature, and `estimator_prediction` gives those at 1."""
 
 
 class EstimatorTeacher:

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from stillhouse.errors import IncompatibleError
 from stillhouse.kinds import OutputKind
-from stillhouse.teachers.estimator import SOFTENED
-from stillhouse.types import Estimator, Task
+from stillhouse.types import SOFTENED, Estimator, Task
 
 
 def fit_hard(estimator: Estimator, features: np.ndarray, target: Tensor, task: Task) -> None:
@@ -44,7 +43,7 @@ def fit_distilled(
     class, weighted with the mixed probability, which is cross-entropy against soft targets (Hinton et al. 2015) for
     every learner that takes ``sample_weight``. Rows behind the labelled ones have the teacher's output only. At a
     temperature T it learns answers at T, as equation (2) compares them; its own at 1 are their T-th powers, normalised
-    (`stillhouse.teachers.estimator.SOFTENED`).
+    (`stillhouse.types.SOFTENED`).
 
     Args:
         estimator: unfitted.

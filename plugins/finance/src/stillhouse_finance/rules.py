@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from stillhouse.kinds import OutputKind
-from stillhouse.teachers.estimator import SOFTENED
-from stillhouse.types import Task
+from stillhouse.types import SOFTENED, Task
 
 
 @dataclass(frozen=True)
