@@ -418,7 +418,7 @@ class Estimator(Protocol):
 
 
 SOFTENED = "softened_by_"
-"""Attribute of a fitted `Estimator` that learned probabilities at a temperature T (both sides of equation (2) are at T):
+"""Attribute of a fitted `Estimator` that learned probabilities at a temperature T, as both sides of equation (2) are:
 what it computes are answers at T, and those at 1, which a run has of it, are their T-th powers, normalised."""
 
 
