@@ -221,8 +221,11 @@ def _search(
         "overfit": truths.overfit,
     }
     if not truths.teachers:
-        best = next((row for row in _ranked(truths.tried, head.higher_is_better) if row["what"] == "teacher"), None)
-        return {**record, "trials": [], "importance": {}, "stopped": _no_teacher(best, truths)}, trained
+        teachers = [row for row in truths.tried if row["what"] == "teacher"]
+        judged = [row for row in teachers if not row["error"]]  # on all parts
+        best = next(iter(_ranked(judged, head.higher_is_better)), None)
+        stopped = _no_teacher(best, truths, len(teachers) - len(judged))
+        return {**record, "trials": [], "importance": {}, "stopped": stopped}, trained
 
     count = len(truths.teachers)
     reporter.stage("trials", f"{count} teacher{' is' if count == 1 else 's are'} better than the student alone")
@@ -265,12 +268,13 @@ def _to_write(chosen: Mapping[str, Any], space: SearchSpace, resolved: ResolvedR
     return written
 
 
-def _no_teacher(best: Mapping[str, Any] | None, truths: Truths) -> str:
+def _no_teacher(best: Mapping[str, Any] | None, truths: Truths, left: int) -> str:
     found = f"the best, {best['label']}, has {best['mean']:.4g}" if best else "none could be trained"
     return (
         f"no teacher is better than the student alone on held-out rows ({truths.baseline.mean:.4g}; {found}): it has "
         "nothing to teach, and no distillation was tried. Look for a better teacher first: more rows, other inputs, a "
         "larger or pre-trained model"
+        + (f" ({left} others were not judged on all parts, as the report says)" if left else "")
     )
 
 

@@ -91,7 +91,9 @@ class TeacherComparison:
         left = self._budget.left(TEACHER_SHARE) - sum(self._seconds_to_come(scores) for _, scores in own)
         for candidate, scores in usable[:count]:
             seconds = self._seconds_to_come(scores)
-            if candidate not in kept and (not kept or seconds <= left):
+            # The best one is worth its time whatever the recipe's own took: it is affordable, or it is not usable.
+            first = candidate is usable[0][0]
+            if candidate not in kept and (first or not kept or seconds <= left):
                 kept.append(candidate)
                 left -= seconds
         best = [candidate for candidate, _ in usable[:count]]
