@@ -13,7 +13,8 @@ import torchvision
 from PIL import Image
 
 from stillhouse.errors import DataError, OptionError, StillhouseError
-from stillhouse.pipeline.data import check_splits, check_targets, copied_rows
+from stillhouse.pipeline.data import check_splits, check_targets
+from stillhouse.pipeline.leakage import copied_rows
 from stillhouse_audio_vision.datasets.crossmodal import digits_crossmodal
 from stillhouse_audio_vision.datasets.images import cifar10, cifar100, digit_images, digits, image_folder
 from stillhouse_audio_vision.datasets.reader import ImageReader

@@ -33,13 +33,8 @@ from stillhouse.errors import (
 )
 from stillhouse.evaluation.measure import parameters
 from stillhouse.kinds import OutputKind
-from stillhouse.pipeline.data import (
-    answers_among_inputs,
-    check_splits,
-    check_targets,
-    copied_rows,
-    refuse_copies,
-)
+from stillhouse.pipeline.data import check_splits, check_targets
+from stillhouse.pipeline.leakage import answers_among_inputs, copied_rows, refuse_copies
 from stillhouse.pipeline.stages import RECORD, differences
 from stillhouse.plugins.manager import default_manager, using
 from stillhouse.plugins.specs import DatasetSpec, StudentSpec

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from stillhouse.errors import DataError, IncompatibleError
 from stillhouse.forwarding import all_rows, predict_split
-from stillhouse.pipeline.data import copied_rows
+from stillhouse.pipeline.leakage import copied_rows
 from stillhouse.recipe.model import TrainConfig
 from stillhouse.teachers import CachedTeacher, StoredTeacher, write_cache
 from stillhouse.text import TextSplit, near_duplicates, normalised, read_texts

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from stillhouse.errors import DataError, IncompatibleError
-from stillhouse.pipeline.data import check_inputs, row_hashes
+from stillhouse.pipeline.data import check_inputs
+from stillhouse.pipeline.leakage import row_hashes
 from stillhouse.pipeline.stages import component_identity
 from stillhouse.plugins.registry import Component
 from stillhouse.plugins.specs import AugmenterSpec

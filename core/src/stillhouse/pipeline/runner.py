@@ -15,8 +15,8 @@ from filelock import FileLock, Timeout
 from stillhouse.engines.base import check_engine
 from stillhouse.errors import OptionError, RunFolderError
 from stillhouse.pipeline.context import RunContext
-from stillhouse.pipeline.data import answers_among_inputs, copied_rows, refuse_copies
 from stillhouse.pipeline.folder import claim, remove_stale, resolved_yaml
+from stillhouse.pipeline.leakage import answers_among_inputs, copied_rows, refuse_copies
 from stillhouse.pipeline.stages import SIGNAL_LOCK, STAGES, finish, why_stale
 from stillhouse.pipeline.workers import Part, Workers, number_of_jobs
 from stillhouse.plugins.manager import Manager, default_manager

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stillhouse.errors import LeakageError
-from stillhouse.pipeline.data import copied_rows
+from stillhouse.pipeline.leakage import copied_rows, left_open
 from stillhouse.plugins.checks import Planned, label
 from stillhouse.plugins.registry import Component
 from stillhouse.plugins.specs import DatasetSpec
@@ -109,28 +109,11 @@ def _target_leak(splits: Splits, spec: DatasetSpec) -> str:
 def _answer(places: Tensor, target: Tensor, near: float) -> tuple[int, float] | None:
     """The first place that gives the target away, and what share of the spread is left; None when no place does.
 
-    A number gives it away when one is a linear function of the other; for a class, when all rows of it share one value
-    and those of others have another.
+    See `stillhouse.pipeline.leakage.left_open`.
     """
     chosen = torch.arange(0, places.shape[1], max(places.shape[1] // PLACES, 1))
-    x, y = places[:, chosen].double().numpy(), target.double().numpy()
-    x = x - x.mean(axis=0)
-    spread, several = (x**2).sum(axis=0), len(np.unique(y)) > 1
-    if not several:
-        return None
-    kinds = np.unique(y)
-    if target.is_floating_point() and len(kinds) > 2:
-        y = y - y.mean()
-        with np.errstate(divide="ignore", invalid="ignore"):
-            rest = 1 - (x * y[:, None]).sum(axis=0) ** 2 / (spread * (y**2).sum())
-    else:
-        within = sum(((x[y == kind] - x[y == kind].mean(axis=0)) ** 2).sum(axis=0) for kind in kinds)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            rest = within / spread
-        if len(kinds) > len(y) / 4:  # every row a class of its own: any input would do
-            return None
-    left = np.sqrt(np.clip(np.where(spread > 1e-12, rest, 1.0), 0, 1))
-    place = int(np.nanargmin(np.nan_to_num(left, nan=1.0)))
+    left = np.nan_to_num(left_open(places[:, chosen].double().numpy(), target), nan=1.0)
+    place = int(left.argmin())
     return (int(chosen[place]), float(left[place])) if left[place] <= near else None
 
 
