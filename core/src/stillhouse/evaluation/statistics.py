@@ -222,6 +222,12 @@ def opening(found: dict[str, Any]) -> str:
     return OPENINGS[found.get("helped")]
 
 
+def after_opening(text: str, first: str) -> str:
+    """A sentence without the opening ``first``, where that stands before it as a title."""
+    rest = text.removeprefix(f"{first}: ")
+    return rest[:1].upper() + rest[1:]
+
+
 def sentence(found: dict[str, Any], *, metric: str, student: float, unit: str = "", simulated: bool = False) -> str:
     """The verdict in words: whether distillation helped, by how much, and at what size and speed."""
     gain, bounds, seeds = found["gain"], found["gain_ci95"], found["paired_seeds"]

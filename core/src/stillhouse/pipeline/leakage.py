@@ -134,8 +134,8 @@ def answers_among_inputs(splits: Splits) -> list[str]:
 
 def left_open(places: np.ndarray, target: Tensor) -> np.ndarray:
     """The share of each place's spread that the target leaves open ``[P]``: 0 where a number is a linear function of
-    the target, or all rows of a class share one value and those of others have another; 1 where a place does not vary, and
-    where any place would do, because the target does not vary or every row is a class of its own.
+    the target, or all rows of a class share one value and those of others have another; 1 where a place does not vary,
+    and where any place would do, because the target does not vary or every row is a class of its own.
 
     Args:
         places: ``[N, P]``.

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from stillhouse.evaluation.report import format as fmt
 from stillhouse.evaluation.report.svg import to_svg
-from stillhouse.evaluation.statistics import opening
+from stillhouse.evaluation.statistics import after_opening, opening
 from stillhouse.figures import COLOURS
 from stillhouse.storage import write_text
 
@@ -45,7 +45,7 @@ def write_tune_report(folder: Path, record: Mapping[str, Any]) -> Path:
         metric=record["metric"]["name"],
         title=headline(record),
         status=STATUS[record["final"]["verdict"]["helped"]] if record["final"] else "open",
-        sentence=_rest(sentence(record), headline(record)),
+        sentence=after_opening(sentence(record), headline(record)),
         trials=_ranked(complete, record),
         others=_counts(record["trials"]),
         failed=_failed(record),
@@ -95,12 +95,6 @@ def _counts(trials: list[dict[str, Any]]) -> dict[str, int]:
 def _settings(values: Mapping[str, Any]) -> str:
     shown = {name: f"{value:.3g}" if isinstance(value, float) else value for name, value in values.items()}
     return "; ".join(f"{name}: {value}" for name, value in shown.items())
-
-
-def _rest(text: str, first: str) -> str:
-    """A sentence without the words that stand before it as the title."""
-    rest = text.removeprefix(f"{first}: ")
-    return rest[:1].upper() + rest[1:]
 
 
 def _sized_alone(record: Mapping[str, Any]) -> bool:

@@ -18,7 +18,7 @@ from stillhouse.evaluation.report.figures import WEAK, all_figures, quality_by_s
 from stillhouse.evaluation.report.over_time import figures_over_time
 from stillhouse.evaluation.report.read import MODELS, Run, read_run
 from stillhouse.evaluation.report.svg import to_svg
-from stillhouse.evaluation.statistics import opening, sentence
+from stillhouse.evaluation.statistics import after_opening, opening, sentence
 from stillhouse.storage import write_text
 from stillhouse.types import Head, ReportFigure
 
@@ -115,8 +115,7 @@ def _verdict(run: Run) -> dict[str, Any]:
         found, metric=run.primary, student=_mean(run, "student"), unit=run.unit, simulated=simulated
     )
     first = opening(found)
-    rest = whole.removeprefix(f"{first}: ")
-    return {"status": STATUS[found.get("helped")], "opening": first, "rest": rest[:1].upper() + rest[1:]}
+    return {"status": STATUS[found.get("helped")], "opening": first, "rest": after_opening(whole, first)}
 
 
 def _mean(run: Run, name: str) -> float:
