@@ -422,6 +422,13 @@ SOFTENED = "softened_by_"
 what it computes are answers at T, and those at 1, which a run has of it, are their T-th powers, normalised."""
 
 
+def at_one(estimator: Any, probabilities: np.ndarray) -> np.ndarray:
+    """Probabilities ``[..., C]`` that an estimator computed, at temperature 1 whatever it learned at (`SOFTENED`)."""
+    powers = probabilities ** float(getattr(estimator, SOFTENED, 1.0))
+    shares: np.ndarray = powers / powers.sum(axis=-1, keepdims=True)
+    return shares
+
+
 @runtime_checkable
 class Writer(Protocol):
     """A model that writes texts, which heads judge and methods learn from: what those with the tag ``writes`` are."""

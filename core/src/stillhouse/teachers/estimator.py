@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stillhouse.kinds import OutputKind
-from stillhouse.types import SOFTENED, Batch, Outputs
+from stillhouse.types import SOFTENED, Batch, Outputs, at_one
 
 EPSILON = 1e-6
 """Probabilities are kept this far from 0 and 1: a forest's pure leaf would be an infinite logit."""
@@ -41,7 +41,6 @@ def estimator_prediction(estimator: Any, features: np.ndarray, kind: OutputKind,
 
     A regressor that was fitted on probabilities (a distilled tree) answers for classification as well.
     """
-    temperature = float(getattr(estimator, SOFTENED, 1.0))
     if kind in (OutputKind.REGRESSION, OutputKind.GAUSSIAN):
         values = np.asarray(estimator.predict(features), dtype=np.float32)
         return torch.from_numpy(values.reshape(len(features), outputs))
@@ -58,10 +57,9 @@ def estimator_prediction(estimator: Any, features: np.ndarray, kind: OutputKind,
             probabilities = probabilities[:, 1:]
     if kind is OutputKind.MULTICLASS:
         clipped = np.clip(probabilities, EPSILON, None)
-        if temperature != 1.0:
-            clipped = clipped**temperature
-        return torch.from_numpy(np.log(clipped / clipped.sum(axis=1, keepdims=True)).astype(np.float32))
+        return torch.from_numpy(np.log(at_one(estimator, clipped)).astype(np.float32))
     clipped = np.clip(probabilities, EPSILON, 1 - EPSILON)
+    temperature = float(getattr(estimator, SOFTENED, 1.0))  # of a logit a factor, which loses nothing near 0 and 1
     return torch.from_numpy((temperature * (np.log(clipped) - np.log1p(-clipped))).astype(np.float32))
 
 

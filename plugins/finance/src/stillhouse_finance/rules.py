@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from stillhouse.kinds import OutputKind
-from stillhouse.types import SOFTENED, Task
+from stillhouse.types import SOFTENED, Task, at_one
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,14 @@ def tree_rules(model: Any, task: Task) -> str:
 
 
 def _leaf(model: Any, node: int, task: Task) -> str:
-    value, temperature = model.tree_.value[node], getattr(model, SOFTENED, 1.0)
+    value = model.tree_.value[node].ravel()
     if task.kind is OutputKind.REGRESSION:
-        return ", ".join(f"{each:.6g}" for each in value.ravel()) + (f" {task.info.unit}" if task.info.unit else "")
+        return ", ".join(f"{each:.6g}" for each in value) + (f" {task.info.unit}" if task.info.unit else "")
     classes = task.info.classes or ("no", "yes")
     if task.kind is OutputKind.BINARY:  # a regression tree on the probability
-        yes = np.clip(value.ravel()[-1], 0, 1)
-        return f"{classes[1]} {yes**temperature / (yes**temperature + (1 - yes) ** temperature):.2%}"
-    share = value.ravel() ** temperature / (value.ravel() ** temperature).sum()
+        yes = np.clip(value[-1], 0, 1)
+        return f"{classes[1]} {at_one(model, np.array([1 - yes, yes]))[1]:.2%}"
+    share = at_one(model, value)
     best = int(share.argmax())
     return f"{classes[best]} {share[best]:.1%}"
 

@@ -20,6 +20,7 @@ from stillhouse_industrial.datasets.reader import SignalReader
 from stillhouse_industrial.datasets.representation import Shown, represented
 from stillhouse_industrial.datasets.windows import (
     Scaler,
+    Unit,
     build,
     check_options,
     hold_out,
@@ -93,7 +94,77 @@ def run_to_failure(
         )
     if conditions > 1 and not settings:
         raise DataError(f"{conditions} operating conditions need the settings' columns", fix="set dataset.settings")
+    # The units, as their file has them.
     source = context.base / Path(path)
+    units, names, others = _units(
+        source, unit=unit, time=time, sensors=sensors, settings=settings, rul=rul, missing=missing
+    )
+    _refuse_few(units, window, str(source), short=short)
+    # Split by unit, scaled by training units; of signals that nobody named, those that vary within them.
+    random = np.random.default_rng(context.seed)
+    rest, test = hold_out(units, test_fraction, random)
+    train, val = hold_out(rest, val_fraction / (1 - test_fraction), random)
+    scaler = Scaler.fit(train, conditions=conditions, seed=context.seed)
+    if sensors is None:
+        columns = np.flatnonzero(varying(train, scaler))
+        if not len(columns):
+            raise DataError(
+                "no numeric column varies within the training units", where=str(source), fix="name the sensors"
+            )
+        train, val, test = (select(group, columns) for group in (train, val, test))
+        others += [name for at, name in enumerate(names) if at not in columns]
+        names = [names[column] for column in columns]
+        scaler = Scaler.fit(train, conditions=conditions, seed=context.seed)
+    # Windows, and a reader that makes the same of new files.
+    splits = build(
+        train,
+        val,
+        test,
+        scaler,
+        window=window,
+        stride=stride,
+        cap=cap,
+        cuts=cuts,
+        test_cuts=cuts,
+        first=first,
+        random=random,
+        sensors=names,
+        unit=time_unit,
+        description=f"{source.name}: windows of {window} rows of {len(units)} units ({len(train)} for training, "
+        f"{len(val)} for validation, {len(test)} for test), signals: {', '.join(names)}"
+        + (f"; not used: {', '.join(others)}" if others else ""),
+    )
+    splits, representation = represented(splits, features)
+    reader = SignalReader(
+        window=window,
+        sensors=names,
+        settings=settings,
+        scaler=scaler,
+        unit=unit,
+        time=time,
+        short=short,
+        missing=missing,
+        representation=representation,
+    )
+    return replace(splits, reader=reader)
+
+
+def _units(
+    source: Path,
+    *,
+    unit: str,
+    time: str,
+    sensors: tuple[str, ...] | None,
+    settings: tuple[str, ...],
+    rul: str | None,
+    missing: str,
+) -> tuple[list[Unit], list[str], list[str]]:
+    """The units of a file, the names of their signals, and the columns that are neither signals nor anything else; see
+    `run_to_failure`.
+
+    Raises:
+        DataError: the file cannot be used.
+    """
     raw = read_table(source)
     first_row = number_of_first_row(source)
     where = str(source)
@@ -147,6 +218,15 @@ def run_to_failure(
         where=where,
         first_row=first_row,
     )
+    return units, names, [str(name) for name in raw.columns if name not in taken | set(names)]
+
+
+def _refuse_few(units: list[Unit], window: int, where: str, *, short: str) -> None:
+    """Refuse units that are too few to split, or most of which are shorter than the window.
+
+    Raises:
+        DataError: they are.
+    """
     if len(units) < 3:
         raise DataError(
             f"{len(units)} unit(s) cannot be split into training, validation and test",
@@ -163,50 +243,6 @@ def run_to_failure(
             where=where,
             fix=f"set dataset.window to at most {int(np.median([len(each) for each in units]))}",
         )
-    random = np.random.default_rng(context.seed)
-    rest, test = hold_out(units, test_fraction, random)
-    train, val = hold_out(rest, val_fraction / (1 - test_fraction), random)
-    scaler = Scaler.fit(train, conditions=conditions, seed=context.seed)
-    ignored = [str(name) for name in raw.columns if name not in taken | set(names)]
-    if sensors is None:
-        columns = np.flatnonzero(varying(train, scaler))
-        if not len(columns):
-            raise DataError("no numeric column varies within the training units", where=where, fix="name the sensors")
-        train, val, test = (select(group, columns) for group in (train, val, test))
-        ignored += [name for at, name in enumerate(names) if at not in columns]
-        names = [names[column] for column in columns]
-        scaler = Scaler.fit(train, conditions=conditions, seed=context.seed)
-    splits = build(
-        train,
-        val,
-        test,
-        scaler,
-        window=window,
-        stride=stride,
-        cap=cap,
-        cuts=cuts,
-        test_cuts=cuts,
-        first=first,
-        random=random,
-        sensors=names,
-        unit=time_unit,
-        description=f"{source.name}: windows of {window} rows of {len(units)} units ({len(train)} for training, "
-        f"{len(val)} for validation, {len(test)} for test), signals: {', '.join(names)}"
-        + (f"; not used: {', '.join(ignored)}" if ignored else ""),
-    )
-    splits, representation = represented(splits, features)
-    reader = SignalReader(
-        window=window,
-        sensors=names,
-        settings=settings,
-        scaler=scaler,
-        unit=unit,
-        time=time,
-        short=short,
-        missing=missing,
-        representation=representation,
-    )
-    return replace(splits, reader=reader)
 
 
 ANSWERS = ("rul", "ttf", "failed", "failure", "fault", "label", "target")
