@@ -89,11 +89,10 @@ class TeacherComparison:
         own = [pair for pair in tried if pair[0].label.startswith(OWN) and not pair[1].failed]
         kept = [candidate for candidate, _ in own]
         left = self._budget.left(TEACHER_SHARE) - sum(self._seconds_to_come(scores) for _, scores in own)
+        left = max(left, self._budget.seconds_of(ONE_TEACHER) or 0.0)  # whatever the recipe's own takes
         for candidate, scores in usable[:count]:
             seconds = self._seconds_to_come(scores)
-            # The best one is worth its time whatever the recipe's own took: it is affordable, or it is not usable.
-            first = candidate is usable[0][0]
-            if candidate not in kept and (first or not kept or seconds <= left):
+            if candidate not in kept and (not kept or seconds <= left):
                 kept.append(candidate)
                 left -= seconds
         best = [candidate for candidate, _ in usable[:count]]
