@@ -152,6 +152,10 @@ def test_trees_are_students_of_several_sizes_too(tmp_path: Path) -> None:
     sizes = [each["student"]["size"] for each in found["sizes"]]
     assert sizes == sorted(sizes)
     assert sizes[0] < sizes[-1]
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    for each in found["sizes"]:
+        told = f"{each['baseline']['size']} alone</small>"
+        assert (told in page) == (each["baseline"]["size"] != each["student"]["size"]), "of trees each has its own"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from stillhouse.evaluation.report import format as fmt
 from stillhouse.evaluation.report.svg import to_svg
@@ -114,6 +115,7 @@ def _plot(record: Mapping[str, Any], complete: list[dict[str, Any]]) -> Any:
     alone = "student alone, at the size that suits it" if _sized_alone(record) else "student alone"
     axes.axhline(record["baseline"]["mean"], color=COLOURS["baseline"], linestyle="--", label=alone)
     axes.set_xlabel("trial")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel(f"held-out {record['metric']['name']}")
     axes.legend(frameon=False)
     return to_svg(figure, key="trials", description="Held-out quality of each trial, against the student alone")

@@ -149,7 +149,7 @@ def quality_by_size(run: Run) -> ReportFigure | None:
         axes.hlines(
             at["monotone"], *sorted((found["size"], found["equal_size"])), color=INK, linewidth=1.4, linestyle=":"
         )
-    axes.set(xlabel=f"{found['measure']} of the student", ylabel=f"test {run.measure}")
+    axes.set(xlabel=found["measure"], ylabel=f"test {run.measure}")
     _plain_log_ticks(axes)
     legend(axes)
     better = "Higher" if run.higher_is_better else "Lower"

@@ -275,10 +275,12 @@ def _worth(run: Run) -> dict[str, Any] | None:
     for each in found["sizes"]:
         mean = each["student"]["mean"]
         bound = f"{each['censored']} " if each["censored"] else ""
+        sizes = [each[name]["size"] for name in ("student", "baseline")]
+        alone = "" if sizes[0] == sizes[1] else f"{fmt.short(sizes[1])} alone"  # of trees each has its own
         rows.append(
             {
                 "value": f"{each['value']}{' (the recipe)' if each['own'] else ''}",
-                "size": fmt.short(each["student"]["size"]),
+                "size": (fmt.short(sizes[0]), alone),
                 "factor": (f"{bound}{fmt.factor(each['size_factor'])}", _open_interval(each["ci95"])),
                 **{
                     name: (fmt.number(each[name]["mean"], fmt.decimals(mean)), fmt.interval(each[name]["ci95"], mean))
