@@ -322,7 +322,8 @@ def test_the_badge_follows_the_figures_even_when_the_sentence_boasts(tmp_path):
 def test_one_seed_is_said_to_have_no_interval(tmp_path):
     _, page = page_of(example_run(tmp_path / "run", seeds=(7,)))
     assert page.text[0].startswith("One seed only")
-    assert "no interval: one seed, or all seeds alike" in page.words
+    assert "one seed, no interval" in page.words
+    assert "No interval: one seed." in page.words
     assert "over 1 seed (one seed, and seeds that are all alike, have none)" in page.words
 
 

@@ -306,7 +306,9 @@ def _print_result(summary: dict[str, Any], report: Path | None) -> None:
 
 def _gain(verdict: dict[str, Any]) -> str:
     if verdict["gain_ci95"] is None:
-        return f"gain {_number(verdict['gain'])} (one seed, or all alike)"
+        from stillhouse.evaluation.statistics import why_no_interval
+
+        return f"gain {_number(verdict['gain'])} ({why_no_interval(verdict)})"
     low, high = verdict["gain_ci95"]
     word = {
         True: "distillation helped",

@@ -222,6 +222,11 @@ def opening(found: dict[str, Any]) -> str:
     return OPENINGS[found.get("helped")]
 
 
+def why_no_interval(found: dict[str, Any]) -> str:
+    """Why a verdict has no interval, in a few words."""
+    return "one seed" if found.get("paired_seeds", 1) == 1 else "all seeds alike"
+
+
 def after_opening(text: str, first: str) -> str:
     """A sentence without the opening ``first``, where that stands before it as a title."""
     rest = text.removeprefix(f"{first}: ")

@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, Percent
 
 from stillhouse.evaluation.report.format import short
 from stillhouse.evaluation.report.read import MODELS, Run
-from stillhouse.evaluation.statistics import SAME_MODEL
+from stillhouse.evaluation.statistics import SAME_MODEL, why_no_interval
 from stillhouse.figures import MARKERS, OTHER_COLOURS, colour, legend, new_figure, order
 from stillhouse.types import ReportFigure
 
@@ -196,7 +196,7 @@ def gain_by_seed(run: Run) -> ReportFigure | None:
         figure,
         "Gain of distillation, seed by seed",
         f"Of the student over {compared_with}, same seed; right of zero the student was better."
-        + ("" if bounds else " No interval: one seed, or all seeds alike."),
+        + ("" if bounds else f" No interval: {why_no_interval(run.summary['verdict'])}."),
     )
 
 

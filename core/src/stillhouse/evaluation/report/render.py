@@ -18,7 +18,7 @@ from stillhouse.evaluation.report.figures import WEAK, all_figures, quality_by_s
 from stillhouse.evaluation.report.over_time import figures_over_time
 from stillhouse.evaluation.report.read import MODELS, Run, read_run
 from stillhouse.evaluation.report.svg import to_svg
-from stillhouse.evaluation.statistics import after_opening, opening, sentence
+from stillhouse.evaluation.statistics import after_opening, opening, sentence, why_no_interval
 from stillhouse.storage import write_text
 from stillhouse.types import Head, ReportFigure
 
@@ -131,7 +131,7 @@ def _tiles(run: Run) -> list[dict[str, str]]:
     spread = (
         f"95 % interval {fmt.signed(bounds[0], places)} to {fmt.signed(bounds[1], places)}"
         if bounds
-        else "no interval: one seed, or all seeds alike"
+        else f"{why_no_interval(found)}, no interval"
     )
     tiles = [
         {
