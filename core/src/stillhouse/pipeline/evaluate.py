@@ -140,6 +140,7 @@ def summarise_run(
 ) -> dict[str, Any]:
     """``summary.json``, schema 1, from the files of the run folder and the raw timings."""
     recipe, head, info, folder = context.resolved.recipe, context.head, context.splits.info, context.folder
+    # What each model costs, and what it reaches.
     timed = {"teacher": {"latency_ms": None, "throughput_per_s": None}, **summarise(raw)}
 
     def cost(name: str, files: int | None) -> dict[str, Any]:
@@ -155,13 +156,7 @@ def summarise_run(
     baseline = seed_results(context, folder / "baseline")
     distilled = seed_results(context, folder / "student")
     controls = {bound.id: seed_results(context, folder / control_folder(bound)) for bound in context.resolved.controls}
-    teacher_bytes: int | None = sum(
-        model_bytes(path) for path in sorted((folder / "teacher").glob("member-*")) if "fold" not in path.name
-    )
-    if any(member.is_asked for member in teacher.members):
-        teacher_bytes = None
-    if recipe.teacher.checkpoint is not None:
-        teacher_bytes = model_bytes(context.resolved.base / recipe.teacher.checkpoint)
+    # Warnings and the verdict.
     for name in ("baseline", "student"):
         warn_of_chance(context, name, [folder / name / f"seed-{seed}" for seed in recipe.seeds])
     if context.resolved.method_spec.uses_teacher:
@@ -207,7 +202,7 @@ def summarise_run(
         "teacher": {
             "component": teachers[0] if len(teachers) == 1 else " + ".join(teachers),
             "metrics": teacher_metrics,
-            **cost("teacher", teacher_bytes),
+            **cost("teacher", _teacher_bytes(context, teacher)),
             "asked": teacher.asked_facts(),
             "stored": _stored(context),
         },
@@ -234,6 +229,16 @@ def summarise_run(
         "warnings": context.warnings,
         "seconds": seconds(folder),
     }
+
+
+def _teacher_bytes(context: RunContext, teacher: Teacher) -> int | None:
+    """Bytes of the members on disk, without their copies for folds; None for a teacher that is asked."""
+    if any(member.is_asked for member in teacher.members):
+        return None
+    if (checkpoint := context.resolved.recipe.teacher.checkpoint) is not None:
+        return model_bytes(context.resolved.base / checkpoint)
+    members = sorted((context.folder / "teacher").glob("member-*"))
+    return sum(model_bytes(path) for path in members if "fold" not in path.name)
 
 
 def _stored(context: RunContext) -> dict[str, Any] | None:

@@ -71,6 +71,7 @@ def tabular(
         )
     if time and group:
         raise DataError("rows are split by time or by group, not by both", where="dataset options", fix="leave one out")
+    # The table, and what its columns are.
     source = context.base / Path(path)
     raw, first, where = tables.read_table(source), tables.first_row(source), str(source)
     named = [
@@ -91,6 +92,7 @@ def tabular(
     tables.require_columns(raw, named, where)
     numbers, texts = _features(raw, numeric, categorical, {target, *ignore, time, group}, where)
     goal, labels = _target(raw[target], kind, classes, where=where, first=first)
+    # The split, and an encoder of the features that training rows alone decide.
     classes_of_rows = None if labels is None else np.array(labels)[goal]
     order, parts = _split(
         raw, classes_of_rows, time, group, val_fraction, test_fraction, context.seed, where=where, first=first
@@ -114,6 +116,7 @@ def tabular(
             times=None if order is None else order[at].tolist(),
         )
 
+    # What models and heads need to know.
     known = goal[parts["train"]]
     info = DataInfo(
         inputs={"x": TensorSpec((x.shape[1],))},
