@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import Tensor, nn
 
 import stillhouse
 from stillhouse.cli import main
 from stillhouse.errors import IncompatibleError, StillhouseError, nearest
 from stillhouse.pipeline.checking import check
+from stillhouse.types import Task
 
 SMALL = (
     "dataset.rows=240",
@@ -130,6 +133,33 @@ def test_estimators_have_no_steps_and_are_named() -> None:
     found = check("core/quickstart", overrides=[*SMALL, "teacher=core/random-forest", "controls=[core/pca-linear]"])
     assert found.problems == []
     assert found.unknown == ["core/random-forest", "core/pca-linear"]
+
+
+class SlowAtFirst(nn.Module):
+    """A student that takes a while to predict for the first time."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        (spec,) = task.inputs.values()
+        self.layer, self.judged = nn.Linear(spec.shape[0], task.outputs), False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training and not self.judged:
+            self.judged = True
+            time.sleep(0.19)
+        prediction: Tensor = self.layer(x)
+        return prediction
+
+
+def test_what_takes_time_once_is_not_counted_for_every_row() -> None:
+    changes = [*SMALL, "dataset.rows=40000", "student=tests.core.test_check:SlowAtFirst", "train.baseline.epochs=1"]
+    found = check("core/quickstart", overrides=[*changes, "train.student.epochs=1"])
+    assert found.problems == []
+    (fit,) = found.models[-1].fits
+    rows = found.dataset["rows"]["val"]
+    assert rows > 20 * 256
+    # 0.19 s for each of the 256 rows that are judged would be more than 0.19 * 20.
+    assert fit.validation_seconds < 0.19 * rows / 256 / 2
 
 
 def test_the_command_prints_a_table_and_leaves_nothing_behind(

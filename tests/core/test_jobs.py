@@ -185,9 +185,12 @@ def test_the_time_left_follows_from_the_epochs_that_were_seen() -> None:
     found.plan([("teacher", "teacher", 2), ("baseline, seed 0", "baseline", 10), ("student, seed 0", "student", 10)])
     assert found.left is None
     assert found.note() == "0 of 3 models"
-    for _ in range(2):
-        found.epoch("teacher", {"seconds": 3.0})
+    found.epoch("teacher", {"seconds": 3.0})
+    assert found.left is None  # a teacher's epochs say nothing of a student's
+    assert found.note() == "0 of 3 models, about 3 s left of the teacher"
+    found.epoch("teacher", {"seconds": 3.0})
     found.done("teacher")
+    assert found.note() == "1 of 3 models"
     found.epoch("baseline, seed 0", {"seconds": 1.0})
     assert found.left == 9 * 1.0 + 10 * 1.0  # the student is taken to be like the baseline
     found.epoch("student, seed 0, stage-1", {"seconds": 2.0})

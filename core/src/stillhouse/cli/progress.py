@@ -61,21 +61,28 @@ class Whole:
     @property
     def left(self) -> float | None:
         """Seconds left, about; None while nothing is known of them. A role that has no epoch yet takes as long as the
-        one that has the longest (students are like the baseline)."""
-        means = {role: sum(found) / len(found) for role, found in self._seconds.items()}
-        own = {role: mean for role, mean in means.items() if role != "teacher"} or means
-        if not means:
+        one that has the longest (students are like the baseline), but never as long as a teacher, which says nothing
+        of them."""
+        means = self._means()
+        own = [mean for role, mean in means.items() if role != "teacher"]
+        if not own and any(role not in means for role, _ in self._left.values()):
             return None
-        return sum(left * means.get(role, max(own.values())) for role, left in self._left.values()) / self.lanes
+        return sum(left * means.get(role, max(own, default=0)) for role, left in self._left.values()) / self.lanes
+
+    def _means(self) -> dict[str, float]:
+        return {role: sum(found) / len(found) for role, found in self._seconds.items()}
 
     def note(self) -> str:
-        """``3 of 11 models, about 40 s left``; empty without a plan."""
+        """``3 of 11 models, about 40 s left``, or how long the teacher takes while no more is known; empty without a
+        plan."""
         if not self.planned:
             return ""
-        left = self.left
-        return f"{self.finished} of {self.planned} models" + (
-            f", about {in_time(max(round(left), 1))} left" if left is not None and self._left else ""
-        )
+        told = f"{self.finished} of {self.planned} models"
+        if (left := self.left) is not None and self._left:
+            return f"{told}, about {in_time(max(round(left), 1))} left"
+        mean = self._means().get("teacher", 0.0)
+        of_teacher = sum(epochs * mean for role, epochs in self._left.values() if role == "teacher")
+        return f"{told}, about {in_time(max(round(of_teacher), 1))} left of the teacher" if of_teacher else told
 
 
 class Bars:

@@ -3,8 +3,10 @@ tells what does not fit and how long a step takes."""
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
@@ -27,8 +29,8 @@ from stillhouse.training.rows import step_positions
 from stillhouse.training.threads import choose_threads, limited_threads
 from stillhouse.types import Batch, Outputs, Split, Splits, SubsetSplit
 
-STEPS = 2
-"""Steps that are timed, after one that is not."""
+STEPS, ENOUGH_STEPS, ENOUGH_SECONDS = 2, 30, 0.2
+"""Steps that are timed at least, after one that is not; more of a fast step are, until that many or for that long."""
 JUDGED_ROWS = 256
 """Validation rows that a rehearsal predicts."""
 
@@ -41,7 +43,7 @@ class Rehearsed:
         phase: of the method; empty for a fit without phases.
         epochs: of the real fit.
         steps: of one of its epochs.
-        seconds_per_step: mean of `STEPS` steps, without the time that the teacher took.
+        seconds_per_step: median of the timed steps, without the time that the teacher took.
         validation_seconds: of the judgement after each epoch.
         threads: CPU threads.
     """
@@ -147,10 +149,10 @@ def rehearse(learner: Learner, work: Fit, *, rows: int, judged_rows: int, phase:
         optimizer = make_optimizer(learner.parameters(), work.config)
         watch = learner.teacher if isinstance(learner.teacher, Stopwatch) else None
         taken: list[float] = []
-        for epoch in range(STEPS + 1):
+        for epoch in range(ENOUGH_STEPS + 1):
             targets = work.train.columns(["target"])["target"] if work.config.balance else None
             steps = step_batches(work, epoch, targets)
-            while len(taken) <= STEPS:
+            while not _enough(taken):
                 began, asked = time.perf_counter(), watch.seconds if watch else 0.0
                 step = next(steps, None)
                 if step is None:
@@ -165,25 +167,44 @@ def rehearse(learner: Learner, work: Fit, *, rows: int, judged_rows: int, phase:
                     grad_clip=work.config.grad_clip,
                 )
                 taken.append(time.perf_counter() - began - ((watch.seconds - asked) if watch else 0.0))
-            if len(taken) > STEPS:
+            if _enough(taken):
                 break
-        began = time.perf_counter()
-        for name, each in learner.judged.items():
-            _judged(each, work, learner.inputs_of(name))
-        validation = (time.perf_counter() - began) * judged_rows / len(work.val)
+        validation = _validation_seconds(learner, work, judged_rows)
     learner.eval()
     # Which rows make a step is drawn, how many steps there are is not.
     per_epoch = len(step_positions(rows, work.config, work.seed, 0)) if rows else 0
     timed = taken[1:] or taken
-    return Rehearsed(phase, work.config.epochs, per_epoch, sum(timed) / len(timed), validation, threads)
+    return Rehearsed(phase, work.config.epochs, per_epoch, statistics.median(timed), validation, threads)
 
 
-def _judged(model: torch.nn.Module, work: Fit, inputs: tuple[str, ...]) -> dict[str, float]:
-    """Validation metrics of few rows, which a head may refuse (one class only); a number that means nothing then."""
-    try:
-        return validate(model, work.head, work.val, inputs, work.accelerator.device)
-    except StillhouseError:
-        return {work.head.primary: 0.0}
+def _enough(taken: Sequence[float]) -> bool:
+    """Whether so many steps tell how long one takes: that of a small model is short beside what else a machine does."""
+    return len(taken) > STEPS and (sum(taken[1:]) >= ENOUGH_SECONDS or len(taken) > ENOUGH_STEPS)
+
+
+def _validation_seconds(learner: Learner, work: Fit, rows: int) -> float:
+    """Time of judging so many validation rows, from that of a few: a part for each row, and one that no row changes."""
+
+    def judged(split: Split) -> float:
+        began = time.perf_counter()
+        for name, each in learner.judged.items():
+            _judge(each, work, split, learner.inputs_of(name))
+        return time.perf_counter() - began
+
+    few = len(work.val)
+    first = judged(work.val)  # it imports and compiles what later ones have
+    if first >= ENOUGH_SECONDS or few < 8:
+        return first * rows / few
+    quarter = SubsetSplit(work.val, spread_positions(few, few // 4))
+    whole, part = (min(judged(split) for _ in range(3)) for split in (work.val, quarter))
+    per_row = max(whole - part, 0.0) / (few - len(quarter))
+    return max(whole, whole + per_row * (rows - few))
+
+
+def _judge(model: torch.nn.Module, work: Fit, split: Split, inputs: tuple[str, ...]) -> None:
+    """Predict and judge a few rows, which a head may refuse (one class only)."""
+    with suppress(StillhouseError):
+        validate(model, work.head, split, inputs, work.accelerator.device)
 
 
 @dataclass(frozen=True, kw_only=True)
