@@ -359,6 +359,11 @@ def test_estimators_teach_and_learn_and_folds_and_members_are_recorded(tmp_path:
     assert "ece" in result.summary["student"]["metrics"]["test"]
     manifest = json.loads((result.folder / "manifest.json").read_text())
     assert manifest["components"]["teacher.1"]["id"] == "core/mlp"
+    spent = result.summary["seconds"]
+    assert spent.keys() == {"teacher", "baseline", "student", "control"}
+    assert all(value > 0 for value in spent.values())
+    record = json.loads((result.folder / "baseline" / "seed-0" / "fit.json").read_text())
+    assert record["seconds"] == spent["baseline"]
 
 
 @pytest.mark.parametrize("kind", ["classes", "yes or no", "values"])

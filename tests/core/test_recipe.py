@@ -69,6 +69,13 @@ def test_a_good_recipe_is_resolved_with_defaults(registry: Any, tmp_path: Path) 
     assert resolved.base == tmp_path.resolve()
 
 
+def test_a_recipe_yaml_is_called_like_its_folder(registry: Any, tmp_path: Path) -> None:
+    path = tmp_path / "pumps" / "recipe.yaml"
+    path.parent.mkdir()
+    path.write_text(GOOD)
+    assert resolve(path, registry).recipe.name == "pumps"
+
+
 @pytest.mark.parametrize(
     ("change", "kind", "what", "where", "fix"),
     [

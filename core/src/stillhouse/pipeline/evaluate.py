@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from stillhouse.pipeline.chance import chance, is_at_chance, warn_of_chance
 from stillhouse.pipeline.context import RunContext
 from stillhouse.pipeline.facts import method_facts
 from stillhouse.pipeline.judging import ci95_of_estimators, judge, model_bytes, seed_results
+from stillhouse.pipeline.models import FIT
 from stillhouse.pipeline.sizes import worth_of_sizes
 from stillhouse.pipeline.stages import SIZES, facts, finish, plain, why_stale
 from stillhouse.pipeline.student import control_folder
@@ -74,18 +75,18 @@ def _trained(context: RunContext, role: str) -> Trained:
 
 def collect_history(context: RunContext) -> None:
     """``metrics.jsonl``: the epochs of all models of this run, in order."""
-    lines = []
-    for pattern in (
-        "teacher/*/history.jsonl",
-        "baseline/*/history.jsonl",
-        "controls/*/*/history.jsonl",
-        "student/*/history.jsonl",
-        f"{SIZES}/*/*/*/history.jsonl",
-    ):
-        for path in sorted(context.folder.glob(pattern)):
-            if pattern.startswith("teacher") or _is_ours(path, context):
-                lines += path.read_text(encoding="utf-8").splitlines()
+    lines: list[str] = []
+    for path in _of_models(context, "history.jsonl"):
+        lines += path.read_text(encoding="utf-8").splitlines()
     write_text(context.folder / "metrics.jsonl", "".join(line + "\n" for line in lines))
+
+
+def _of_models(context: RunContext, name: str) -> Iterator[Path]:
+    """The files of that name of all models of this run, in order."""
+    for pattern in ("teacher/*", "baseline/*", "controls/*/*", "student/*", f"{SIZES}/*/*/*"):
+        for path in sorted(context.folder.glob(f"{pattern}/{name}")):
+            if pattern.startswith("teacher") or _is_ours(path, context):
+                yield path
 
 
 def _measure(context: RunContext, teacher: Teacher, student: Trained) -> dict[str, Any]:
@@ -227,7 +228,7 @@ def summarise_run(
         "worth": worth_of_sizes(context),
         "latency": {name: raw[name] for name in ("batch", "throughput_batch", "threads", "device", "samples")},
         "warnings": context.warnings,
-        "seconds": seconds(folder),
+        "seconds": _seconds(context),
     }
 
 
@@ -290,10 +291,17 @@ def _warn_of_good_controls(context: RunContext, controls: Mapping[str, float], s
         )
 
 
-def seconds(folder: Path) -> dict[str, float]:
-    """Training time by stage, from ``metrics.jsonl``."""
+def _seconds(context: RunContext) -> dict[str, float]:
+    """Training time by stage: epochs of networks, and fits of estimators."""
     spent: dict[str, float] = {}
-    for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+
+    def add(stage: str, seconds: float) -> None:
+        spent[stage] = round(spent.get(stage, 0.0) + seconds, 3)
+
+    for path in _of_models(context, FIT):
+        stage = path.relative_to(context.folder).parts[0]
+        add("control" if stage == "controls" else stage, read_json(path)["seconds"])
+    for line in (context.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
         record = json.loads(line)
-        spent[record["stage"]] = round(spent.get(record["stage"], 0.0) + record["seconds"], 3)
+        add(record["stage"], record["seconds"])
     return spent

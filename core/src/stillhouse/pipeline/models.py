@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from stillhouse.training.loop import Fit, fit
 from stillhouse.training.threads import limited_threads, share
 from stillhouse.types import Split
 
+FIT = "fit.json"
+"""How long the fit of an estimator took, which has no epochs."""
 MakeModel = Callable[[], tuple[Trained, list[dict[str, Any]]]]
 """Builds and trains a model inside its folder; returns it with one record per epoch."""
 
@@ -90,11 +93,15 @@ def trained_model(
             context.write_predictions(folder, trained)
         context.wait()
         return trained
+    began = time.perf_counter()
     trained, history = make()
+    took = time.perf_counter() - began
     trained.merge()
     if context.is_main:
         trained.save(folder)
         write_text(folder / "history.jsonl", "".join(json.dumps(record) + "\n" for record in history))
+        if not trained.is_network:
+            write_json(folder / FIT, {"seconds": round(took, 3)})
         if shared:
             _keep(folder, stored, everything)
         if predictions:
@@ -140,7 +147,7 @@ def _store() -> Path:
 def _keep(folder: Path, stored: Path, everything: Mapping[str, Any]) -> None:
     try:
         with replacing_folder(stored) as temporary:
-            for name in ("model.json", "model.safetensors", "estimator.skops", RULES, "history.jsonl"):
+            for name in ("model.json", "model.safetensors", "estimator.skops", RULES, "history.jsonl", FIT):
                 if (folder / name).exists():
                     shutil.copy2(folder / name, temporary / name)
             finish(temporary, everything)

@@ -371,7 +371,10 @@ class SizesConfig(_Strict):
 class Recipe(_Strict):
     """A run: what to learn from what, by which losses, how often, and how it is judged."""
 
-    name: Annotated[str, Field(description="name of the run; the recipe's id or the file's name by default")] = ""
+    name: Annotated[
+        str,
+        Field(description="name of the run; by default the recipe's id, the file's name, or a `recipe.yaml`'s folder"),
+    ] = ""
     summary: Annotated[str, Field(description="one line on what the run shows")] = ""
     head: Annotated[ComponentRef, Field(description="the task")]
     dataset: Annotated[ComponentRef, Field(description="the rows")]

@@ -285,7 +285,10 @@ def load_recipe(
                     where=str(path),
                     fix="check the path, or name a recipe of `stillhouse recipes`",
                 ) from error
-            source, name, base = str(path), path.stem, _base(path.resolve())
+            whole = path.resolve()
+            # A file that is called what all of them are is told apart by its folder.
+            name = whole.parent.name if path.stem == "recipe" and whole.parent.name else path.stem
+            source, base = str(path), _base(whole)
         elif path.is_file():
             raise RecipeError(
                 f"'{path}' is not a YAML file by its name",
