@@ -320,3 +320,13 @@ def test_the_reader_refuses_what_is_not_there(tmp_path):
     for path, message in (("gone.wav", "does not exist"), ("empty", "has no sound files")):
         with pytest.raises(DataError, match=message):
             reader.read(tmp_path / path)
+
+
+def test_the_reader_goes_into_folders_as_training_rows_lie(tmp_path):
+    for name in ("fan/b.wav", "fan/a.wav", "pump/a.wav", "pump/.hidden.wav", "c.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        soundfile.write(tmp_path / name, np.zeros(80), 8000)
+    reader = AudioReader(seconds=0.1, entry="waveform", rate=8000, fft=256, hop=100, mels=8)
+    rows, identity = reader.read(tmp_path)
+    assert identity["file"] == ["c.wav", "fan/a.wav", "fan/b.wav", "pump/a.wav"]
+    assert len(rows) == 4

@@ -1,4 +1,5 @@
-"""The user's files in a folder for each class. Public: datasets of own images share layout, options and errors."""
+"""The user's files in folders, for each class or to be predicted. Public: datasets of own images share layout, options
+and errors."""
 
 from __future__ import annotations
 
@@ -144,6 +145,39 @@ def require_folder(folder: Path) -> Path:
     return folder
 
 
+def files_to_read(path: Path, suffixes: Sequence[str], *, what: str) -> dict[str, Path]:
+    """The files that a reader makes rows of, by name: the one that is given, or those in a folder and below it (it may
+    have a folder for each class), in order of their paths within it.
+
+    Args:
+        path: a file or a folder.
+        suffixes: what file names in a folder end in, in lower case with the dot.
+        what: files are called in errors, e.g. "image".
+
+    Raises:
+        DataError: there is no such file, or none in the folder.
+    """
+    if not path.is_dir():
+        if not path.is_file():
+            raise DataError(f"the {what} file does not exist", where=str(path), fix="correct the path")
+        return {path.name: path}
+    found = {file.relative_to(path).as_posix(): file for file in _visible(path, suffixes)}
+    if not found:
+        raise DataError(
+            f"the folder has no {what} files", where=str(path), fix=f"files that end in {', '.join(suffixes)}"
+        )
+    return found
+
+
+def _visible(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    """Files in a folder and below it that are not hidden, in order."""
+    return [
+        file
+        for file in sorted(folder.rglob("*"))
+        if file.suffix.lower() in suffixes and not file.name.startswith(".") and file.is_file()
+    ]
+
+
 def _folders(root: Path) -> list[str]:
     return sorted(each.name for each in root.iterdir() if each.is_dir() and not each.name.startswith("."))
 
@@ -157,8 +191,7 @@ def _listed(root: Path, names: Sequence[str], suffixes: Sequence[str]) -> tuple[
     found = [
         (file, number)
         for number, name in enumerate(names)
-        for file in sorted((root / name).rglob("*"))
-        if file.suffix.lower() in suffixes and not file.name.startswith(".") and file.is_file()
+        for file in _visible(root / name, suffixes)
     ]
     if not found:
         raise DataError("there are no files", where=str(root), fix=f"files with {', '.join(suffixes)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -12,6 +11,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from stillhouse.data.folders import files_to_read
 from stillhouse.errors import DataError
 from stillhouse.types import TensorSplit
 from stillhouse_audio_vision.datasets.sounds import SUFFIXES, fixed, read_sound
@@ -21,7 +21,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".ti
 
 
 class AudioReader:
-    """A sound file, or all sound files of a folder; a `stillhouse.types.Reader`.
+    """A sound file, or all sound files in and below a folder; a `stillhouse.types.Reader`.
 
     Args:
         seconds: length of a row; longer files are cut to their middle, shorter ones padded.
@@ -51,21 +51,21 @@ class AudioReader:
         Raises:
             DataError: there is no such file, none in the folder, or one cannot be read.
         """
-        files = files_of(Path(path), SUFFIXES, what="sound")
+        files = files_to_read(Path(path), SUFFIXES, what="sound")
         rate = self.log_mel["rate"]
-        sounds = [read_sound(file, rate) for file in files]
+        sounds = [read_sound(file, rate) for file in files.values()]
         length = round(self.seconds * rate)
         value = torch.from_numpy(np.stack([fixed(sound, length) for sound in sounds]))
         if self.entry == "spectrogram":
             value = LogMel(**self.log_mel)(value)
         return TensorSplit({self.entry: value}), {
-            "file": [file.name for file in files],
+            "file": list(files),
             "seconds": [round(len(sound) / rate, 3) for sound in sounds],
         }
 
 
 class ImageReader:
-    """An image file, or all images of a folder; a `stillhouse.types.Reader`.
+    """An image file, or all images in and below a folder; a `stillhouse.types.Reader`.
 
     Args:
         shape: channels, height, width that the model sees; images are resized to it.
@@ -89,10 +89,10 @@ class ImageReader:
         Raises:
             DataError: there is no such file, none in the folder, or one cannot be read.
         """
-        files = files_of(Path(path), IMAGE_SUFFIXES, what="image")
+        files = files_to_read(Path(path), IMAGE_SUFFIXES, what="image")
         channels, height, width = self.shape
-        images = [read_image(file, channels=channels, size=(height, width)) for file in files]
-        return TensorSplit({"image": torch.stack(images).float() / 255.0}), {"file": [file.name for file in files]}
+        images = [read_image(file, channels=channels, size=(height, width)) for file in files.values()]
+        return TensorSplit({"image": torch.stack(images).float() / 255.0}), {"file": list(files)}
 
 
 def read_image(path: Path, *, channels: int, size: tuple[int, int]) -> Tensor:
@@ -112,19 +112,3 @@ def read_image(path: Path, *, channels: int, size: tuple[int, int]) -> Tensor:
             f"the image cannot be read: {error}", where=str(path), fix="get the file again, or remove it"
         ) from error
     return torch.from_numpy(values.transpose(2, 0, 1).copy())
-
-
-def files_of(path: Path, suffixes: tuple[str, ...], *, what: str) -> list[Path]:
-    """The file itself, or the files of a folder with one of the ``suffixes``, by name.
-
-    Raises:
-        DataError: there is none.
-    """
-    if path.is_dir():
-        found = sorted(each for each in path.iterdir() if each.suffix.lower() in suffixes)
-        if not found:
-            raise DataError(f"the folder has no {what} files", where=str(path), fix=f"files with {', '.join(suffixes)}")
-        return found
-    if not os.path.isfile(path):
-        raise DataError(f"the {what} file does not exist", where=str(path), fix="correct the path")
-    return [path]

@@ -10,7 +10,8 @@ from typing import Any, Self
 
 import torch
 
-from stillhouse.errors import DataError, StillhouseError
+from stillhouse.data.folders import files_to_read
+from stillhouse.errors import StillhouseError
 from stillhouse_medicine.datasets.records import read_records, require_column, text_of
 from stillhouse_medicine.images import SUFFIXES, ImageSplit, numpy_images, read_image
 from stillhouse_medicine.text import Tokens, Vocabulary
@@ -100,13 +101,9 @@ class ImageReader:
         Raises:
             DataError: there is none, or one cannot be read.
         """
-        path = Path(path)
-        files = [path] if path.is_file() else sorted(each for each in path.rglob("*") if is_image(each))
-        if not files:
-            raise DataError("there is no image", where=str(path), fix=f"files that end in {', '.join(SUFFIXES)}")
-        pictures = numpy_images([read_image(each, self.size, colour=self.colour) for each in files])
-        names = [each.name if each == path else each.relative_to(path).as_posix() for each in files]
-        return ImageSplit(pictures, {"index": torch.arange(len(files))}), {"file": names}
+        files = files_to_read(Path(path), SUFFIXES, what="image")
+        pictures = numpy_images([read_image(each, self.size, colour=self.colour) for each in files.values()])
+        return ImageSplit(pictures, {"index": torch.arange(len(files))}), {"file": list(files)}
 
 
 def is_image(path: Path) -> bool:
