@@ -315,3 +315,14 @@ def test_a_tree_that_learned_at_a_temperature_answers_as_its_teacher(kind, tempe
     digits = ".2%" if kind is OutputKind.BINARY else ".1%"
     for each in best[:4].tolist():
         assert f"{each:{digits}}" in rules
+
+
+def test_rules_say_which_level_a_column_has_or_has_not():
+    names = {**NAMES, "feature_names": ["amount", "risk", "smoker = no", "a", "b", "c"]}
+    x = torch.zeros(40, FEATURES).double()
+    x[20:, 2] = 1.0
+    mine = task(OutputKind.BINARY, **{**names, "feature_mean": [0.0] * 6, "feature_std": [1.0] * 6})
+    model = decision_tree(mine, max_depth=1)
+    fit_hard(model, x.numpy(), x[:, 2].float(), mine)
+    conditions = [line.split("  ->")[0] for line in tree_rules(model, mine).splitlines()]
+    assert conditions == ["smoker != no", "smoker = no"]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from stillhouse.evaluation.measure import flops, latency, parameters, summarise
+from stillhouse.evaluation.report.format import number
 from stillhouse.evaluation.statistics import verdict
 from stillhouse.forwarding import to_device
 from stillhouse.pipeline.chance import chance, is_at_chance, warn_of_chance
@@ -276,18 +277,18 @@ def _warn_of_weak_teacher(context: RunContext, teacher: float, baseline: float) 
     better = teacher > baseline if context.head.higher_is_better else teacher < baseline
     if not better:
         context.warn(
-            f"the teacher ({context.head.primary} {teacher:.4g} on test) is not better than the student without it "
-            f"({baseline:.4g}): it has little to teach; try a better teacher first"
+            f"the teacher ({context.head.primary} {number(teacher)} on test) is not better than the student without it "
+            f"({number(baseline)}): it has little to teach; try a better teacher first"
         )
 
 
 def _warn_of_good_controls(context: RunContext, controls: Mapping[str, float], student: float) -> None:
     sign = 1 if context.head.higher_is_better else -1
-    good = [f"{name} has {value:.4g}" for name, value in controls.items() if sign * (value - student) >= 0]
+    good = [f"{name} has {number(value)}" for name, value in controls.items() if sign * (value - student) >= 0]
     if good:
         context.warn(
             f"{' and '.join(good)} ({context.head.primary} on test) without any teacher, the distilled student "
-            f"{student:.4g}: where such a model is small and fast enough, it needs no distillation"
+            f"{number(student)}: where such a model is small and fast enough, it needs no distillation"
         )
 
 

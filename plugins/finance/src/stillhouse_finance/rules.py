@@ -34,6 +34,8 @@ class _Columns:
     def sides(self, column: int, threshold: float) -> tuple[str, str]:
         """The conditions ``x <= threshold`` and ``x > threshold`` in words."""
         name = self.names[column]
+        if self.yes_no[column] and " = " in name:  # one level of a column
+            return name.replace(" = ", " != ", 1), name
         if self.yes_no[column]:
             return f"{name}: no", f"{name}: yes"
         value = threshold * self.std[column] + self.mean[column]
