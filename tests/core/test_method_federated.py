@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import resource
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -453,6 +454,19 @@ def test_epsilon_is_that_of_the_composed_gaussian_mechanism(noise: float, times:
     # T Gaussian mechanisms are one with sigma / sqrt(T).
     assert gaussian_delta(epsilon, noise / math.sqrt(times)) == pytest.approx(1e-5, rel=0.02)
     assert Protection(1.0, 0.0, 1e-5).epsilon(times) is None
+
+
+@pytest.mark.skipif(not has_accounting, reason="needs stillhouse[federated]")
+@pytest.mark.parametrize("noise", [0.1, 0.01, 0.001])
+def test_epsilon_of_next_to_no_noise_is_large_and_takes_no_memory(noise: float) -> None:
+    """It took more than 20 GB for a noise of 0.01 in ten messages, and the run was killed at its end."""
+    began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = Protection(1.0, noise, 1e-5).epsilon(10)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - began < 200_000  # kB
+    assert found is not None
+    # The loss is N(m, 2 m) with m = T / (2 noise^2), and exp(-epsilon) is nothing beside delta: its upper quantile.
+    middle = 10 / (2 * noise**2)
+    assert found == pytest.approx(middle + norm.isf(1e-5) * math.sqrt(2 * middle), rel=0.01)
 
 
 @pytest.mark.skipif(not has_accounting, reason="needs stillhouse[federated]")
