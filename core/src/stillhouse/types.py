@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -344,12 +345,14 @@ class Head(ABC):
         outputs: width of the prediction (classes, labels, values).
         primary: name of the primary metric, one of those that `evaluate` returns.
         higher_is_better: direction of the primary metric.
+        bounds: least and greatest value that it can have, where intervals end.
     """
 
     kind: OutputKind
     outputs: int
     primary: str
     higher_is_better: bool
+    bounds: tuple[float, float] = (-math.inf, math.inf)
 
     @abstractmethod
     def hard_loss(self, prediction: Tensor, batch: Batch) -> Tensor:

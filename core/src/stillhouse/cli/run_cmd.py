@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -281,8 +282,7 @@ def _print_result(summary: dict[str, Any], report: Path | None) -> None:
         if role == "teacher":
             quality = _number(model["metrics"]["test"][metric])
         else:
-            spread = "" if model["ci95"] is None else f" ± {_number((model['ci95'][1] - model['ci95'][0]) / 2)}"
-            quality = f"{_number(model['mean'])}{spread}"
+            quality = f"{_number(model['mean'])}{_spread(model['mean'], model['ci95'])}"
         table.add_row(
             role,
             quality,
@@ -302,6 +302,16 @@ def _print_result(summary: dict[str, Any], report: Path | None) -> None:
         print_prose(worth["sentence"])
     if report is not None:
         print_lines(f"report: {report}")
+
+
+def _spread(mean: float, bounds: list[float] | None) -> str:
+    """Half the interval's width, or its ends where it is cut off at the greatest or least value of the metric."""
+    if bounds is None:
+        return ""
+    below, above = mean - bounds[0], bounds[1] - mean
+    if not math.isclose(below, above, rel_tol=1e-6, abs_tol=1e-9):
+        return f" [{_number(bounds[0])}, {_number(bounds[1])}]"
+    return f" ± {_number(above)}"
 
 
 def _gain(verdict: dict[str, Any]) -> str:

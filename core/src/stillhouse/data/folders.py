@@ -188,11 +188,7 @@ def _listed(root: Path, names: Sequence[str], suffixes: Sequence[str]) -> tuple[
             raise DataError(
                 f"the class folder '{each}' is not among the classes", where=str(root), fix=nearest(each, names)
             )
-    found = [
-        (file, number)
-        for number, name in enumerate(names)
-        for file in _visible(root / name, suffixes)
-    ]
+    found = [(file, number) for number, name in enumerate(names) for file in _visible(root / name, suffixes)]
     if not found:
         raise DataError("there are no files", where=str(root), fix=f"files with {', '.join(suffixes)}")
     return tuple(file for file, _ in found), tuple(number for _, number in found)

@@ -11,9 +11,12 @@ from scipy import stats
 
 Interval = Literal["t", "bootstrap"]
 RESAMPLES = 9999
+UNBOUNDED = (-math.inf, math.inf)
 
 
-def ci95(values: Sequence[float], *, interval: Interval = "t") -> list[float] | None:
+def ci95(
+    values: Sequence[float], *, interval: Interval = "t", bounds: tuple[float, float] = UNBOUNDED
+) -> list[float] | None:
     """95 % interval of the mean: ``[low, high]``, or None for a single value, which says nothing of its
     spread.
 
@@ -22,12 +25,13 @@ def ci95(values: Sequence[float], *, interval: Interval = "t") -> list[float] | 
         interval: "t", Student's interval; or "bootstrap", bias-corrected and accelerated with 9999 resamples
             and a fixed seed, which needs no normal distribution but is too narrow for fewer than about ten
             seeds.
+        bounds: least and greatest value there can be; the interval ends there.
     """
     given = np.asarray(values, dtype=float)
     if len(given) < 2:
         return None
     mean = float(given.mean())
-    if np.ptp(given) == 0:
+    if alike(given):
         return [mean, mean]
     if interval == "bootstrap":
         found = stats.bootstrap(
@@ -36,11 +40,28 @@ def ci95(values: Sequence[float], *, interval: Interval = "t") -> list[float] | 
         if np.isfinite([found.low, found.high]).all():
             return [float(found.low), float(found.high)]
     low, high = stats.t.interval(0.95, len(given) - 1, loc=mean, scale=stats.sem(given))
-    return [float(low), float(high)]
+    return [max(float(low), bounds[0]), min(float(high), bounds[1])]
+
+
+def alike(values: Sequence[float] | np.ndarray, scale: float | None = None) -> bool:
+    """Whether several values differ by rounding errors alone.
+
+    Args:
+        values: two or more.
+        scale: size of what they were computed from; their own by default.
+    """
+    given = np.asarray(values, dtype=float)
+    size = float(np.abs(given).max()) if scale is None else scale
+    return len(given) > 1 and bool(np.ptp(given) <= 1e-12 * size)
 
 
 def paired_gain(
-    student: Sequence[float], baseline: Sequence[float], higher_is_better: bool, *, interval: Interval = "t"
+    student: Sequence[float],
+    baseline: Sequence[float],
+    higher_is_better: bool,
+    *,
+    interval: Interval = "t",
+    bounds: tuple[float, float] = UNBOUNDED,
 ) -> dict[str, Any]:
     """What distillation gained: the mean over seeds of student minus baseline, signed so that positive is
     better.
@@ -50,10 +71,12 @@ def paired_gain(
         baseline: the metric of the same model trained without the teacher, same seeds in the same order.
         higher_is_better: direction of the metric.
         interval: see `ci95`.
+        bounds: least and greatest value of the metric.
 
     Returns:
-        ``gain``, ``gain_ci95`` (of the paired differences; None for one seed, and where all seeds give the same
-        values, as estimators without randomness do), ``paired_seeds``.
+        ``gain``, ``gain_ci95`` (of the paired differences; None for one seed, and where all seeds gain the same, as
+        estimators without randomness do, or two networks that err on as many rows each: that says nothing of the
+        spread), ``paired_seeds``.
 
     Raises:
         ValueError: the two differ in length, or are empty.
@@ -62,9 +85,10 @@ def paired_gain(
         raise ValueError(f"cannot pair {len(student)} students with {len(baseline)} baselines")
     sign = 1.0 if higher_is_better else -1.0
     gains = sign * (np.asarray(student, dtype=float) - np.asarray(baseline, dtype=float))
+    scale, most = float(np.abs([student, baseline]).max()), bounds[1] - bounds[0]
     return {
         "gain": float(gains.mean()),
-        "gain_ci95": None if _constant(student) and _constant(baseline) else ci95(gains.tolist(), interval=interval),
+        "gain_ci95": None if alike(gains, scale) else ci95(gains.tolist(), interval=interval, bounds=(-most, most)),
         "paired_seeds": len(gains),
     }
 
@@ -103,10 +127,6 @@ def ci95_over_rows(
     return [float(low), float(high)]
 
 
-def _constant(values: Sequence[float]) -> bool:
-    return len(values) > 1 and min(values) == max(values)
-
-
 def retention(student: float, teacher: float, higher_is_better: bool) -> float | None:
     """Share of the teacher's quality that the student keeps: student / teacher when higher is better, teacher
     / student when lower is better; above one when the student is the better of the two. None unless both are
@@ -135,6 +155,7 @@ def verdict(
     unit: str = "",
     simulated: bool = False,
     interval: Interval = "t",
+    bounds: tuple[float, float] = UNBOUNDED,
     rows_ci95: Sequence[float] | None = None,
     teacher_at_chance: bool = False,
     compared_with: str = "",
@@ -154,6 +175,7 @@ def verdict(
         unit: unit of the metric, e.g. "cycles"; empty for a share.
         simulated: the data come from a simulator; the sentence says so.
         interval: see `ci95`.
+        bounds: least and greatest value of the metric.
         rows_ci95: interval of the gain over test rows (`ci95_over_rows`), in place of one over seeds: for estimators,
             in which seeds change next to nothing.
         teacher_at_chance: the teacher is no better than an answer that ignores the inputs.
@@ -171,14 +193,14 @@ def verdict(
     Raises:
         ValueError: baseline and student differ in length, or are empty.
     """
-    found = paired_gain(student, baseline, higher_is_better, interval=interval)
+    found = paired_gain(student, baseline, higher_is_better, interval=interval, bounds=bounds)
     found["interval_over"] = "seeds"
     if rows_ci95 is not None:
         found |= {"gain_ci95": list(rows_ci95), "interval_over": "test rows"}
-    bounds = found["gain_ci95"]
+    ends = found["gain_ci95"]
     helped = None
-    if bounds is not None and (bounds[0] > 0 or bounds[1] < 0):
-        helped = bool(bounds[0] > 0)
+    if ends is not None and (ends[0] > 0 or ends[1] < 0):
+        helped = bool(ends[0] > 0)
     mean = float(np.mean(student))
     why_none = _no_retention(teacher, float(np.mean(baseline)), higher_is_better, at_chance=teacher_at_chance)
     found |= {
@@ -212,13 +234,13 @@ OPENINGS = {
     None: "No proof that distillation helped",
 }
 ONE_SEED = "One seed only, which cannot tell whether distillation helped"
-NOTHING_RANDOM = "All seeds give the same values, so that they cannot tell whether distillation helped"
+ALL_ALIKE = "All seeds gain the same, so that they cannot tell whether distillation helped"
 
 
 def opening(found: dict[str, Any]) -> str:
     """First words of the verdict: whether distillation helped, as far as the numbers tell."""
     if found.get("gain_ci95") is None:
-        return NOTHING_RANDOM if found.get("paired_seeds", 1) > 1 else ONE_SEED
+        return ALL_ALIKE if found.get("paired_seeds", 1) > 1 else ONE_SEED
     return OPENINGS[found.get("helped")]
 
 

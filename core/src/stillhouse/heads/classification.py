@@ -36,6 +36,7 @@ class Multiclass(Head):
     kind = OutputKind.MULTICLASS
     primary = "accuracy"
     higher_is_better = True
+    bounds = (0.0, 1.0)
 
     def __init__(
         self,
@@ -135,6 +136,7 @@ class Binary(Head):
     outputs = 1
     primary = "average_precision"
     higher_is_better = True
+    bounds = (0.0, 1.0)
 
     def __init__(
         self,
@@ -239,6 +241,7 @@ class Multilabel(Head):
     kind = OutputKind.MULTILABEL
     primary = "map"
     higher_is_better = True
+    bounds = (0.0, 1.0)
 
     def __init__(self, data: DataInfo, *, pos_weight: float | None = None, label_smoothing: float = 0.0) -> None:
         self.classes = class_names(data, head="multilabel", least=1)

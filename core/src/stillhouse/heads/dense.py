@@ -41,6 +41,7 @@ class Segmentation(Head):
     kind = OutputKind.SEGMENTATION
     primary = "dice"
     higher_is_better = True
+    bounds = (0.0, 1.0)
 
     def __init__(self, data: DataInfo, *, dice_weight: float = 1.0) -> None:
         self.classes = class_names(data, head="segmentation")
@@ -147,6 +148,7 @@ class Sequence(Head):
     kind = OutputKind.SEQUENCE
     primary = "token_accuracy"
     higher_is_better = True
+    bounds = (0.0, 1.0)
 
     def __init__(self, data: DataInfo, *, label_smoothing: float = 0.0) -> None:
         self.tokens = data.classes

@@ -59,6 +59,7 @@ class Regression(Head):
     kind = OutputKind.REGRESSION
     primary = "rmse"
     higher_is_better = False
+    bounds = (0.0, math.inf)
 
     def __init__(
         self, data: DataInfo, *, values: int = 1, loss: Literal["mse", "huber"] = "mse", delta: float = 1.0
@@ -137,6 +138,7 @@ class Gaussian(Head):
     kind = OutputKind.GAUSSIAN
     primary = "rmse"
     higher_is_better = False
+    bounds = (0.0, math.inf)
 
     def __init__(self, data: DataInfo, *, values: int = 1) -> None:
         self.data = data

@@ -182,6 +182,7 @@ def summarise_run(
         simulated=info.simulated,
         rows_ci95=None if student.is_network else ci95_of_estimators(context),
         compared_with=context.resolved.method_spec.baseline,
+        bounds=head.bounds,
     )
     rows = {name: len(split) for name, split in context.splits.named().items()}
     if context.splits.unlabelled is not None:

@@ -47,7 +47,7 @@ def seed_results(context: RunContext, folder: Path) -> dict[str, Any]:
         "seeds": list(seeds),
         "per_seed": per_seed,
         "mean": float(np.mean(per_seed[primary])),
-        "ci95": ci95(per_seed[primary]),
+        "ci95": ci95(per_seed[primary], bounds=context.head.bounds),
     }
 
 

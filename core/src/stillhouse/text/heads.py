@@ -200,6 +200,7 @@ class Translation(Generation):
     """As `Generation`, with BLEU as primary metric."""
 
     primary = "bleu"
+    bounds = (0.0, 100.0)
 
 
 class Tagging(Sequence):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -51,6 +52,7 @@ class RUL(Head):
     outputs = 1
     primary = "rmse"
     higher_is_better = False
+    bounds = (0.0, math.inf)
 
     def __init__(
         self,

@@ -36,6 +36,7 @@ class VQA(Head):
     kind = OutputKind.MULTICLASS
     primary = "accuracy"
     higher_is_better = True
+    bounds = (0.0, 1.0)
 
     def __init__(self, data: DataInfo, *, label_smoothing: float = 0.0) -> None:
         outside = data.meta.get("outside")
