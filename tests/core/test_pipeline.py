@@ -609,6 +609,16 @@ def test_targets_outside_the_declared_set_are_refused_with_the_row() -> None:
     assert "row 31" in caught.value.where
 
 
+@pytest.mark.parametrize("head", ["core/multiclass", "core/multilabel"])
+def test_one_class_a_row_and_several_labels_a_row_are_not_confused(head: str, tmp_path: Path) -> None:
+    """The one was broadcast into the other, and ended with an error of torch in the head."""
+    other = "multilabel" if head == "core/multiclass" else "multiclass"
+    with pytest.raises(IncompatibleError, match=r"the targets are .* a row") as caught:
+        stillhouse.run(recipe(other, head=head), out=tmp_path / "run")
+    assert "dataset 'core/synthetic', split" in caught.value.where
+    assert "dataset.task" in caught.value.fix
+
+
 def repeated(count: int, *, values: int = 0) -> Splits:
     """Twenty validation rows, ``count`` of them training rows under new ids; with ``values``, inputs take so many."""
     random = torch.Generator().manual_seed(0)

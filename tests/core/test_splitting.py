@@ -49,9 +49,9 @@ def test_groups_stay_whole_and_are_drawn_by_class() -> None:
 def test_what_cannot_be_split_is_refused() -> None:
     with pytest.raises(OptionError, match=r"val: 0\.6, test: 0\.5"):
         split_rows(10, {"val": 0.6, "test": 0.5}, 0)
-    with pytest.raises(DataError, match=r"2 row\(s\) of class '1'"):
+    with pytest.raises(DataError, match=r"2 rows of class '1'"):
         split_rows(10, FRACTIONS, 0, classes=[0] * 8 + [1] * 2)
-    with pytest.raises(DataError, match=r"1 customer\(s\)"):
+    with pytest.raises(DataError, match="1 customer cannot"):
         split_groups(["a"] * 10, FRACTIONS, 0, unit="customer")
     assert not len(split_rows(10, {"val": 0.2, "test": 0.0}, 0)["test"])
 
@@ -114,3 +114,36 @@ def test_class_folders_of_either_layout(tmp_path: Path) -> None:
     (tmp_path / "two/test/dog/e_1.png").write_text("train/cat/a_1.png")
     with pytest.raises(LeakageError, match="copy of"):
         class_folders(tmp_path / "two", **options)
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        (["rare/notes.txt"], "'rare' has no files"),
+        (["Cat/9.png"], "'Cat' and 'cat' differ in case or blanks alone"),
+        (["cat /9.png"], "'cat' and 'cat ' differ in case or blanks alone"),
+    ],
+)
+def test_class_folders_that_are_a_mistake_are_refused(tmp_path: Path, files: list[str], told: str) -> None:
+    write(tmp_path, *(f"{name}/{number}.png" for name in ("cat", "dog") for number in range(10)), *files)
+    with pytest.raises(DataError, match=told):
+        class_folders(tmp_path, suffixes=(".png",), fractions=FRACTIONS, seed=0)
+
+
+def test_a_file_in_the_folders_of_two_classes_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, *(f"{name}/{number}.png" for name in ("cat", "dog") for number in range(10)))
+    (tmp_path / "dog" / "again.png").write_text("cat/3.png")
+    with pytest.raises(DataError, match=r"'cat' has '3\.png', and 'dog' has 'again\.png'") as caught:
+        class_folders(tmp_path, suffixes=(".png",), fractions=FRACTIONS, seed=0)
+    assert caught.value.where.endswith("again.png")
+
+
+def test_what_cannot_be_split_is_told_by_class_and_how_many_are_wanted() -> None:
+    with pytest.raises(DataError, match="1 group of like texts of class 'Bukcet' cannot be split") as caught:
+        split_groups(list("abcdefg"), FRACTIONS, 0, classes=["Bucket"] * 6 + ["Bukcet"], unit="group of like texts")
+    assert caught.value.fix == (
+        "bring at least 3 groups of like texts of class 'Bukcet', correct its label, or remove its rows"
+    )
+    with pytest.raises(DataError, match="4 files cannot be split") as caught:
+        split_rows(4, {"val": 0.45, "test": 0.45}, 0, unit="file")
+    assert caught.value.fix == "bring more, or lower the fractions"

@@ -305,8 +305,9 @@ def _print_result(summary: dict[str, Any], report: Path | None) -> None:
 
 
 def _spread(mean: float, bounds: list[float] | None) -> str:
-    """Half the interval's width, or its ends where it is cut off at the greatest or least value of the metric."""
-    if bounds is None:
+    """Half the interval's width, or its ends where it is cut off at the greatest or least value of the metric; nothing
+    where seeds do not differ."""
+    if bounds is None or bounds[0] == bounds[1]:
         return ""
     below, above = mean - bounds[0], bounds[1] - mean
     if not math.isclose(below, above, rel_tol=1e-6, abs_tol=1e-9):

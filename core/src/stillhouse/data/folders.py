@@ -52,7 +52,8 @@ def class_folders(
         group: text in file names at which the name of the group ends; groups are then never divided.
 
     Raises:
-        DataError: folders are missing or empty, a class is not declared, or a file name has no group.
+        DataError: folders are missing or empty, a class is not declared, two are called the same but for case and
+            blanks, a file is in the folders of two classes, or a file name has no group.
         LeakageError: the same file is in the folders of two splits.
         OptionError: the fractions leave no training files.
     """
@@ -67,7 +68,12 @@ def class_folders(
     names = tuple(classes or _folders(root / "train" if there else root))
     if len(names) < 2:
         raise DataError(f"{len(names)} class folder(s) are there", where=str(root), fix="make a folder for each class")
+    _refuse_same_names(names, root)
     listed = {split: _listed(root / split if there else root, names, suffixes) for split in there or ("all",)}
+    for files, target in listed.values():
+        _refuse_two_classes(files, target, names)
+    if classes is None:
+        _refuse_empty(names, listed["train" if there else "all"][1], root / "train" if there else root)
     if there:
         found = {
             split: ClassFiles(files, target, None if group is None else tuple(file_groups(files, group)))
@@ -192,6 +198,40 @@ def _listed(root: Path, names: Sequence[str], suffixes: Sequence[str]) -> tuple[
     if not found:
         raise DataError("there are no files", where=str(root), fix=f"files with {', '.join(suffixes)}")
     return tuple(file for file, _ in found), tuple(number for _, number in found)
+
+
+def _refuse_same_names(names: Sequence[str], root: Path) -> None:
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(name.strip().casefold(), name)
+        if other != name:
+            raise DataError(
+                f"the classes '{other}' and '{name}' differ in case or blanks alone",
+                where=str(root),
+                fix="move the files of one folder to the other, or rename it",
+            )
+
+
+def _refuse_empty(names: Sequence[str], target: Sequence[int], root: Path) -> None:
+    for number in sorted(set(range(len(names))) - set(target)):
+        raise DataError(
+            f"the class folder '{names[number]}' has no files that can be read",
+            where=str(root),
+            fix="remove the folder, or put files into it",
+        )
+
+
+def _refuse_two_classes(files: Sequence[Path], target: Sequence[int], names: Sequence[str]) -> None:
+    seen: dict[str, tuple[int, Path]] = {}
+    for file, number, content in zip(files, target, file_groups(files, None), strict=True):
+        first, other = seen.setdefault(content, (number, file))
+        if first != number:
+            raise DataError(
+                f"the same file is in two classes: '{names[first]}' has '{other.name}', and '{names[number]}' has "
+                f"'{file.name}'",
+                where=str(file),
+                fix="remove one of them",
+            )
 
 
 def _refuse_copies(files: Mapping[str, Sequence[Path]], root: Path) -> None:

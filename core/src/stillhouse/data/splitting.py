@@ -54,16 +54,25 @@ def split_rows(
         order = random.permutation(np.flatnonzero(of_row == each))
         sizes = [max(1, round(fraction * len(order))) if fraction else 0 for fraction in fractions.values()]
         if sum(sizes) >= len(order):
+            least = sum(size > 0 for size in sizes) + 1
+            few, of_it = len(order) < least, "" if classes is None else f" of class '{each}'"
             raise DataError(
-                f"{len(order)} {unit}(s)"
-                + (f" of class '{each}'" if classes is not None else "")
-                + f" cannot be split into {', '.join(found)}",
+                f"{_counted(len(order), unit)}{of_it} cannot be split into {', '.join(found)}",
                 where=where,
-                fix=f"bring more {unit}s, or lower the fractions",
+                fix=f"bring at least {_counted(least, unit)}{of_it}"
+                + (", correct its label, or remove its rows" if of_it else "")
+                if few
+                else f"bring more{of_it}, or lower the fractions",
             )
         for name, part in zip(found, np.split(order, np.cumsum(sizes)), strict=True):
             found[name].append(part)
     return {name: np.sort(np.concatenate(parts)) for name, parts in found.items()}
+
+
+def _counted(number: int, unit: str) -> str:
+    """``1 file``, ``2 groups of like texts``."""
+    first, of, rest = unit.partition(" of ")
+    return f"{number} {first}{'' if number == 1 else 's'}{of}{rest}"
 
 
 def split_groups(

@@ -209,14 +209,18 @@ def target_problem(kind: OutputKind, target: Tensor, info: DataInfo) -> str:
 
 
 def check_targets(splits: Splits, head: Head, *, name: str) -> None:
-    """Targets are finite and inside the declared set.
+    """Targets are of the head's form, finite and inside the declared set.
 
     Raises:
+        IncompatibleError: they are classes where the head takes several labels a row, or the other way round.
         DataError: with split and row id of the first bad target.
     """
     for split_name, split in splits.named().items():
         columns = split.columns(["target", "index"])
         target = columns["target"]
+        # Classes of training rows may be shares, mixed by an augmentation.
+        if split_name != "train" or head.kind is OutputKind.MULTILABEL:
+            _check_form(target, head, where=f"dataset '{name}', split '{split_name}'")
         bad = torch.zeros(len(target), dtype=torch.bool)
         if target.is_floating_point():
             bad |= ~torch.isfinite(target).reshape(len(target), -1).all(1)
@@ -233,6 +237,20 @@ def check_targets(splits: Splits, head: Head, *, name: str) -> None:
                 fix="correct the labels, or choose the head that fits them: core/regression for values, "
                 "core/multiclass for classes, core/binary for 0 and 1",
             )
+
+
+def _check_form(target: Tensor, head: Head, *, where: str) -> None:
+    """One class a row, or one yes or no for each label: the two are easily confused, and broadcast into each other."""
+    several = "several labels a row (of the shape [rows, labels])"
+    given = {1: "one class a row", 2: several}.get(target.dim())
+    wanted = {OutputKind.MULTICLASS: (1, "one class a row"), OutputKind.MULTILABEL: (2, several)}.get(head.kind)
+    if given and wanted and target.dim() != wanted[0]:
+        raise IncompatibleError(
+            f"the targets are {given}, and the {head.kind} head takes {wanted[1]}",
+            where=where,
+            fix="choose a head for these targets (`stillhouse components --kind head`), or the option of the dataset "
+            "that says which it gives (such as dataset.task)",
+        )
 
 
 def fingerprint(splits: Splits) -> str:

@@ -181,7 +181,7 @@ def pair_splits(
     else:
         family = near_duplicates(sources, least=overlap, same=[] if groups is None else [groups])
         groups = [f"text {first}" for first in np.unique(family, return_index=True)[1][family]]
-        positions = split_groups(groups, fractions, seed, unit="family of texts", where=where)
+        positions = split_groups(groups, fractions, seed, unit="group of like texts", where=where)
     train = positions["train"]
     read, wanted = [sources[at] for at in train], [targets[at] for at in train]
     made = (

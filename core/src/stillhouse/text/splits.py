@@ -103,7 +103,8 @@ def text_splits(
     else:
         family = near_duplicates(texts, least=overlap, same=[] if groups is None else [groups])
         groups = [f"text {first}" for first in np.unique(family, return_index=True)[1][family]]
-        positions = split_groups(groups, fractions, seed, classes=target, unit="family of texts", where=where)
+        labels = [classes[each] for each in target]
+        positions = split_groups(groups, fractions, seed, classes=labels, unit="group of like texts", where=where)
     made = (
         Tokenizer.train([texts[at] for at in positions["train"]], kind=tokenizer, vocabulary=vocabulary)
         if tokenizer in TRAINED

@@ -129,7 +129,7 @@ def tagged_splits(
     names = [OUTSIDE, *(f"{part}-{kind}" for kind in kinds for part in "BI")]
     family = near_duplicates(texts, least=overlap, same=[] if groups is None else [groups])
     groups = [f"text {first}" for first in np.unique(family, return_index=True)[1][family]]
-    positions = split_groups(groups, fractions, seed, unit="family of texts", where=where)
+    positions = split_groups(groups, fractions, seed, unit="group of like texts", where=where)
     train = positions["train"]
     made = (
         Tokenizer.train([texts[at] for at in train], kind=tokenizer, vocabulary=vocabulary)

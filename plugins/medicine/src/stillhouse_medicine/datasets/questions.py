@@ -59,7 +59,7 @@ def by_group(
         DataError: there are too few groups, or a fraction is not between 0 and 1.
     """
     groups = [question.group for question in questions]
-    drawn = split_groups(groups, {"test": test_fraction, "val": val_fraction}, seed, unit="image or group")
+    drawn = split_groups(groups, {"test": test_fraction, "val": val_fraction}, seed, unit="image")
     return {name: [questions[at] for at in drawn[name]] for name in ("train", "val", "test")}
 
 
