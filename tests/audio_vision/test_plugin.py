@@ -90,6 +90,8 @@ def test_the_student_of_a_run_tags_new_files_and_is_exported(finished, files, tm
     assert path.stat().st_size > 1000
     assert described["inputs"] == {"waveform": {"shape": ["batch", 8000], "dtype": "float32"}}
     assert described["output"]["classes"][0] == "bell"
+    assert "resampled to ``rate``" in described["preparation"]
+    assert "Args:" not in described["preparation"]
     waveform = fixed(read_sound(tmp_path / "new.wav", 8000), 8000)
     logits = onnxruntime.InferenceSession(str(path)).run(None, {"waveform": waveform[None]})[0][0]
     hum = described["output"]["classes"].index("hum")

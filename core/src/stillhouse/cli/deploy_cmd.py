@@ -52,7 +52,9 @@ def predict(
     file: Annotated[
         str,
         typer.Argument(
-            metavar="FILE", help="File in the form that the run's dataset reads; - for CSV or JSON Lines on stdin."
+            metavar="FILE",
+            help="File, or folder of images or sounds, in the form that the run's dataset reads; - for CSV or JSON "
+            "Lines on stdin.",
         ),
     ],
     out: Annotated[

@@ -133,7 +133,8 @@ def print_defect(error: Exception, *, as_json: bool, args: Sequence[str]) -> Non
     from stillhouse.plugins.blame import origin
 
     what = f"{type(error).__name__}: {error}"
-    see = f"see the traceback with: {shlex.join(['stillhouse', *args, '--debug'])}"
+    again = [*args, *(() if "--debug" in args else ("--debug",))]
+    see = f"see the traceback with: {shlex.join(['stillhouse', *again])}"
     found = origin(error)
     fix = see if found is None else f"{found.fix}; {see}"
     if as_json:

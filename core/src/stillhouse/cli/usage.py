@@ -121,6 +121,8 @@ def _told(error: Any) -> UsageError:
         what, fix = _bad_value(error.message, example)
     elif "unexpected extra argument" in message:
         what = f"unexpected argument {message.rpartition('(')[2].rstrip(')')}"
+        if path == "stillhouse predict":
+            fix = "give one file, or the folder that holds them"
     elif "requires an argument" in message:
         fix = f"give it a value; {help_line}"
     return UsageError(what, where=where, fix=fix)

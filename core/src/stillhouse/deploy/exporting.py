@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import warnings
 from collections.abc import Iterator
@@ -18,6 +19,9 @@ from stillhouse.errors import ExportError
 from stillhouse.forwarding import predict
 from stillhouse.kinds import OutputKind
 from stillhouse.plugins.manager import Manager
+from stillhouse.plugins.spec import load_target
+from stillhouse.plugins.specs import DatasetSpec
+from stillhouse.recipe.resolved import ResolvedRecipe
 from stillhouse.storage import read_json, replacing, write_json
 from stillhouse.trained import Trained
 from stillhouse.types import Batch, DataInfo
@@ -61,7 +65,8 @@ def export(
         run: the run folder.
         format: ``"onnx"`` (needs the extra ``stillhouse[onnx]``) or ``"torch"`` (a ``torch.export`` program).
         out: file to write, ``<run>/export/student.onnx`` (or ``.pt2``) by default; ``<file>.json`` beside it names
-            inputs, output and classes, and says how new rows are prepared (the state of the dataset's reader).
+            inputs, output and classes, and says how new rows are prepared (what the dataset's reader says of itself,
+            and its state).
         seed: which student; by default the best on validation.
         manager: plugins to use, the installed ones by default.
 
@@ -139,10 +144,21 @@ def export(
                 "classes": list(info.classes) if info.classes else None,
             },
             "reader": read_json(prepared) if prepared.exists() else None,
+            "preparation": _preparation(resolved) if prepared.exists() else "",
             "difference": difference,
         },
     )
     return path
+
+
+def _preparation(resolved: ResolvedRecipe) -> str:
+    """What the reader's docstring says of how it prepares rows, without its arguments."""
+    spec = resolved.dataset.component.spec
+    assert isinstance(spec, DatasetSpec)
+    if not spec.reader:
+        return ""
+    reader = load_target(spec.reader, who=resolved.dataset.id)
+    return " ".join(inspect.cleandoc(reader.__doc__ or "").partition("\n\nArgs:")[0].split())
 
 
 @contextlib.contextmanager

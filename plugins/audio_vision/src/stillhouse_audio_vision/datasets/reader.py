@@ -23,6 +23,9 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".ti
 class AudioReader:
     """A sound file, or all sound files in and below a folder; a `stillhouse.types.Reader`.
 
+    The mean of the channels, resampled to ``rate``, cut to its middle or with silence on both sides to ``seconds``, as
+    float32 from -1 to 1. A ``spectrogram`` is the logarithm of its mel bands.
+
     Args:
         seconds: length of a row; longer files are cut to their middle, shorter ones padded.
         entry: ``waveform`` or ``spectrogram``.
@@ -66,6 +69,9 @@ class AudioReader:
 
 class ImageReader:
     """An image file, or all images in and below a folder; a `stillhouse.types.Reader`.
+
+    Grey (Pillow's mode L) for one channel, RGB for three, resized to ``shape`` bilinearly without keeping proportions,
+    and divided by 255: float32 from 0 to 1, channels first.
 
     Args:
         shape: channels, height, width that the model sees; images are resized to it.

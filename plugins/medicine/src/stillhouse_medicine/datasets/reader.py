@@ -78,6 +78,9 @@ class QuestionReader:
 class ImageReader:
     """Images of a folder, or a single one; a `stillhouse.types.Reader`.
 
+    Grey, or RGB with ``colour``; the longer side is resized to ``size`` and the shorter centred on black; divided by
+    255: float32 from 0 to 1, channels first.
+
     Args:
         size: side of the images in pixels.
         colour: three channels, or one.
