@@ -260,8 +260,21 @@ def test_the_recipes_own_settings_stay_where_nothing_is_better(alpha: float, tmp
     _chosen_by_the_rule(found["confirmation"])
 
 
+class Stages(Silent):
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str]] = []
+
+    def stage(self, name: str, note: str = "") -> None:
+        self.told.append((name, note))
+
+
 def test_a_search_whose_time_is_gone_still_tries_the_recipes_own_settings(tmp_path: Path, manager: Manager) -> None:
-    found = tune(recipe(), out=tmp_path / "s", trials=5, minutes=0.001, folds=2, manager=manager).record
+    log = Stages()
+    found = tune(recipe(), out=tmp_path / "s", trials=5, minutes=0.001, folds=2, manager=manager, reporter=log).record
+    # Told after the first part, before the time of all of them is gone.
+    names = [name for name, _ in log.told]
+    assert names.index("time") < names.index("student alone")
+    assert "two settings and the final run end after about 1 minutes" in dict(log.told)["time"]
     assert found["teacher_found"]
     assert [trial["state"] for trial in found["trials"]] == ["complete", "complete"]
     assert found["final"] is not None

@@ -23,7 +23,7 @@ from stillhouse.recipe.check import resolve
 from stillhouse.recipe.resolved import ResolvedRecipe
 from stillhouse.recipe.text import parse_value, read_saved, to_yaml
 from stillhouse.storage import SEARCH, read_json, remove_leftovers, write_json, write_text
-from stillhouse.tuning.bench import Bench, make_bench
+from stillhouse.tuning.bench import Bench, Work, make_bench
 from stillhouse.tuning.budget import Budget
 from stillhouse.tuning.confirm import CONFIRMED, confirm
 from stillhouse.tuning.pool import Here, Pool, Processes
@@ -32,7 +32,7 @@ from stillhouse.tuning.settings import OUT_OF_FOLD, all_asked, search_space, sta
 from stillhouse.tuning.space import SearchSpace, changed, is_estimator
 from stillhouse.tuning.study import ALWAYS, Study
 from stillhouse.tuning.teachers import find_teachers
-from stillhouse.tuning.truths import Truths, fit_views, tune_baseline
+from stillhouse.tuning.truths import Truths, fit_views, seed_of, tune_baseline
 
 FINAL_SEEDS = (0, 1, 2, 3, 4)
 
@@ -198,6 +198,10 @@ def _search(
     base["train"].pop("baseline", None)  # what suits labels alone is found out here
     asked = all_asked(bench, base, vary)
     fit_views(bench, pool, base, budget)
+    if budget.limited:
+        # The first of what comes now tells whether the time can suffice at all, before all of it is gone.
+        seconds = pool.submit(Work("baseline", base, 0, seed_of(0, 0))).result().seconds
+        _tell_of_short_time(bench, pool, seconds, budget, reporter, after=len(bench.views) * seconds)
     reporter.stage("student alone", f"{resolved.student.id} on {len(bench.views)} held-out parts")
     truths = tune_baseline(bench, pool, base, budget)
     budget.save()
@@ -229,8 +233,10 @@ def _search(
 
     count = len(truths.teachers)
     reporter.stage("trials", f"{count} teacher{' is' if count == 1 else 's are'} better than the student alone")
-    budget.reserve(_final_seconds(bench, truths))
-    _tell_of_short_time(bench, pool, truths, budget, reporter)
+    part = truths.baseline.seconds / len(bench.views)
+    teacher = truths.teachers[0][1].seconds / len(bench.views) * (1 + bench.resolved.recipe.teacher.out_of_fold)
+    budget.reserve(_final_seconds(bench, part) + 1.3 * teacher)
+    _tell_of_short_time(bench, pool, part, budget, reporter)
     space = search_space(bench, base, asked, truths, budget)
     study = Study(bench.folder / "study.db", space, bench, seed=seed)
     first = starts(space, truths.training)
@@ -248,11 +254,24 @@ def _search(
     return record, _to_write(chosen, space, resolved)
 
 
-def _tell_of_short_time(bench: Bench, pool: Pool, truths: Truths, budget: Budget, reporter: Reporter) -> None:
-    least = ALWAYS * 1.5 * truths.baseline.seconds / pool.jobs
-    if not budget.open(least):
-        minutes = (budget.spent() + budget.reserved + least) / 60
-        reporter.stage("time", f"it is short: two settings and the final run end after about {minutes:.0f} minutes")
+def _tell_of_short_time(
+    bench: Bench, pool: Pool, part: float, budget: Budget, reporter: Reporter, *, after: float = 0.0
+) -> None:
+    """Say when the search ends at the earliest, where that is after its time.
+
+    Args:
+        part: seconds of the student alone on one part.
+        after: seconds of what comes before the trials.
+    """
+    least = after / pool.jobs + ALWAYS * 1.5 * part * len(bench.views) / pool.jobs
+    least += budget.reserved or _final_seconds(bench, part)
+    ends = budget.spent() + least
+    if budget.limited and budget.share(ends) > 1:
+        reporter.stage(
+            "time",
+            f"it is short: two settings and the final run end after about {max(ends / 60, 1):.0f} minutes; fewer "
+            "epochs, or a higher --minutes, help (what was measured is kept)",
+        )
 
 
 def _to_write(chosen: Mapping[str, Any], space: SearchSpace, resolved: ResolvedRecipe) -> dict[str, Any]:
@@ -304,12 +323,10 @@ def _trial_row(trial: FrozenTrial) -> dict[str, Any]:
     }
 
 
-def _final_seconds(bench: Bench, truths: Truths) -> float:
-    """About what confirmation and final run take: teacher, and baseline and student for each seed."""
-    teacher = truths.teachers[0][1].seconds / len(bench.views) * (1 + bench.resolved.recipe.teacher.out_of_fold)
-    student = truths.baseline.seconds / len(bench.views)
-    confirmation = len(bench.views) * (2 + CONFIRMED) * 1.5 * student
-    return 1.3 * teacher + len(FINAL_SEEDS) * 2.5 * student + confirmation
+def _final_seconds(bench: Bench, part: float) -> float:
+    """About what confirmation and final run take without the teacher: baseline and student for each seed, of which the
+    baseline takes so many seconds on one part."""
+    return len(FINAL_SEEDS) * 2.5 * part + len(bench.views) * (2 + CONFIRMED) * 1.5 * part
 
 
 def _finish(
