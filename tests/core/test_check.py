@@ -162,6 +162,15 @@ def test_what_takes_time_once_is_not_counted_for_every_row() -> None:
     assert fit.validation_seconds < 0.19 * rows / 256 / 2
 
 
+def test_a_teacher_smaller_than_its_student_is_told() -> None:
+    found = check("core/quickstart", overrides=[*SMALL, "student.hidden=[64]"])
+    assert found.problems == []
+    (warning,) = [each for each in found.warnings if "fewer than the student" in each]
+    by_role = {each.role: each.parameters for each in found.models}
+    assert f"{by_role['teacher']:,} parameters, fewer than the student ({by_role['student']:,})" in warning
+    assert not any("fewer than" in each for each in check("core/quickstart", overrides=SMALL).warnings)
+
+
 def test_the_command_prints_a_table_and_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

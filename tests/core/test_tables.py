@@ -157,7 +157,7 @@ def test_missing_columns_are_not_taken_for_one_that_nobody_asked_for() -> None:
     """'known: patient id, visit', the columns that are ignored, was the fix for a missing bmi."""
     table = pd.DataFrame({"age": [1], "patient id": [2], "visit": [3]})
     fixes = {
-        ("age", "bmi"): "add it to the file",
+        ("age", "bmi"): "add it to the file; beside others it has patient id, visit",
         ("age", "visits"): "did you mean 'visit'?",
         ("bmi", "bp", "visits"): "add them to the file; beside others it has age, patient id, visit",
     }

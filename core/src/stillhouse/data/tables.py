@@ -107,10 +107,11 @@ def _column_fix(missing: Sequence[str], others: Sequence[str]) -> str:
     by_case = {name.casefold(): name for name in others}
     if all(name.casefold() in by_case for name in missing) and len(missing) > 1:
         return f"upper and lower case count: rename '{by_case[missing[0].casefold()]}' to '{missing[0]}', and so on"
-    if len(missing) > 1:
-        return "add them to the file" + (f"; beside others it has {', '.join(others[:12])}" if others else "")
-    close = nearest(missing[0], others) if others else ""
-    return close if close.startswith("did you mean") else "add it to the file"
+    close = nearest(missing[0], others) if others and len(missing) == 1 else ""
+    if close.startswith("did you mean"):
+        return close
+    add = f"add {'it' if len(missing) == 1 else 'them'} to the file"
+    return add + (f"; beside others it has {', '.join(others[:12])}" if others else "")
 
 
 def refuse(bad: np.ndarray, column: pd.Series, what: str, *, where: str, first: int, fix: str) -> None:

@@ -191,9 +191,24 @@ def check(
         for _, step in checks_before_training(context):
             _attempt(checked, step)
         _Rehearsal(context, checked).all()
-        checked.warnings = list(context.warnings)
+        checked.warnings = [*context.warnings, *_of_small_teacher(checked.models)]
         checked.memory_bytes = _most_memory()
         return checked
+
+
+def _of_small_teacher(models: Sequence[Planned]) -> list[str]:
+    """A warning where the teacher has fewer parameters than its student; nothing where they are not known."""
+    teachers = [each.parameters for each in models if each.role == "teacher"]
+    student = next((each.parameters for each in models if each.role == "student"), None)
+    if not teachers or None in teachers or student is None:
+        return []
+    teacher = sum(each or 0 for each in teachers)
+    if teacher >= student:
+        return []
+    return [
+        f"the teacher has {teacher:,} parameters, fewer than the student ({student:,}): as a rule it knows no more; "
+        "take a larger one, or a smaller student"
+    ]
 
 
 def _attempt(checked: Checked, step: Callable[[], Any], known: Collection[str] = ()) -> bool:
