@@ -321,7 +321,7 @@ def stillhouse_recipes() -> Iterable[RecipeSpec]:
         target="stillhouse_industrial:recipes/tep-continual.yaml",
         summary="Faults of the Tennessee Eastman process that arrive one after the other: forgetting and transfer",
         dataset="industrial/tennessee-eastman",
-        minutes=5.0,
+        minutes=10.0,
         tags=("faults", "continual"),
     )
     yield RecipeSpec(
