@@ -317,7 +317,9 @@ def test_the_reader_gives_new_files_as_training_saw_them(context, fsdd_files, en
 def test_the_reader_refuses_what_is_not_there(tmp_path):
     reader = AudioReader(seconds=0.1, entry="waveform", rate=8000, fft=256, hop=100, mels=8)
     (tmp_path / "empty").mkdir()
-    for path, message in (("gone.wav", "does not exist"), ("empty", "has no sound files")):
+    (tmp_path / "new.csv").write_text("file\n")
+    wrong = (("gone.wav", "does not exist"), ("empty", "has no sound files"), ("new.csv", "is no sound file"))
+    for path, message in wrong:
         with pytest.raises(DataError, match=message):
             reader.read(tmp_path / path)
 

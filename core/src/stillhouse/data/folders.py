@@ -157,15 +157,21 @@ def files_to_read(path: Path, suffixes: Sequence[str], *, what: str) -> dict[str
 
     Args:
         path: a file or a folder.
-        suffixes: what file names in a folder end in, in lower case with the dot.
+        suffixes: what file names end in, in lower case with the dot.
         what: files are called in errors, e.g. "image".
 
     Raises:
-        DataError: there is no such file, or none in the folder.
+        DataError: there is no such file, it has another ending, or the folder has none.
     """
     if not path.is_dir():
         if not path.is_file():
             raise DataError(f"the {what} file does not exist", where=str(path), fix="correct the path")
+        if path.suffix and path.suffix.lower() not in suffixes:
+            raise DataError(
+                f"'{path.name}' is no {what} file by its name",
+                where=str(path),
+                fix=f"give a file that ends in {', '.join(suffixes)}, or a folder of such files",
+            )
         return {path.name: path}
     found = {file.relative_to(path).as_posix(): file for file in _visible(path, suffixes)}
     if not found:
