@@ -83,7 +83,7 @@ def describe_run(folder: Path) -> dict[str, Any]:
         "parameters": student.get("parameters"),
         "bytes": student.get("bytes"),
         "latency_ms": (student.get("latency_ms") or {}).get("p50"),
-        # Estimators are not timed: a sum of nothing is no time.
+        # Runs of estimators alone had no times once: a sum of nothing is no time.
         "seconds": round(sum(summary["seconds"].values()), 3) or None if summary else None,
     }
 

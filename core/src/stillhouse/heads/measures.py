@@ -31,13 +31,6 @@ def _ece(confidence: Tensor, correct: Tensor, bins: int) -> float:
     return float(np.abs(apart).sum() / len(confident))
 
 
-def ranks(scores: Tensor) -> Tensor:
-    """Scores ``[N]`` as ranks in [0, 1): the same order and the same ties, without the ties that a saturated
-    sigmoid adds."""
-    position: Tensor = torch.unique(scores, return_inverse=True)[1]
-    return position.double() / max(len(scores), 1)
-
-
 def average_precision(score: Tensor, target: Tensor) -> float:
     """Average precision of scores ``[N]``, any numbers, for 0/1 targets ``[N]`` of which one at least is 1; to twelve
     decimals, so that of two perfect orders none is better by the rounding of a sum."""
