@@ -146,7 +146,7 @@ class SlowAtFirst(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training and not self.judged:
             self.judged = True
-            time.sleep(0.19)
+            time.sleep(0.5)
         prediction: Tensor = self.layer(x)
         return prediction
 
@@ -158,8 +158,7 @@ def test_what_takes_time_once_is_not_counted_for_every_row() -> None:
     (fit,) = found.models[-1].fits
     rows = found.dataset["rows"]["val"]
     assert rows > 20 * 256
-    # 0.19 s for each of the 256 rows that are judged would be more than 0.19 * 20.
-    assert fit.validation_seconds < 0.19 * rows / 256 / 2
+    assert fit.validation_seconds < 0.5 * rows / 256 / 2  # half of what it was by the first time alone
 
 
 def test_a_teacher_smaller_than_its_student_is_told() -> None:

@@ -31,6 +31,8 @@ from stillhouse.types import Batch, Outputs, Split, Splits, SubsetSplit
 
 STEPS, ENOUGH_STEPS, ENOUGH_SECONDS = 2, 30, 0.2
 """Steps that are timed at least, after one that is not; more of a fast step are, until that many or for that long."""
+SLOW_SECONDS = 5.0
+"""What takes longer is not done again to be timed better."""
 JUDGED_ROWS = 256
 """Validation rows that a rehearsal predicts."""
 
@@ -192,9 +194,11 @@ def _validation_seconds(learner: Learner, work: Fit, rows: int) -> float:
         return time.perf_counter() - began
 
     few = len(work.val)
-    first = judged(work.val)  # it imports and compiles what later ones have
-    if first >= ENOUGH_SECONDS or few < 8:
-        return first * rows / few
+    whole = judged(work.val)  # it imports and compiles what later ones have
+    if whole < SLOW_SECONDS:
+        whole = judged(work.val)
+    if whole >= ENOUGH_SECONDS or few < 8:
+        return whole * rows / few
     quarter = SubsetSplit(work.val, spread_positions(few, few // 4))
     whole, part = (min(judged(split) for _ in range(3)) for split in (work.val, quarter))
     per_row = max(whole - part, 0.0) / (few - len(quarter))
