@@ -124,7 +124,8 @@ def test_a_run_leaves_the_promised_folder_and_says_what_happened(tmp_path: Path)
 
 
 def test_every_figure_of_the_summary_comes_from_files_of_the_folder(tmp_path: Path) -> None:
-    folder = stillhouse.run(recipe(), out=tmp_path / "run").folder
+    train = {"teacher": {"epochs": 2, "batch_size": 32}, "student": {"epochs": 6, "batch_size": 16, "lr": 0.02}}
+    folder = stillhouse.run(recipe(seeds=[0, 1, 2], train=train), out=tmp_path / "run").folder
     summary = json.loads((folder / "summary.json").read_text())
 
     def accuracy(path: Path) -> float:
@@ -137,7 +138,7 @@ def test_every_figure_of_the_summary_comes_from_files_of_the_folder(tmp_path: Pa
     per_seed = {}
     for role in ("baseline", "student"):
         per_seed[role] = [
-            accuracy(folder / role / f"seed-{seed}" / "predictions" / "test.safetensors") for seed in (0, 1)
+            accuracy(folder / role / f"seed-{seed}" / "predictions" / "test.safetensors") for seed in (0, 1, 2)
         ]
         assert summary[role]["per_seed"]["accuracy"] == pytest.approx(per_seed[role])
         assert summary[role]["mean"] == pytest.approx(np.mean(per_seed[role]))
@@ -145,7 +146,8 @@ def test_every_figure_of_the_summary_comes_from_files_of_the_folder(tmp_path: Pa
     gains = np.subtract(per_seed["student"], per_seed["baseline"])
     verdict = summary["verdict"]
     assert verdict["gain"] == pytest.approx(gains.mean())
-    half = stats.t.ppf(0.975, 1) * gains.std(ddof=1) / math.sqrt(2)
+    assert np.ptp(gains) > 0.01
+    half = stats.t.ppf(0.975, 2) * gains.std(ddof=1) / math.sqrt(3)
     assert verdict["gain_ci95"] == pytest.approx([gains.mean() - half, gains.mean() + half])
     assert summary["teacher"]["metrics"]["test"]["accuracy"] <= np.mean(per_seed["baseline"])
     assert verdict["retention"] is None, "this teacher is no better than the student alone"

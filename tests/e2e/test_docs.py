@@ -85,9 +85,9 @@ def test_complete_recipes_of_the_pages_resolve(page: str, tmp_path: Path) -> Non
         values = yaml.safe_load(block)
         if isinstance(values, dict) and {"head", "dataset"} <= values.keys():
             values = {"teacher": "industrial/bilstm", "student": "industrial/temporal-cnn", **values}
-            path = tmp_path / "recipe.yaml"
+            path = tmp_path / "mine.yaml"
             path.write_text(yaml.safe_dump(values))
-            assert resolve(path, default_manager().registry).recipe.name == "recipe"
+            assert resolve(path, default_manager().registry).recipe.name == "mine"
             complete += 1
     assert complete
 

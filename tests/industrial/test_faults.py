@@ -239,7 +239,7 @@ def test_own_runs_stand_in_one_split_each_and_every_fault_in_all(plant, context)
 @pytest.mark.parametrize(
     ("spoil", "options", "message"),
     [
-        (lambda t: t[t["run"] != "r4"][lambda t: t["run"] != "r5"], {}, r"2 run\(s\) of class 'leak'"),
+        (lambda t: t[t["run"] != "r4"][lambda t: t["run"] != "r5"], {}, "2 runs of class 'leak'"),
         (lambda t: t.assign(fault=t["fault"].where(t.index != 5)), {}, "row 7: run 'r0' is labelled in part"),
         (lambda t: t.assign(level=t["level"].where(t.index != 3)), {}, "row 5, column 'level'"),
         (lambda t: t, {"normal": "ok"}, "no row has the label 'ok'"),
