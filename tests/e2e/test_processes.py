@@ -74,6 +74,9 @@ def test_two_processes_train_the_same_models_adapters_and_unlabelled_rows_includ
     assert summaries[0]["student"]["mean"] == pytest.approx(summaries[1]["student"]["mean"], abs=0.05)
     lines = (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()
     assert len(lines) == 2 + 3 + 3, "one process writes"
+    # With dropout the teacher of two would be another: it was handed to runs of one process.
+    assert len(list((tmp_path / "cache-1" / "teachers").iterdir())) == 1
+    assert not (tmp_path / "cache-2" / "teachers").exists()
 
 
 @pytest.mark.slow

@@ -69,8 +69,11 @@ def trained_model(
         label: what to call it.
         make: builds and trains it.
         predictions: write its predictions of validation and test rows.
-        shared: keep it in the store, and take it from there when another run made it from exactly these inputs.
+        shared: keep it in the store, and take it from there when another run made it from exactly these inputs; not
+            where several processes train it.
     """
+    # Each of several processes draws for its own rows (dropout), so that their model is another than one process makes.
+    shared = shared and context.processes == 1
     everything = _everything(context, bound, seed, inputs)
     reason = why_stale(folder, everything)
     context.wait()

@@ -98,7 +98,7 @@ def require_accounting() -> None:
         "dp_accounting",
         "the epsilon of noise is accounted by the package 'dp-accounting'",
         where="method.noise",
-        fix="pip install 'stillhouse[federated]'",
+        fix="pip install dp-accounting (or 'stillhouse[federated]', which has Flower, too)",
     )
 
 
