@@ -508,3 +508,21 @@ def test_measures_are_those_of_scikit_learn(rows):
     assert measures.confusion(choice, target, 3).numpy() == pytest.approx(
         sk.confusion_matrix(target, choice, labels=[0, 1, 2])
     )
+
+
+def test_bounds_are_those_of_the_metric_that_a_class_names() -> None:
+    """A head with R2 or a correlation in place of the metric that it inherits would have had intervals cut off at 0."""
+
+    class Correlated(Multiclass):
+        primary = "mcc"
+
+    class Renamed(Multiclass):
+        pass
+
+    class Bounded(Multiclass):
+        primary = "mcc"
+        bounds = (-1.0, 1.0)
+
+    assert Multiclass.bounds == Renamed.bounds == (0.0, 1.0)
+    assert Correlated.bounds == (-math.inf, math.inf)
+    assert Bounded.bounds == (-1.0, 1.0)

@@ -345,7 +345,8 @@ class Head(ABC):
         outputs: width of the prediction (classes, labels, values).
         primary: name of the primary metric, one of those that `evaluate` returns.
         higher_is_better: direction of the primary metric.
-        bounds: least and greatest value that it can have, where intervals end.
+        bounds: least and greatest value that it can have, where intervals end. A class that names another primary
+            metric than the one it inherits from has none unless it says so.
     """
 
     kind: OutputKind
@@ -353,6 +354,11 @@ class Head(ABC):
     primary: str
     higher_is_better: bool
     bounds: tuple[float, float] = (-math.inf, math.inf)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "primary" in cls.__dict__ and "bounds" not in cls.__dict__:
+            cls.bounds = (-math.inf, math.inf)
 
     @abstractmethod
     def hard_loss(self, prediction: Tensor, batch: Batch) -> Tensor:

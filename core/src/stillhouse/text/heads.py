@@ -79,6 +79,7 @@ class Generation(Sequence):
     """
 
     primary = "rouge_l"
+    bounds = (0.0, 1.0)
 
     def __init__(
         self,
@@ -221,6 +222,7 @@ class Tagging(Sequence):
     """
 
     primary = "f1"
+    bounds = (0.0, 1.0)
 
     def __init__(self, data: DataInfo, *, label_smoothing: float = 0.0) -> None:
         facts, names = data.meta.get("text"), data.classes or ()

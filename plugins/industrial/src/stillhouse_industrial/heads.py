@@ -131,6 +131,7 @@ class Faults(Multiclass):
     """
 
     primary = "balanced_accuracy"
+    bounds = (0.0, 1.0)
 
     def __init__(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -19,6 +21,7 @@ class Forecast(Regression):
     """
 
     primary = "mse"
+    bounds = (0.0, math.inf)
 
     def __init__(self, data: DataInfo) -> None:
         super().__init__(data, values=data.meta.get("ahead", 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,6 +51,7 @@ class Volatility(Head):
 
     kind = OutputKind.REGRESSION
     primary = "pinball"
+    bounds = (0.0, math.inf)
     higher_is_better = False
 
     def __init__(self, data: DataInfo, *, quantiles: tuple[float, ...] = QUANTILES) -> None:

@@ -31,6 +31,7 @@ class Multiclass(heads.Multiclass):
     """
 
     primary = "auc"
+    bounds = (0.0, 1.0)
 
     def __init__(
         self,
@@ -72,6 +73,7 @@ class Binary(heads.Binary):
     """
 
     primary = "auc"
+    bounds = (0.0, 1.0)
 
     def __init__(
         self,
@@ -121,6 +123,7 @@ class Multilabel(heads.Multilabel):
     """
 
     primary = "auc"
+    bounds = (0.0, 1.0)
 
     def __init__(self, data: DataInfo, *, pos_weight: float | None = None, label_smoothing: float = 0.0) -> None:
         require_task(data, "multilabel")
