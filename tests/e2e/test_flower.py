@@ -57,6 +57,17 @@ out = ""
 """
 
 
+def install(python: str | Path, *what: str | Path) -> None:
+    """Install packages; a test is skipped where no index can be reached that has them, and fails for anything else."""
+    done = subprocess.run(
+        [python, "-m", "pip", "install", "--quiet", *what], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        absent = any(words in done.stderr for words in ("No matching distribution", "ConnectionError", "Max retries"))
+        assert absent, done.stderr
+        pytest.skip(f"pip cannot fetch {what[-1]} here")
+
+
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An interpreter with Flower: this one, or one in a new environment that sees the packages of this one."""
@@ -69,10 +80,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [made, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"], text=True
     ).strip()
     Path(site, "tests.pth").write_text(sysconfig.get_paths()["purelib"], encoding="utf-8")
-    command = [made, "-m", "pip", "install", "--quiet", "flwr[simulation]>=1.42,<2"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"pip cannot fetch Flower here: {(done.stderr.strip().splitlines() or [''])[-1]}")
+    install(made, "flwr[simulation]>=1.42,<2")
     return made
 
 
@@ -215,20 +223,7 @@ def test_noise_is_accounted_where_the_library_is_there(tmp_path: Path) -> None:
     """dp-accounting wants older releases than other tests have: its packages lie in a folder of their own here."""
     site = tmp_path / "site"
     if not importlib.util.find_spec("dp_accounting"):
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--no-deps",
-            "--target",
-            site,
-            "dp-accounting>=0.6",
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            pytest.skip(f"pip cannot fetch dp-accounting: {(done.stderr.strip().splitlines() or [''])[-1]}")
+        install(sys.executable, "--no-deps", "--target", site, "dp-accounting>=0.6")
     tests = Path(__file__).parents[1] / "core" / "test_method_federated.py"
     found = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", tests, "-k", "epsilon or accounted", "-p", "no:cacheprovider"],
