@@ -24,7 +24,7 @@ from stillhouse.plugins.specs import DatasetSpec
 from stillhouse.recipe.resolved import ResolvedRecipe
 from stillhouse.storage import read_json, replacing, write_json
 from stillhouse.trained import Trained
-from stillhouse.types import Batch, DataInfo
+from stillhouse.types import Batch, DataInfo, Head
 
 MEANINGS = {
     OutputKind.MULTICLASS: "logits; softmax gives probabilities",
@@ -92,6 +92,28 @@ def export(
     path.parent.mkdir(parents=True, exist_ok=True)
     model = _ByPosition(trained.model, trained.inputs).eval()
     values = tuple(example[name] for name in trained.inputs)
+    difference = _write(path, format, model, values, trained, info)
+    described = {
+        "schema": 1,
+        "recipe": resolved.recipe.name,
+        "student": trained.component.id,
+        "from": source.relative_to(folder).as_posix(),
+        **_interface(trained, info, head),
+        **_preparation(folder, resolved),
+        "difference": difference,
+    }
+    write_json(path.with_name(path.name + ".json"), described)
+    return path
+
+
+def _write(
+    path: Path, format: str, model: nn.Module, values: tuple[Tensor, ...], trained: Trained, info: DataInfo
+) -> float:
+    """Write the file and compare it with the model; the difference, relative to the scale of the outputs.
+
+    Raises:
+        ExportError: a package is missing, the model cannot be exported, or the file disagrees.
+    """
     with replacing(path) as temporary, _without_words():
         try:
             difference = (
@@ -123,42 +145,35 @@ def export(
                 where=str(path),
                 fix="report it with the recipe; nothing was written",
             )
-    prepared = folder / "data" / "reader.json"
-    write_json(
-        path.with_name(path.name + ".json"),
-        {
-            "schema": 1,
-            "recipe": resolved.recipe.name,
-            "student": trained.component.id,
-            "from": source.relative_to(folder).as_posix(),
-            "inputs": {
-                name: {"shape": ["batch", *info.inputs[name].shape], "dtype": info.inputs[name].dtype}
-                for name in trained.inputs
-            },
-            "output": {
-                "name": "prediction",
-                "kind": str(head.kind),
-                "width": head.outputs,
-                "meaning": MEANINGS[head.kind],
-                "unit": info.unit,
-                "classes": list(info.classes) if info.classes else None,
-            },
-            "reader": read_json(prepared) if prepared.exists() else None,
-            "preparation": _preparation(resolved) if prepared.exists() else "",
-            "difference": difference,
+    return difference
+
+
+def _interface(trained: Trained, info: DataInfo, head: Head) -> dict[str, Any]:
+    """What goes in, and what the output means."""
+    return {
+        "inputs": {
+            name: {"shape": ["batch", *info.inputs[name].shape], "dtype": info.inputs[name].dtype}
+            for name in trained.inputs
         },
-    )
-    return path
+        "output": {
+            "name": "prediction",
+            "kind": str(head.kind),
+            "width": head.outputs,
+            "meaning": MEANINGS[head.kind],
+            "unit": info.unit,
+            "classes": list(info.classes) if info.classes else None,
+        },
+    }
 
 
-def _preparation(resolved: ResolvedRecipe) -> str:
-    """What the reader's docstring says of how it prepares rows, without its arguments."""
-    spec = resolved.dataset.component.spec
-    assert isinstance(spec, DatasetSpec)
-    if not spec.reader:
-        return ""
+def _preparation(folder: Path, resolved: ResolvedRecipe) -> dict[str, Any]:
+    """The state of the dataset's reader, and what its docstring says of how it prepares rows, without its arguments."""
+    state, spec = folder / "data" / "reader.json", resolved.dataset.component.spec
+    if not state.exists() or not isinstance(spec, DatasetSpec) or not spec.reader:
+        return {"reader": None, "preparation": ""}
     reader = load_target(spec.reader, who=resolved.dataset.id)
-    return " ".join(inspect.cleandoc(reader.__doc__ or "").partition("\n\nArgs:")[0].split())
+    words = inspect.cleandoc(reader.__doc__ or "").partition("\n\nArgs:")[0]
+    return {"reader": read_json(state), "preparation": " ".join(words.split())}
 
 
 @contextlib.contextmanager
