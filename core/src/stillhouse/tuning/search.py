@@ -29,7 +29,7 @@ from stillhouse.tuning.confirm import CONFIRMED, confirm
 from stillhouse.tuning.pool import Here, Pool, Processes
 from stillhouse.tuning.report import write_tune_report
 from stillhouse.tuning.settings import OUT_OF_FOLD, all_asked, search_space, starts
-from stillhouse.tuning.space import SearchSpace, changed, is_estimator
+from stillhouse.tuning.space import Dimension, SearchSpace, changed, is_estimator
 from stillhouse.tuning.study import ALWAYS, Study
 from stillhouse.tuning.teachers import find_teachers
 from stillhouse.tuning.truths import Truths, fit_views, seed_of, tune_baseline
@@ -231,6 +231,22 @@ def _search(
         stopped = _no_teacher(best, truths, len(teachers) - len(judged))
         return {**record, "trials": [], "importance": {}, "stopped": stopped}, trained
 
+    found, chosen = _trials(bench, pool, budget, reporter, base, asked, truths, trials, seed)
+    return record | found, chosen
+
+
+def _trials(
+    bench: Bench,
+    pool: Pool,
+    budget: Budget,
+    reporter: Reporter,
+    base: dict[str, Any],
+    asked: Sequence[Dimension],
+    truths: Truths,
+    trials: int,
+    seed: int,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Trials and confirmation, where there is a teacher: what the record says of them, and the recipe chosen."""
     count = len(truths.teachers)
     reporter.stage("trials", f"{count} teacher{' is' if count == 1 else 's are'} better than the student alone")
     part = truths.baseline.seconds / len(bench.views)
@@ -242,16 +258,19 @@ def _search(
     first = starts(space, truths.training)
     study.suggest(first)
     study.run(
-        pool, budget, trials, lambda trial: reporter.stage(f"trial {trial.number + 1}", _said(trial, head.primary))
+        pool,
+        budget,
+        trials,
+        lambda trial: reporter.stage(f"trial {trial.number + 1}", _said(trial, bench.head.primary)),
     )
     chosen, confirmation = confirm(bench, pool, study, space, first[0])
-    record |= {
+    found = {
         "space": [dimension.describe() for dimension in space.dimensions],
         "trials": [_trial_row(trial) for trial in study.trials],
         "importance": study.importance(),
         "confirmation": confirmation,
     }
-    return record, _to_write(chosen, space, resolved)
+    return found, _to_write(chosen, space, bench.resolved)
 
 
 def _tell_of_short_time(
