@@ -243,7 +243,8 @@ class Passage:
         every = [position for number in numbers for position in arrivals.chunks[number]]
         models = {self.name: self.predictions, **({"teacher": self.answers} if self.answers else {})}
         facts: dict[str, Any] = {}
-        if numbers:
+        # A class that arrives is predicted before anybody has been told of it: nothing is right, whatever the model.
+        if numbers and self.tasks is None:
             whole = {name: self._score(torch.cat(list(found.values())), every) for name, found in models.items()}
             facts["prequential"] = whole
         if self.taught:
