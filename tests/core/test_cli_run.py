@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,20 @@ def test_run_prints_the_three_models_the_verdict_and_the_report(tmp_path: Path, 
     assert summary["verdict"]["sentence"] in output.out
     assert "student, seed 1" in output.err
     assert "\x1b" not in output.err, "plain lines when not a terminal"
+
+
+def test_run_prints_what_the_method_measured_of_its_own(tmp_path: Path, capsys: Any) -> None:
+    small = [*TINY[:2], "--set", "method.rounds=2", "--set", "dataset.unlabelled=60", "--set", "train.student.epochs=1"]
+    command = ["run", "core/federated-demo", "--out", str(tmp_path / "run"), "--seeds", "0,1", "--quiet"]
+    assert main([*command, *small]) == 0
+    told = capsys.readouterr().out
+    table = json.loads((tmp_path / "run" / "summary.json").read_text())["method_facts"]["table"]
+    pooled = next(row["mean"] for row in table if (row["name"], row["model"]) == ("test_accuracy", "pooled"))
+    flat = " ".join(told.split())
+    assert "test accuracy: alone " in flat
+    assert f"pooled {pooled:.3f} ±" in flat
+    assert "core/federated: clients 5, public rows 60, rounds 2, " in flat
+    assert re.search(r"bytes up [\d.]+ kB", flat)
 
 
 def test_run_as_json_keeps_stdout_clean_and_quiet_says_nothing_else(tmp_path: Path, capsys: Any) -> None:

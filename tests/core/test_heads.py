@@ -305,6 +305,19 @@ def test_balanced_pos_weight_is_negatives_over_positives():
     torch.testing.assert_close(head.hard_loss(prediction, {"target": target}), expected)
 
 
+def test_references_of_classes_are_their_shares_of_the_training_rows():
+    target = torch.tensor([0, 2, 2, 1])
+    three = Multiclass(info(classes=("a", "b", "c"), class_counts=(2, 3, 5)))
+    found = three.references({"target": target})["most frequent training class"]
+    assert torch.allclose(found.softmax(dim=1), torch.tensor([0.2, 0.3, 0.5]).expand(4, 3))
+    assert three.evaluate(found, {"target": target})["accuracy"] == 0.5
+    yes = Binary(info(class_counts=(6, 2)))
+    found = yes.references({"target": torch.tensor([0, 1, 0, 0])})["share of training positives"]
+    assert torch.allclose(found.sigmoid(), torch.full((4, 1), 0.25))
+    assert yes.evaluate(found, {"target": torch.tensor([0, 1, 0, 0])})["average_precision"] == 0.25
+    assert Multiclass(info(classes=("a", "b"))).references({"target": target}) == {}  # nobody has counted
+
+
 def test_binary_with_three_class_names_is_refused():
     with pytest.raises(DataError, match="needs two"):
         Binary(info(classes=NAMES))

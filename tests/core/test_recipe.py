@@ -247,6 +247,30 @@ def test_value_of_the_wrong_type_or_size_says_what_is_wanted(
     assert (caught.value.what, caught.value.fix) == (what, fix)
 
 
+@pytest.mark.parametrize(
+    ("override", "place"),
+    [
+        ("train.student.epochs=many", "--set train.student.epochs, field 'train.student.epochs'"),
+        ("student.hidden=wide", "--set student.hidden, field 'student.hidden'"),
+        (
+            "objectives.soft=[{use: soft, temperature: cold}]",
+            "--set objectives.soft, field 'objectives.soft.0.temperature'",
+        ),
+    ],
+)
+def test_what_an_override_sets_is_told_by_the_override_and_not_by_a_line_of_the_recipe(
+    registry: Any, tmp_path: Path, override: str, place: str
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(GOOD)
+    with pytest.raises(StillhouseError) as caught:
+        resolve(path, registry, overrides=[override])
+    assert caught.value.where == place
+    with pytest.raises(StillhouseError) as caught:
+        resolve(path, registry, overrides=["seeds=[0]", "student.hidden=[8]", "train.teacher.epochs=-1"])
+    assert caught.value.where.startswith("--set train.teacher.epochs")
+
+
 def test_a_file_that_is_no_recipe_and_one_that_is_misspelt(
     registry: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -298,10 +298,29 @@ def _print_result(summary: dict[str, Any], report: Path | None) -> None:
     console().print(table)
     print_lines("")
     print_prose(verdict["sentence"])
+    for line in _lines_of_method(summary):
+        print_prose(line)
     if (worth := summary.get("worth")) is not None:
         print_prose(worth["sentence"])
     if report is not None:
         print_lines(f"report: {report}")
+
+
+def _lines_of_method(summary: dict[str, Any]) -> list[str]:
+    """Results of the method's own, where it has some: a line for those of several models, one for all others."""
+    table = (summary.get("method_facts") or {}).get("table") or []
+    counts = (
+        {name for name, value in summary["method_facts"]["per_seed"][0].items() if type(value) is int} if table else ()
+    )
+    by_name: dict[str, list[str]] = {}
+    for row in table:
+        name, mean = row["name"], row["mean"]
+        shown = (
+            in_bytes(round(mean)) if name.startswith("bytes") else f"{mean:,.0f}" if name in counts else _number(mean)
+        )
+        said = f"{shown}{_spread(mean, row['ci95']) if name not in counts else ''}"
+        by_name.setdefault(name if row["model"] else "", []).append(f"{row['model'] or name.replace('_', ' ')} {said}")
+    return [f"{name.replace('_', ' ') or summary['method']['id']}: {', '.join(said)}" for name, said in by_name.items()]
 
 
 def _spread(mean: float, bounds: list[float] | None) -> str:

@@ -43,6 +43,15 @@ def counts(data: DataInfo, *, head: str, classes: int) -> Tensor:
     return torch.tensor(data.class_counts, dtype=torch.float32).clamp_min(1.0)
 
 
+def log_shares(data: DataInfo, classes: int, rows: int) -> Tensor | None:
+    """Logarithms of the classes' shares of the training rows, the same for each row ``[rows, C]``; None where the
+    dataset does not count them. A class without training rows counts as one row."""
+    if data.class_counts is None or len(data.class_counts) != classes:
+        return None
+    counted = torch.tensor(data.class_counts, dtype=torch.float32).clamp_min(1.0)
+    return (counted / counted.sum()).log().repeat(rows, 1)
+
+
 def in_range(name: str, value: float, low: float, high: float, *, head: str) -> float:
     """``value`` when it is in [low, high).
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stillhouse.errors import DataError
-from stillhouse.heads.checks import class_names, counts, in_range, judged, labels_in_range, row_mean, shaped
+from stillhouse.heads.checks import class_names, counts, in_range, judged, labels_in_range, log_shares, row_mean, shaped
 from stillhouse.heads.measures import average_precision, binary_ece, f1, multiclass_ece, recall, roc_auc
 from stillhouse.kinds import OutputKind
 from stillhouse.types import Batch, DataInfo, Head, ReportFigure
@@ -45,6 +45,7 @@ class Multiclass(Head):
         class_weights: Literal["balanced"] | None = None,
         label_smoothing: float = 0.0,
     ) -> None:
+        self.data = data
         self.classes = class_names(data, head="multiclass")
         self.outputs = len(self.classes)
         self.label_smoothing = in_range("label_smoothing", label_smoothing, 0, 1, head="multiclass")
@@ -102,6 +103,12 @@ class Multiclass(Head):
             **{f"p_{name}": probability[:, i].tolist() for i, name in enumerate(self.classes)},
         }
 
+    def references(self, rows: Batch) -> dict[str, Tensor]:
+        """``most frequent training class``: each class with its share of the training rows, where the dataset counts
+        them."""
+        shares = log_shares(self.data, len(self.classes), len(rows["target"]))
+        return {} if shares is None else {"most frequent training class": shares}
+
     def figures(self, predictions: Mapping[str, Tensor], rows: Batch) -> list[ReportFigure]:
         """Recall of each class, and a reliability diagram."""
         from stillhouse.heads import figures
@@ -145,6 +152,7 @@ class Binary(Head):
         pos_weight: float | Literal["balanced"] | None = None,
         label_smoothing: float = 0.0,
     ) -> None:
+        self.data = data
         self.classes = data.classes or ("no", "yes")
         if len(self.classes) != 2:
             raise DataError(
@@ -206,6 +214,11 @@ class Binary(Head):
             "label": [self.classes[int(value >= 0.5)] for value in probability.tolist()],
             "probability": probability.tolist(),
         }
+
+    def references(self, rows: Batch) -> dict[str, Tensor]:
+        """``share of training positives`` for every row, where the dataset counts its classes."""
+        shares = log_shares(self.data, len(self.classes), len(rows["target"]))
+        return {} if shares is None else {"share of training positives": shares[:, 1:] - shares[:, :1]}
 
     def figures(self, predictions: Mapping[str, Tensor], rows: Batch) -> list[ReportFigure]:
         """Precision against recall, and a reliability diagram."""

@@ -141,7 +141,7 @@ def _current(
                 if name in current:
                     raise OptionError(
                         f"'{name}' and its old name '{mark.old}' are both given",
-                        where=where or component.label,
+                        where=", ".join(filter(None, (where, name))),
                         fix=f"keep '{name}'",
                     )
                 current[name] = current.pop(mark.old)
@@ -264,8 +264,14 @@ def _option_error(
     return OptionError(
         f"option '{name}' of {who} does not take {given}: {message}{more}",
         where=place,
-        fix=f"expected {expected}" + ("" if field.is_required() else f", e.g. the default {field.default!r}"),
+        fix=f"expected {expected}" + _or_default(field),
     )
+
+
+def _or_default(field: pydantic.fields.FieldInfo) -> str:
+    if field.is_required():
+        return ""
+    return ", or leave it out" if field.default is None else f", e.g. the default {field.default!r}"
 
 
 def _resolved(target: Any, parameters: list[inspect.Parameter], name: str) -> dict[str, Any]:

@@ -149,7 +149,7 @@ def _misfits(
 
 
 class _Checker:
-    def __init__(self, registry: Registry, source: str, lines: Mapping[Path_, int]) -> None:
+    def __init__(self, registry: Registry, source: str, lines: Mapping[Path_, int | str]) -> None:
         self._registry, self._source, self._lines = registry, source, lines
 
     def at(self, *path: str | int) -> str:
@@ -170,7 +170,10 @@ class _Checker:
             given = ref.model_copy(update=dict(start)) if start else ref
             return bind(self._registry, ("teacher", "student") if kind == "teacher" else kind, given, use=use)
         except StillhouseError as error:
-            where = self.at(*path) + (f" ({error.where})" if error.where else "")
+            if isinstance(error, OptionError):
+                where = self.at(*path, *error.where.split("."))
+            else:
+                where = self.at(*path) + (f" ({error.where})" if error.where else "")
             raise type(error)(error.what, where=where, fix=error.fix) from error
 
     def with_fine_tuning(self, recipe: Recipe, teachers: Sequence[Bound], student: Bound) -> Recipe:

@@ -98,7 +98,7 @@ def _position(items: list[Any], step: str, where: str) -> int:
 
 
 def read_recipe(
-    values: Mapping[str, Any], *, source: str, name: str = "", lines: Mapping[Path_, int] | None = None
+    values: Mapping[str, Any], *, source: str, name: str = "", lines: Mapping[Path_, int | str] | None = None
 ) -> Recipe:
     """A `Recipe` from plain values.
 
@@ -118,13 +118,18 @@ def read_recipe(
     return recipe if recipe.name else recipe.model_copy(update={"name": name or "run"})
 
 
-def locate(path: Sequence[str | int], source: str, lines: Mapping[Path_, int]) -> str:
-    """ "file, line 3, field 'train.student.lr'" for a field's path."""
-    known = tuple(path)
-    while known and known not in lines:
-        known = known[:-1]
-    line = f", line {lines[known]}" if known in lines and known else ""
-    return f"{source}{line}, field '{'.'.join(map(str, path))}'"
+def locate(path: Sequence[str | int], source: str, lines: Mapping[Path_, int | str]) -> str:
+    """ "file, line 3, field 'train.student.lr'" for a field's path, or the override that it is from."""
+    above = [tuple(path[:end]) for end in range(len(path), 0, -1)]
+    overrides = [lines[each] for each in above if isinstance(lines.get(each), str)]
+    in_file = [f"{source}, line {lines[each]}" for each in above if each in lines]
+    return f"{[*overrides, *in_file, source][0]}, field '{'.'.join(map(str, path))}'"
+
+
+def _places(overrides: Iterable[str]) -> dict[Path_, int | str]:
+    """The fields that overrides set, each with what to call its place in errors."""
+    given = [override.partition("=")[0].strip() for override in overrides]
+    return {tuple(int(step) if step.isdigit() else step for step in path.split(".")): f"--set {path}" for path in given}
 
 
 _WANTED = {
@@ -162,7 +167,7 @@ def _called(path: Path_) -> str:
     return f"'{'.'.join(map(str, path[named:]))}'"
 
 
-def _explain(error: ValidationError, source: str, lines: Mapping[Path_, int]) -> RecipeError:
+def _explain(error: ValidationError, source: str, lines: Mapping[Path_, int | str]) -> RecipeError:
     messages = []
     for each in error.errors():
         path = tuple(
@@ -247,19 +252,19 @@ def load_recipe(
     registry: Registry,
     *,
     overrides: Iterable[str] = (),
-) -> tuple[Recipe, str, dict[Path_, int], Path]:
+) -> tuple[Recipe, str, dict[Path_, int | str], Path]:
     """A recipe from an id (``industrial/rul-fd001``), a YAML file, a mapping or a `Recipe`.
 
     Returns:
-        the recipe, what to call its source in errors, the lines of its fields, and the folder that its paths are
-        relative to.
+        the recipe, what to call its source in errors, the line or override that each field is from, and the folder
+        that its paths are relative to.
 
     Raises:
         RecipeError: unreadable, or a field is wrong.
         UnknownComponentError: no file and no recipe has that name.
     """
     base = Path.cwd()
-    lines: dict[Path_, int] = {}
+    lines: dict[Path_, int | str] = {}
     name = ""
     if isinstance(given, Recipe):
         values: dict[str, Any] = given.model_dump(mode="json", exclude_unset=True)
@@ -298,6 +303,9 @@ def load_recipe(
         else:
             component = _component(given, registry)
             text, source, name = component.load(), component.id, component.id
-        values, lines = parse_yaml(text, source=source)
+        values, in_file = parse_yaml(text, source=source)
+        lines |= in_file
+    overrides = list(overrides)
     apply_overrides(values, overrides)
+    lines |= _places(overrides)
     return read_recipe(values, source=source, name=name, lines=lines), source, lines, base

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 from collections import Counter
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from stillhouse.evaluation.report import format as fmt
@@ -52,16 +53,7 @@ def write_report(run_dir: Path, *, head: Head | None = None) -> Path:
         added, failed = _head_figures(run, head)
         figures += added
         warnings += failed
-    environment = Environment(
-        loader=PackageLoader("stillhouse.evaluation.report", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals["fmt"] = fmt
-    environment.globals["breakable"] = _breakable
-    page = environment.get_template("report.html.j2").render(
+    page = _template().render(
         run=run,
         summary=run.summary,
         manifest=run.manifest,
@@ -82,6 +74,21 @@ def write_report(run_dir: Path, *, head: Head | None = None) -> Path:
     path = run.folder / "report.html"
     write_text(path, page)
     return path
+
+
+@functools.cache
+def _template() -> Template:
+    """The page's template, compiled once a process."""
+    environment = Environment(
+        loader=PackageLoader("stillhouse.evaluation.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["fmt"] = fmt
+    environment.globals["breakable"] = _breakable
+    return environment.get_template("report.html.j2")
 
 
 def _head_figures(run: Run, head: Head) -> tuple[list[ReportFigure], list[str]]:
@@ -258,7 +265,9 @@ def _method(run: Run) -> dict[str, Any] | None:
     names = list(dict.fromkeys(entry["name"] for entry in table))
     cells = {
         (entry["name"], entry["model"]): (
-            fmt.number(entry["mean"], 0 if entry["name"] in counts else None),
+            fmt.short(entry["mean"], "B")
+            if entry["name"].startswith("bytes")
+            else fmt.number(entry["mean"], 0 if entry["name"] in counts else None),
             fmt.interval(entry["ci95"], entry["mean"]),
         )
         for entry in table

@@ -8,12 +8,15 @@ import re
 import matplotlib
 import numpy as np
 from markupsafe import Markup, escape
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from stillhouse.figures import COLOURS
 
 MOST_MARKS = 2000
 """Marks of one scatter that are still drawn one by one; more become an image inside the SVG."""
+RASTER_DPI = 200
+"""Resolution of what is an image inside the SVG."""
 FONT = re.compile(r"(font:[^;\"]*?\d(?:px|pt)?) [^;\"]*(?=[;\"])")
 FAMILY = re.compile(r"font-family:[^;\"]*")
 
@@ -30,15 +33,13 @@ def to_svg(figure: Figure, *, key: str, description: str) -> Markup:
     for axes in figure.axes:
         for collection in axes.collections:
             collection.set_rasterized(len(np.atleast_1d(collection.get_offsets())) > MOST_MARKS)
+    for patch in (figure.patch, *(axes.patch for axes in figure.axes)):
+        patch.set_visible(False)
+    figure.set_dpi(RASTER_DPI)
     buffer = io.StringIO()
+    # Figure.savefig draws everything twice: once for nothing but the layout, which drawing makes anyway.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "stillhouse"}):
-        figure.savefig(
-            buffer,
-            format="svg",
-            transparent=True,
-            dpi=200,
-            metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")),
-        )
+        FigureCanvasSVG(figure).print_svg(buffer, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.DOTALL)
