@@ -61,7 +61,7 @@ def test_run_prints_what_the_method_measured_of_its_own(tmp_path: Path, capsys: 
     flat = " ".join(told.split())
     assert "test accuracy: alone " in flat
     assert f"pooled {pooled:.3f} ±" in flat
-    assert "core/federated: clients 5, public rows 60, rounds 2, " in flat
+    assert "core/federated: clients 5; public rows 60; rounds 2; " in flat
     assert re.search(r"bytes up [\d.]+ kB", flat)
 
 

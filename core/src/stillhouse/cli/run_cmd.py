@@ -320,7 +320,7 @@ def _lines_of_method(summary: dict[str, Any]) -> list[str]:
         )
         said = f"{shown}{_spread(mean, row['ci95']) if name not in counts else ''}"
         by_name.setdefault(name if row["model"] else "", []).append(f"{row['model'] or name.replace('_', ' ')} {said}")
-    return [f"{name.replace('_', ' ') or summary['method']['id']}: {', '.join(said)}" for name, said in by_name.items()]
+    return [f"{name.replace('_', ' ') or summary['method']['id']}: {'; '.join(said)}" for name, said in by_name.items()]
 
 
 def _spread(mean: float, bounds: list[float] | None) -> str:
