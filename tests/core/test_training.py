@@ -179,6 +179,33 @@ def test_patience_stops_early() -> None:
     assert len(history) == values.index(max(values)) + 1 + 2 < 60
 
 
+def test_of_equally_good_epochs_the_latest_is_kept_and_patience_counts_from_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Linear(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x)
+
+    def learner() -> Supervised:
+        torch.manual_seed(0)
+        return supervised(Linear(4, 3))
+
+    slow = {"batch_size": 30, "lr": 1e-6, "schedule": "constant"}  # no row changes its class
+    last, kept = TrainConfig(epochs=6, select="last", **slow), TrainConfig(epochs=6, **slow)
+    weights = {}
+    for name, config in (("last", last), ("best", kept)):
+        trained = learner()
+        history = fit(trained, work(config))
+        assert len({record["val"]["accuracy"] for record in history}) == 1
+        weights[name] = trained.student.state_dict()
+    assert all(torch.equal(weights["last"][name], weights["best"][name]) for name in weights["last"])
+    assert len(fit(learner(), work(TrainConfig(epochs=60, patience=3, **slow)))) == 4
+    monkeypatch.setattr("stillhouse.training.loop.CHECKPOINT_SECONDS", 0.0)
+    with pytest.raises(Interrupted):
+        fit(learner(), work(TrainConfig(epochs=60, patience=3, **slow), tmp_path, reporter=StopAt(2)))
+    assert len(fit(learner(), work(TrainConfig(epochs=60, patience=3, **slow), tmp_path))) == 4
+
+
 def test_a_loss_that_is_not_finite_names_the_rows_and_keeps_the_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

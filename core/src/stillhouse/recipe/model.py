@@ -253,7 +253,7 @@ class TrainConfig(_Strict):
     ] = None
     select: Annotated[
         Literal["best", "last"],
-        Field(description="keep the epoch with the best validation metric, or the last one"),
+        Field(description="keep the epoch with the best validation metric (of equal ones the latest), or the last one"),
     ] = "best"
     patience: Annotated[
         int | None, Field(ge=1, description="stop after this many epochs without a better validation metric")

@@ -21,10 +21,16 @@ CHECKPOINT = "checkpoint.pt"
 
 @dataclass
 class Best:
-    """The best epoch of one network on validation rows."""
+    """The best epoch of one network on validation rows; of equally good ones the latest, which has learned for longer
+    and at a lower rate. On few rows many are equal.
+
+    Attributes:
+        improved: the first epoch that was as good.
+    """
 
     value: float = math.nan
     epoch: int = -1
+    improved: int = -1
     weights: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -54,7 +60,7 @@ class TrainingState:
 
     def exhausted(self, config: TrainConfig) -> bool:
         """Whether ``patience`` epochs went by without a better one."""
-        latest = max(best.epoch for best in self.best.values())
+        latest = max(best.improved for best in self.best.values())
         return config.patience is not None and latest >= 0 and self.epoch - 1 - latest >= config.patience
 
     def finish_epoch(
@@ -64,13 +70,11 @@ class TrainingState:
         candidates = self.candidates()
         for name, value in values.items():
             best = self.best[name]
-            if math.isfinite(value) and (
-                math.isnan(best.value)
-                or config.select == "last"
-                or (value > best.value if higher_is_better else value < best.value)
-            ):
+            better = math.isnan(best.value) or (value > best.value if higher_is_better else value < best.value)
+            better = better or config.select == "last"
+            if math.isfinite(value) and (better or value == best.value):
                 weights = {key: tensor.detach().cpu().clone() for key, tensor in candidates[name].state_dict().items()}
-                self.best[name] = Best(value, self.epoch, weights)
+                self.best[name] = Best(value, self.epoch, self.epoch if better else best.improved, weights)
         self.history.append(record)
         self.epoch += 1
 
