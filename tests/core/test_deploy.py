@@ -89,6 +89,8 @@ def test_an_export_says_how_its_inputs_are_prepared_and_what_comes_out(run: Path
     assert said["reader"] == json.loads((run / "data" / "reader.json").read_text())
     assert said["reader"]["columns"][0] == "x0"
     assert said["output"]["meaning"] == "values, in the unit"
+    assert said["output"]["decoding"].startswith("``prediction``")
+    assert all(isinstance(value, int | float | str) for value in said["facts"].values())
 
 
 def test_an_interrupt_says_how_to_go_on(monkeypatch: Any, capsys: Any) -> None:

@@ -248,6 +248,24 @@ def test_a_student_that_its_options_make_impossible_is_told_before_the_teacher_i
     assert log.models == []
 
 
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ({"student": {"use": "core/decision-tree", "max_depth": -3}}, "'max_depth' parameter of DecisionTreeRegressor"),
+        ({"teacher": {"use": "core/random-forest", "n_estimators": 0}}, "'n_estimators' parameter of"),
+        ({"controls": [{"use": "core/pca-linear", "components": -1.0}]}, "'n_components' parameter of PCA"),
+        ({"student": {"use": "core/mlp", "hidden": [0]}}, r"has no numbers: its shape is \[0, "),
+    ],
+)
+def test_an_option_that_a_training_would_refuse_is_told_before_anything_is_trained(
+    tmp_path: Path, part: dict[str, Any], said: str
+) -> None:
+    log = Log()
+    with pytest.raises(OptionError, match=said):
+        stillhouse.run(recipe(**part), out=tmp_path / "run", reporter=log)
+    assert log.models == []
+
+
 def test_a_teacher_that_is_no_better_than_the_student_alone_is_told(tmp_path: Path) -> None:
     log = Log()
     train = {"teacher": {"epochs": 1, "lr": 1e-6}, "student": {"epochs": 12, "batch_size": 16, "lr": 0.02}}

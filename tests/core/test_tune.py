@@ -23,6 +23,7 @@ from stillhouse.cli import main
 from stillhouse.data.splitting import fold_positions
 from stillhouse.deploy.predicting import open_run
 from stillhouse.errors import IncompatibleError, LeakageError, RecipeError, RunFolderError, StillhouseError
+from stillhouse.evaluation.comparing import compare_runs
 from stillhouse.evaluation.runs import find_runs
 from stillhouse.evaluation.statistics import ci95_over_rows
 from stillhouse.kinds import OutputKind
@@ -32,6 +33,7 @@ from stillhouse.progress import Silent
 from stillhouse.ranges import Choices, Range, parse_space
 from stillhouse.recipe.check import resolve
 from stillhouse.recipe.text import parse_value
+from stillhouse.storage import read_object
 from stillhouse.tuning import TuneResult, tune
 from stillhouse.tuning.bench import Result, Work, make_bench
 from stillhouse.tuning.budget import Budget
@@ -231,8 +233,24 @@ def test_a_tree_gets_the_size_that_suits_labels_before_it_gets_a_teacher(tmp_pat
     if final["student"]["max_depth"] != chosen:
         assert {"use": "core/decision-tree", "max_depth": chosen, "min_samples_leaf": 1} in final["controls"]
     assert find_runs(tmp_path) == [found.folder / "final"], "the run of a search is inside it"
-    with pytest.raises(RunFolderError, match="is a search, not a run"):
-        open_run(found.folder, manager)
+    for use in (
+        lambda: open_run(found.folder, manager),
+        lambda: compare_runs([found.folder / "final", found.folder]),
+        lambda: run(found.folder / "recipe.yaml", out=found.folder, manager=manager),
+    ):
+        with pytest.raises(RunFolderError, match="is a search, not a run"):
+            use()
+    said = sentence(found.record)
+    if final["student"]["max_depth"] == chosen:
+        assert found.record["final"]["alone"] is None
+        assert "Labels alone suit another size" not in said
+    else:
+        results = read_object(found.folder / "final" / "summary.json")
+        (alone,) = (each["mean"] for name, each in results["controls"].items() if name == "core/decision-tree")
+        assert found.record["final"]["alone"] == alone
+        assert "Labels alone suit another size (student.max_depth: " in said
+        worse = "better" if alone > found.record["final"]["student"] else "worse"
+        assert f" {worse} than the distilled one." in said
     page = found.report.read_text(encoding="utf-8")
     assert ("Student alone, of the same size" in page) == (chosen != 12), "the chart has the student alone at its best"
 

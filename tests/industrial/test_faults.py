@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -236,6 +237,30 @@ def test_own_runs_stand_in_one_split_each_and_every_fault_in_all(plant, context)
     assert len(splits.unlabelled) == 26
 
 
+def test_columns_that_cannot_be_signals_are_left_out_unless_they_are_named(plant, context, tmp_path):
+    at = plant.groupby("run").cumcount()
+    number = plant["run"].str[1:].astype(int)
+    code = plant["fault"].map({"normal": 3, "leak": 1, "fouling": 2}).fillna(9)
+    changed = plant.assign(second=at * 0.1, serial=number, state=code, machine=number // 5)
+    changed.to_csv(tmp_path / "plant.csv", index=False)
+    with pytest.warns(UserWarning, match="and is left out") as caught:
+        found = process_runs(context, path="plant.csv", window=5)
+    assert found.info.meta["variables"] == ["level", "flow", "machine"]
+    assert "signals: level, flow, machine" in found.info.description
+    told = " | ".join(str(each.message) for each in caught)
+    for words in (
+        "column 'second' only increases within every run, as time does, and is left out",
+        "column 'serial' gives each run a number of its own, and is left out",
+        "column 'state' says the same as the label, and is left out",
+        "constant within every run: machine",
+    ):
+        assert words in told
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        named = process_runs(context, path="plant.csv", window=5, variables=("level", "second"))
+    assert named.info.meta["variables"] == ["level", "second"]
+
+
 @pytest.mark.parametrize(
     ("spoil", "options", "message"),
     [
@@ -244,7 +269,7 @@ def test_own_runs_stand_in_one_split_each_and_every_fault_in_all(plant, context)
         (lambda t: t.assign(level=t["level"].where(t.index != 3)), {}, "row 5, column 'level'"),
         (lambda t: t, {"normal": "ok"}, "no row has the label 'ok'"),
         (lambda t: t, {"label": "falt"}, "no column 'falt'"),
-        (lambda t: t, {"window": 31}, "fewer than the window of 31"),
+        (lambda t: t, {"window": 31}, r"run 'r0' has 30 rows, fewer than the window of 31"),
         (lambda t: t, {"test_fraction": 0.9}, "leave no split"),
         (lambda t: t[["run", "fault", "remark"]], {}, "no numeric column"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -181,6 +182,17 @@ def test_the_signals_that_are_used_and_those_that_are_not_are_told(context, bear
     assert "signals: vibration, temperature" in said
     assert "not used: remark, serial" in said
     assert "10 units (6 for training, 2 for validation, 2 for test)" in said
+
+
+def test_a_cap_that_most_rows_are_at_is_told(context, bearings):
+    with pytest.warns(UserWarning, match=r"^\d\d % of the training rows have dataset\.cap \(1 hours\) left or more"):
+        told = run_to_failure(context, **NAMES, window=5, cap=1.0, time_unit="hours")
+    assert told.info.description.endswith("; more than 1 hours left count as 1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        whole = run_to_failure(context, **NAMES, window=5, cap=None)
+        run_to_failure(context, **NAMES, window=5, cap=10.0)
+    assert "count as" not in whole.info.description
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,18 @@ RULES = "rules.txt"
 """What explains a model that a person can read, beside its weights."""
 
 
+def refuse_search(folder: Path, fix: str = "give its final run: {final}") -> None:
+    """A run is wanted, and the folder holds a search.
+
+    Raises:
+        RunFolderError: it does.
+    """
+    if (folder / SEARCH).exists():
+        raise RunFolderError(
+            f"'{folder}' is a search, not a run", where=str(folder), fix=fix.format(final=folder / "final")
+        )
+
+
 def cache_folder() -> Path:
     """What runs share is kept there: ``$STILLHOUSE_CACHE``, else the platform's user cache folder."""
     import platformdirs

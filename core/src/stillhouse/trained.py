@@ -141,6 +141,7 @@ def build(component: Component, options: Mapping[str, Any], task: Task) -> Train
     torch.manual_seed(task.seed)
     try:
         model = target(task, **options)
+        _check_parameters(model)
     except (ValueError, TypeError, RuntimeError) as error:
         defaults = {each.name: each.default for each in options_of(target)}
         chosen = [f"{name}={value!r}" for name, value in options.items() if value != defaults.get(name)]
@@ -158,7 +159,7 @@ def build(component: Component, options: Mapping[str, Any], task: Task) -> Train
     elif isinstance(model, nn.Module):
         inputs = accepted_inputs(model, task.info, declared=spec.inputs, who=f"'{component.id}'")
     elif isinstance(model, Estimator):
-        inputs = spec.inputs or tuple(task.inputs)
+        inputs = _inputs_of_estimator(component, task)
     else:
         raise IncompatibleError(
             f"'{component.id}' made {type(model).__name__}, neither an nn.Module nor an estimator with fit and predict",
@@ -169,6 +170,37 @@ def build(component: Component, options: Mapping[str, Any], task: Task) -> Train
         _check_flat(component, inputs, task.info)
     features = load_target(spec.features, who=component.id) if spec.features else _Flatten(inputs)
     return Trained(component=component, options=options, task=task, model=model, inputs=inputs, features=features)
+
+
+def _check_parameters(model: Any) -> None:
+    """What would be told in the middle of a training: parameters that scikit-learn refuses when it fits, and layers
+    without any number in them.
+
+    Raises:
+        ValueError: there is one.
+    """
+    if isinstance(model, nn.Module):
+        for name, parameter in model.named_parameters():
+            if not isinstance(parameter, nn.UninitializedParameter) and parameter.numel() == 0:
+                raise ValueError(f"'{name}' has no numbers: its shape is {list(parameter.shape)}")
+        return
+    nested = model.get_params(deep=True).values() if hasattr(model, "get_params") else ()
+    for each in (model, *nested):
+        # scikit-learn has no public name for it; without it the same is told when the model is fitted.
+        if hasattr(each, "_parameter_constraints") and not isinstance(each, type):
+            each._validate_params()
+
+
+def _inputs_of_estimator(component: Component, task: Task) -> tuple[str, ...]:
+    spec = component.spec
+    assert isinstance(spec, ModelSpec)
+    if missing := [name for name in spec.inputs if name not in task.inputs]:
+        raise IncompatibleError(
+            f"'{component.id}' needs the input '{missing[0]}', and the dataset has {', '.join(task.inputs)}",
+            where=component.id,
+            fix="choose a model for these inputs (`stillhouse components --kind student`)",
+        )
+    return spec.inputs or tuple(task.inputs)
 
 
 def _check_flat(component: Component, inputs: tuple[str, ...], info: DataInfo) -> None:

@@ -109,6 +109,9 @@ def _print_record(record: dict[str, Any]) -> None:
     if not final or not held:
         return
     print_lines(f"{'':14}held-out {metric}   test {metric}")
-    for name in ("baseline", "student"):
-        print_lines(f"{name:14}{held[name]:<{12 + len(metric)}.4g}{final[name]:.4g}")
+    rows = [(name, held[name], final[name]) for name in ("baseline", "student")]
+    if final.get("alone") is not None:
+        rows.insert(0, ("at best size", record["baseline"]["mean"], final["alone"]))
+    for name, on_held_out, on_test in rows:
+        print_lines(f"{name:14}{on_held_out:<{12 + len(metric)}.4g}{on_test:.4g}")
     print_lines("")

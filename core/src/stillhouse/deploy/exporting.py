@@ -149,7 +149,7 @@ def _write(
 
 
 def _interface(trained: Trained, info: DataInfo, head: Head) -> dict[str, Any]:
-    """What goes in, and what the output means."""
+    """What goes in, what the output means and how the head reads it, and the numbers that it may need (a cap, say)."""
     return {
         "inputs": {
             name: {"shape": ["batch", *info.inputs[name].shape], "dtype": info.inputs[name].dtype}
@@ -162,7 +162,9 @@ def _interface(trained: Trained, info: DataInfo, head: Head) -> dict[str, Any]:
             "meaning": MEANINGS[head.kind],
             "unit": info.unit,
             "classes": list(info.classes) if info.classes else None,
+            "decoding": " ".join((inspect.getdoc(head.decode) or "").split()),
         },
+        "facts": {name: value for name, value in info.meta.items() if isinstance(value, int | float | str)},
     }
 
 

@@ -18,7 +18,7 @@ from stillhouse.plugins.registry import Registry
 from stillhouse.plugins.spec import load_target
 from stillhouse.plugins.specs import DatasetSpec
 from stillhouse.recipe import ResolvedRecipe, resolve
-from stillhouse.storage import SEARCH, read_object, replacing
+from stillhouse.storage import read_object, refuse_search, replacing
 from stillhouse.trained import Trained, load
 from stillhouse.types import DataInfo, Head
 
@@ -30,12 +30,7 @@ def open_run(folder: Path, manager: Manager | None = None) -> tuple[ResolvedReci
         RunFolderError: not a run, or one that has not got far enough.
     """
     recipe = folder / "recipe.yaml"
-    if (folder / SEARCH).exists():
-        raise RunFolderError(
-            f"'{folder}' is a search, not a run",
-            where=str(folder),
-            fix=f"give its final run: {folder / 'final'}",
-        )
+    refuse_search(folder)
     if not recipe.exists():
         raise RunFolderError(
             f"'{folder}' is not a run folder: it has no recipe.yaml",

@@ -14,7 +14,7 @@ from stillhouse.errors import RunFolderError
 from stillhouse.evaluation.runs import run_state
 from stillhouse.evaluation.statistics import paired_gain
 from stillhouse.recipe.text import read_saved
-from stillhouse.storage import SUMMARY, read_object
+from stillhouse.storage import SUMMARY, read_object, refuse_search
 
 WITHOUT_EFFECT = ("name", "summary", "search")
 """Fields of a recipe that no result depends on."""
@@ -77,6 +77,7 @@ def compare_runs(folders: Sequence[Path]) -> dict[str, Any]:
 
 
 def _read(folder: Path) -> dict[str, Any]:
+    refuse_search(folder)
     if not (folder / "recipe.yaml").exists():
         raise RunFolderError(
             f"'{folder}' is not a run folder: it has no recipe.yaml",

@@ -10,11 +10,12 @@ from stillhouse.pipeline.stages import RECORD, SIZES, differences
 from stillhouse.recipe.model import SizesConfig
 from stillhouse.recipe.resolved import ResolvedRecipe
 from stillhouse.recipe.text import parse_value, read_saved, to_yaml
-from stillhouse.storage import SUMMARY
+from stillhouse.storage import SUMMARY, refuse_search
 
 
 def claim(folder: Path, resolved: ResolvedRecipe, *, overwrite: bool) -> None:
     """Make the folder, or make sure that it is a run of the same name, and that nothing finished in it is lost."""
+    refuse_search(folder, "choose another folder with --out; its final run is {final}")
     existing = folder / "recipe.yaml"
     if existing.exists():
         name = read_saved(existing).get("name")

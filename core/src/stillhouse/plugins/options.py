@@ -264,8 +264,18 @@ def _option_error(
     return OptionError(
         f"option '{name}' of {who} does not take {given}: {message}{more}",
         where=place,
-        fix=f"expected {expected}" + _or_default(field),
+        fix=f"expected {expected}{_as_written(first)}" + ("" if _as_written(first) else _or_default(field)),
     )
+
+
+def _as_written(problem: Mapping[str, Any]) -> str:
+    """How a value is written that was meant: a list of one, or a text of digits; empty where it cannot be told."""
+    value = problem["input"]
+    if problem["type"] in ("tuple_type", "list_type") and isinstance(value, str | int | float):
+        return f", written as a list: [{value}]"
+    if problem["type"] == "string_type" and isinstance(value, int | float):
+        return f""", written in quotes: "{value}" (on the command line '"{value}"')"""
+    return ""
 
 
 def _or_default(field: pydantic.fields.FieldInfo) -> str:

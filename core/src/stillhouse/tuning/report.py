@@ -70,13 +70,28 @@ def sentence(record: Mapping[str, Any]) -> str:
     if not record["final"]:
         text = str(record["stopped"])
         return text[:1].upper() + text[1:] + "."
-    said = str(record["final"]["verdict"]["sentence"])
+    said = str(record["final"]["verdict"]["sentence"]) + _beside_alone(record)
     held = record["confirmation"]
     trials, took, failed = len(record["trials"]), fmt.duration(record["seconds"]), _failed(record)
     errors = f" ({len(failed)} of them failed, see the report)" if failed else ""
     return (
         f"{said} The search tried {trials} setting{'s' if trials != 1 else ''}{errors} in {took}; on held-out rows the "
         f"chosen one gained {fmt.signed(held['gain'], fmt.decimals(held['baseline']))}."
+    )
+
+
+def _beside_alone(record: Mapping[str, Any]) -> str:
+    """The gain over the student alone at the size that suits labels, where the chosen one has another: the same model
+    without the teacher overfits more than a student alone has to."""
+    alone = record["final"].get("alone")
+    if alone is None:
+        return ""
+    gain = (record["final"]["student"] - alone) * (1 if record["metric"]["higher_is_better"] else -1)
+    sizes = _settings({path: value for path, value in record["baseline"]["changes"].items() if "student." in path})
+    places = fmt.decimals(alone)
+    return (
+        f" Labels alone suit another size ({sizes}): the student alone has {fmt.number(alone, places)} there, "
+        f"{fmt.number(abs(gain), places)} {'worse' if gain >= 0 else 'better'} than the distilled one."
     )
 
 

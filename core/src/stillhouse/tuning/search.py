@@ -18,7 +18,7 @@ from stillhouse.pipeline import run
 from stillhouse.pipeline.folder import resolved_yaml
 from stillhouse.plugins.manager import Manager, default_manager
 from stillhouse.plugins.specs import MethodSpec
-from stillhouse.progress import Reporter, Silent
+from stillhouse.progress import Reporter, Silent, collect_warnings
 from stillhouse.recipe.check import resolve
 from stillhouse.recipe.resolved import ResolvedRecipe
 from stillhouse.recipe.text import parse_value, read_saved, to_yaml
@@ -114,7 +114,10 @@ def tune(
             return ended
         budget = Budget(folder / "seconds.json", minutes)
         reporter.stage("data", resolved.dataset.id)
-        bench = make_bench(resolved, registry, folder, folds=folds, seed=seed, download=download)
+        with collect_warnings() as messages:
+            bench = make_bench(resolved, registry, folder, folds=folds, seed=seed, download=download)
+        for message in messages:
+            reporter.warn(message)
         setup = {
             "manager": manager.arguments,
             "recipe": resolved.to_recipe(),
@@ -364,7 +367,11 @@ def _finish(
     else:
         reporter.stage("final run", "five seeds, and the test rows for the first time")
         final = run(folder / "recipe.yaml", out=folder / "final", manager=manager, reporter=reporter).summary
-    record = {**record, "final": None if final is None else _final(final), "seconds": round(budget.spent(), 1)}
+    record = {
+        **record,
+        "final": None if final is None else _final(final, chosen["controls"] != bench.resolved.to_recipe()["controls"]),
+        "seconds": round(budget.spent(), 1),
+    }
     write_json(folder / SEARCH, record)
     return TuneResult(folder, record, write_tune_report(folder, record))
 
@@ -379,9 +386,12 @@ def _controls(resolved: ResolvedRecipe, record: Mapping[str, Any], chosen: Mappi
     return [*(each for each in recipe["controls"] if each["use"] != alone["use"]), alone]
 
 
-def _final(summary: Mapping[str, Any]) -> dict[str, Any]:
+def _final(summary: Mapping[str, Any], sized: bool) -> dict[str, Any]:
+    """Test results of the final run; ``alone`` is that of the student alone at the size that suits labels, the last of
+    the controls where it is ``sized``."""
     metric = summary["primary_metric"]["name"]
     return {
+        "alone": [*summary["controls"].values()][-1]["mean"] if sized else None,
         "teacher": summary["teacher"]["metrics"]["test"][metric],
         "baseline": summary["baseline"]["mean"],
         "student": summary["student"]["mean"],

@@ -99,7 +99,7 @@ class RUL(Head):
         return found
 
     def decode(self, prediction: Tensor) -> dict[str, list[Any]]:
-        """``{"rul": [...]}`` in [0, cap]."""
+        """``rul``: the prediction, clipped to [0, cap]."""
         return {"rul": self.clip(prediction).tolist()}
 
     def figures(self, predictions: Mapping[str, Tensor], rows: Batch) -> list[ReportFigure]:

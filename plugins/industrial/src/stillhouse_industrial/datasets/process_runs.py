@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,8 @@ def process_runs(
         run: column with the run's id.
         label: column with the name of the fault that is there, or ``normal``; empty where nobody knows.
         normal: what the label of normal operation is.
-        variables: columns of the signals; by default all other numeric columns.
+        variables: columns of the signals; by default all other numeric columns but those that count time, give each
+            run a number of its own, or say the same as the label (a warning names them).
         window: samples that a model sees.
         stride: samples between neighbouring windows.
         val_fraction: share of the runs of each fault held out for validation.
@@ -65,11 +67,11 @@ def process_runs(
     raw, where = read_table(source), str(source)
     first = number_of_first_row(source)
     require_columns(raw, [run, label, *(variables or ())], where)
-    names = list(variables or _numeric(raw, {run, label}))
+    ids = unit_ids(raw[run], where=where, first=first).astype(str)
+    names = list(variables or _signals(raw, ids, label, _numeric(raw, {run, label})))
     if not names:
         raise DataError("there is no numeric column for the signals", where=where, fix="name them in dataset.variables")
     signals = tables.numbers(raw, names, where=where, first_row=first).to_numpy()
-    ids = unit_ids(raw[run], where=where, first=first).astype(str)
     known = raw[label].notna().to_numpy()
     classes = [normal, *sorted(set(raw[label][known].astype(str)) - {normal})]
     if not (raw[label].astype(str) == normal).any():
@@ -108,9 +110,44 @@ def process_runs(
         window=window,
         stride=stride,
         test_stride=stride,
-        description=f"{source.name}: windows of {window} samples, {len(classes) - 1} faults",
+        description=f"{source.name}: windows of {window} samples, {len(classes) - 1} faults, signals: "
+        f"{', '.join(names)}",
         features=features,
     )
+
+
+def _signals(table: pd.DataFrame, ids: pd.Series, label: str, names: list[str]) -> list[str]:
+    """Those of the numeric columns that may be signals; a warning tells of the others."""
+    reasons = {name: _why_no_signal(table[name], ids, table[label]) for name in names}
+    for name, reason in reasons.items():
+        if reason:
+            warnings.warn(
+                f"column '{name}' {reason}, and is left out: name the signals in dataset.variables if it is one",
+                stacklevel=3,
+            )
+    kept = [name for name, reason in reasons.items() if not reason]
+    if constant := [name for name in kept if bool((table[name].groupby(ids).nunique() <= 1).all())]:
+        warnings.warn(
+            f"constant within every run: {', '.join(constant)}; name the signals in dataset.variables, without what "
+            "only numbers machines or runs",
+            stacklevel=3,
+        )
+    return kept
+
+
+def _why_no_signal(column: pd.Series, ids: pd.Series, label: pd.Series) -> str:
+    """Why a column is no signal; empty where it may be one."""
+    pairs = pd.DataFrame({"value": column, "label": label})[label.notna()].drop_duplicates()
+    if len(pairs) == pairs["value"].nunique() == pairs["label"].nunique() > 1:
+        return "says the same as the label"
+    by_run = column.groupby(ids)
+    steps = by_run.diff()[by_run.cumcount() > 0]
+    if len(steps) and bool((steps > 0).all()):
+        return "only increases within every run, as time does"
+    runs = by_run.nunique()
+    if len(runs) > 2 and bool((runs == 1).all()) and column.nunique() == len(runs):
+        return "gives each run a number of its own"
+    return ""
 
 
 def _numeric(table: pd.DataFrame, taken: set[str]) -> list[str]:

@@ -22,6 +22,11 @@ from stillhouse_industrial.datasets.windows import Scaler, cut, refuse_short
 class SignalReader:
     """Last window of each unit of a CSV, Parquet or C-MAPSS text file; a `stillhouse.types.Reader`.
 
+    A signal is standardised (less its mean, over its standard deviation, both in ``scaler``, for each operating
+    condition), and a window is shown as ``representation`` says: as it is; as six statistics (mean, standard deviation,
+    slope, last value, mean of the last third, change from the first third); or as the logarithm of the power at each
+    frequency but 0, after a Hann window. The last two are standardised as well.
+
     Args:
         window: cycles that the model sees.
         sensors: columns of the signals, in the model's order.

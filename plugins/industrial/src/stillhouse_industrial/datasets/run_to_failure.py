@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -132,8 +133,10 @@ def run_to_failure(
         unit=time_unit,
         description=f"{source.name}: windows of {window} rows of {len(units)} units ({len(train)} for training, "
         f"{len(val)} for validation, {len(test)} for test), signals: {', '.join(names)}"
-        + (f"; not used: {', '.join(others)}" if others else ""),
+        + (f"; not used: {', '.join(others)}" if others else "")
+        + ("" if cap is None else f"; more than {cap:g} {time_unit} left count as {cap:g}"),
     )
+    _tell_of_cap(splits, cap, time_unit)
     splits, representation = represented(splits, features)
     reader = SignalReader(
         window=window,
@@ -147,6 +150,23 @@ def run_to_failure(
         representation=representation,
     )
     return replace(splits, reader=reader)
+
+
+MOST_AT_CAP = 0.75
+"""Share of the training rows at the cap from which a warning tells of it; C-MAPSS has about half of them there."""
+
+
+def _tell_of_cap(splits: Splits, cap: float | None, time_unit: str) -> None:
+    if cap is None:
+        return
+    share = float((splits.train.columns(["target"])["target"] >= cap).double().mean())
+    if share > MOST_AT_CAP:
+        warnings.warn(
+            f"{100 * share:.0f} % of the training rows have dataset.cap ({cap:g} {time_unit}) left or more, and count "
+            f"as {cap:g}: a model of them says {cap:g} nearly always; raise dataset.cap to what is worth knowing, or "
+            "set it to null",
+            stacklevel=3,
+        )
 
 
 def _units(

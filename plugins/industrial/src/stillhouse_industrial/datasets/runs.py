@@ -75,7 +75,7 @@ def build_runs(
     Raises:
         DataError: a run is shorter than the window, or no training window shows one of the classes.
     """
-    refuse_short([*train, *val, *test, *unlabelled], window, description)
+    refuse_short([*train, *val, *test, *unlabelled], window, description, kind="run", or_else="leave the run out")
     scaler = Scaler.fit(train)
     made = {
         name: _windows(runs, scaler, window, step)
@@ -128,6 +128,11 @@ def _without_target(split: TensorSplit) -> TensorSplit:
 class RunReader:
     """Every sample of new runs, from the first that has a whole window behind it; a `stillhouse.types.Reader`.
 
+    A signal is standardised (less its mean, over its
+    standard deviation, both in ``scaler``), and a window is shown as ``representation`` says: as it is; as six
+    statistics (mean, standard deviation, slope, last value, mean of the last third, change from the first third); or as
+    the logarithm of the power at each frequency but 0, after a Hann window. The last two are standardised as well.
+
     Args:
         window: samples that the model sees.
         variables: columns of the signals, in the model's order.
@@ -175,7 +180,7 @@ class RunReader:
         """
         path = Path(path)
         runs = self._runs(path)
-        refuse_short(runs, self.window, str(path))
+        refuse_short(runs, self.window, str(path), kind="run", or_else="bring more rows of the run")
         split = _windows(runs, self.scaler, self.window, 1)
         samples = [sample for run in runs for sample in range(self.window, len(run) + 1)]
         return seen_through(_without_target(split), self.representation), {

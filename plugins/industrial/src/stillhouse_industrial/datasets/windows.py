@@ -220,8 +220,11 @@ def check_options(window: int, stride: int, cuts: int, cap: float | None, first:
             raise DataError(f"{name} must be positive, not {value}", fix=f"set dataset.{name} to at least 1")
 
 
-def refuse_short(units: Sequence[History], window: int, where: str) -> None:
-    """Refuse units shorter than the window.
+PAD = "set dataset.short to 'pad' to repeat its first row"
+
+
+def refuse_short(units: Sequence[History], window: int, where: str, *, kind: str = "unit", or_else: str = PAD) -> None:
+    """Refuse units, or runs, shorter than the window.
 
     Raises:
         DataError: naming the first of them.
@@ -229,9 +232,9 @@ def refuse_short(units: Sequence[History], window: int, where: str) -> None:
     for unit in units:
         if len(unit) < window:
             raise DataError(
-                f"unit '{unit.name}' has {len(unit)} rows, fewer than the window of {window}",
+                f"{kind} '{unit.name}' has {len(unit)} rows, fewer than the window of {window}",
                 where=where,
-                fix="lower dataset.window, or set dataset.short to 'pad' to repeat its first row",
+                fix=f"lower dataset.window, or {or_else}",
             )
 
 
