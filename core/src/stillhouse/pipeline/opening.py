@@ -17,6 +17,7 @@ from stillhouse.pipeline.data import check_splits, check_targets, fingerprint, m
 from stillhouse.pipeline.extra_rows import make_extra_rows, with_extra_rows
 from stillhouse.pipeline.sizes import check_sizes
 from stillhouse.pipeline.student import check_method
+from stillhouse.pipeline.teacher import folds_of
 from stillhouse.plugins.manager import Manager, default_manager
 from stillhouse.plugins.registry import Registry
 from stillhouse.plugins.specs import HeadSpec
@@ -116,6 +117,8 @@ def checks_before_training(context: RunContext) -> Iterator[tuple[str, Callable[
         yield f"control {position}", partial(_build, context, bound)
     yield "sizes", lambda: check_sizes(context)
     yield "method", lambda: check_method(context)
+    if resolved.recipe.teacher.out_of_fold:
+        yield "teacher.out_of_fold", partial(_check_folds, context)
     if resolved.recipe.teacher.checkpoint is None:
         seen: list[Bound] = []
         for bound in resolved.teachers:
@@ -126,6 +129,10 @@ def checks_before_training(context: RunContext) -> Iterator[tuple[str, Callable[
 
 def _build(context: RunContext, bound: Bound) -> None:
     untrained(context, bound)
+
+
+def _check_folds(context: RunContext) -> None:
+    folds_of(context)
 
 
 def _check_teacher(context: RunContext, bound: Bound) -> None:

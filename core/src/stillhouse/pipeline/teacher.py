@@ -125,7 +125,7 @@ def teacher_pieces(context: RunContext) -> list[Piece]:
         )
         for at in trained
     ]
-    for number, (kept, _) in enumerate(_folds(context) if config.out_of_fold else ()):
+    for number, (kept, _) in enumerate(folds_of(context) if config.out_of_fold else ()):
         name = fold_names(config.out_of_fold)[number + 1]
         for at in trained:
             rows, where = SubsetSplit(train, kept), folder / f"member-{at}-fold-{number}"
@@ -134,7 +134,12 @@ def teacher_pieces(context: RunContext) -> list[Piece]:
     return pieces
 
 
-def _folds(context: RunContext) -> list[tuple[list[int], list[int]]]:
+def folds_of(context: RunContext) -> list[tuple[list[int], list[int]]]:
+    """Positions of the training rows that each copy of the teacher learns from, and of those that it is asked about.
+
+    Raises:
+        IncompatibleError: there are fewer groups, or fewer rows of a class, than folds.
+    """
     config = context.resolved.recipe.teacher
     return list(fold_positions(context.splits.train, config.out_of_fold, context.head.kind, config.seed))
 
@@ -245,7 +250,7 @@ def _out_of_fold(context: RunContext, folds: int) -> Callable[[], Tensor]:
     weights = [bound.weight for bound in context.resolved.teachers]
     shares = [weight / sum(weights) for weight in weights]
     made: list[tuple[list[Trained], list[int]]] = []
-    for number, (kept, held) in enumerate(_folds(context)):
+    for number, (kept, held) in enumerate(folds_of(context)):
         members = []
         for position in range(len(context.resolved.teachers)):
             trained = train_member(
