@@ -72,7 +72,6 @@ def test_parameters_steps_and_trainings_are_those_of_a_run() -> None:
         ),
         (["method=core/staged"], "needs a soft term of each kind"),
         (["teacher.out_of_fold=150"], "150 folds need as many rows of some class"),
-        (["student={use: core/tfidf-logistic}"], "core/tfidf-logistic' "),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_told_before_any_training(changes: list[str], what: str, tmp_path: Path) -> None:

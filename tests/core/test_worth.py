@@ -168,14 +168,18 @@ def test_one_seed_and_seeds_that_change_nothing_have_no_interval() -> None:
     assert same["sentence"].startswith("These seeds, all with the same results, cannot tell")
 
 
-def test_a_flat_baseline_claims_least_and_a_dent_in_it_does_not_matter() -> None:
+def test_a_flat_baseline_claims_least_and_one_that_falls_counts_with_its_best() -> None:
     flat = judged(lambda _: 0.7, baseline=lambda _: 0.7, alike=True)
     assert [each["size_factor"] for each in flat["sizes"]] == pytest.approx([1, 1, 1, 1])
-    # 0.6 and 0.5 become 0.55 each; 0.6 lies a third of the way from there to 0.7.
+    # A larger model that is worse, because it overfits, does not make the smaller one worse.
     dent = {100.0: 0.4, 200.0: 0.6, 400.0: 0.5, 800.0: 0.7}
     found = judged(lambda _: 0.6, baseline=dent.__getitem__, seeds=1, noise=0.0)
-    assert found["equal_size"] == pytest.approx(400 * 2 ** (1 / 3))
-    assert [each["baseline"]["monotone"] for each in found["sizes"]] == pytest.approx([0.4, 0.55, 0.55, 0.7])
+    assert found["equal_size"] == pytest.approx(200)
+    assert [each["baseline"]["monotone"] for each in found["sizes"]] == pytest.approx([0.4, 0.6, 0.6, 0.7])
+    falling = {100.0: 0.796, 200.0: 0.799, 400.0: 0.762, 800.0: 0.761}
+    found = judged(lambda _: 0.797, baseline=falling.__getitem__, seeds=1, noise=0.0)
+    assert found["censored"] is None, "a student below the best without it is not better than all"
+    assert 100 < found["equal_size"] < 200
 
 
 def test_models_whose_size_differs_by_seed_have_their_geometric_mean() -> None:

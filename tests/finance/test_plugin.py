@@ -11,6 +11,7 @@ import pytest
 
 import stillhouse
 from stillhouse.errors import DataError
+from stillhouse.pipeline.checking import check
 from stillhouse.plugins.manager import Manager
 from stillhouse.plugins.options import describe_options
 from stillhouse.plugins.registry import Registry
@@ -79,6 +80,11 @@ def test_the_student_of_a_run_scores_new_transactions(finished, make, tmp_path):
     assert told["row"] == list(range(2, len(table) + 2))
     assert told["amount"] == pytest.approx(table["amount"].tolist())
     assert all(0 <= each <= 1 for each in told["probability"])
+
+
+def test_a_model_of_tables_is_refused_where_there_is_no_table():
+    found = check("finance/news-demo", overrides=["student=finance/logistic"])
+    assert str(found.problems[0]).startswith("'finance/logistic' needs the input 'x', and the dataset has ")
 
 
 def test_rules_of_a_tree_are_in_the_run_folder_and_in_the_report(make, tmp_path, monkeypatch):

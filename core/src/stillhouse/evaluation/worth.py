@@ -1,10 +1,10 @@
 """What is distillation worth? The size that a student without it needs to be as good as one with it, over seeds.
 
-Each of the two curves, quality against size, is made monotone (isotonic regression: a larger model of a kind counts as
-no worse, so that noise does not make the curves meet several times) and is straight between the sizes, on a
-logarithmic axis of size. The *size factor* of a distilled student is the size at which the baseline's curve reaches its
-quality, divided by its own. Where the baseline's curve is flat at that quality, the nearest of the sizes counts, which
-claims least.
+Each of the two curves, quality against size, is made monotone (a size counts as no worse than the smaller ones, since
+whoever has room for it may take one of these, and so that noise does not make the curves meet several times) and is
+straight between the sizes, on a logarithmic axis of size. The *size factor* of a distilled student is the size at which
+the baseline's curve reaches its quality, divided by its own. Where the baseline's curve is flat at that quality, the
+nearest of the sizes counts, which claims least.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
-from scipy.optimize import isotonic_regression
 
 from stillhouse.evaluation.statistics import ci95
 
@@ -65,7 +64,7 @@ def worth(
     they are paired, and the curves are made anew. Means of few seeds vary too little when they are drawn again, so that
     their deviations are widened by ``sqrt(n / (n - 1)) * t(0.975, n - 1) / z(0.975)``, with which the interval of a
     mean has about the width of Student's (Hesterberg, What Teachers Should Know About the Bootstrap, 2015). In
-    simulations it holds the true factor in 94 to 98 % of the cases from 3 seeds on, and in 81 to 91 % with 2. Like that
+    simulations it holds the true factor in 92 to 98 % of the cases from 3 seeds on, and in 73 to 89 % with 2. Like that
     of the gain, it has the spread of training and not that of having only so many test rows.
 
     Args:
@@ -157,10 +156,14 @@ def _side(sizes: Sequence[float], metrics: Sequence[float]) -> dict[str, Any]:
 
 
 def _monotone(log_sizes: np.ndarray, goodness: np.ndarray) -> np.ndarray:
-    """Goodness that never falls with size, for each point given; points of the same size share their mean."""
+    """The best goodness of all points up to the size of each; points of the same size share their mean.
+
+    A mean of what rises and falls (isotonic regression) would draw smaller models down with a larger one that overfits,
+    and call a student better than all without it that is worse than one of them.
+    """
     _, at, counts = np.unique(log_sizes, return_inverse=True, return_counts=True)
     means = np.bincount(at, weights=goodness) / counts
-    curve: np.ndarray = isotonic_regression(means, weights=counts.astype(float)).x[at]
+    curve: np.ndarray = np.maximum.accumulate(means)[at]
     return curve
 
 
