@@ -180,6 +180,13 @@ def test_a_flat_baseline_claims_least_and_one_that_falls_counts_with_its_best() 
     found = judged(lambda _: 0.797, baseline=falling.__getitem__, seeds=1, noise=0.0)
     assert found["censored"] is None, "a student below the best without it is not better than all"
     assert 100 < found["equal_size"] < 200
+    assert "a student of 200 parameters" in found["sentence"]
+
+
+def test_a_size_that_counts_with_a_smaller_student_says_so() -> None:
+    students = {100.0: 0.8, 200.0: 0.75, 400.0: 0.75, 800.0: 0.75}
+    found = judged(students.__getitem__, baseline=lambda _: 0.77, seeds=1, noise=0.0)
+    assert "with distillation a student of at most 200 parameters is better than all without it" in found["sentence"]
 
 
 def test_models_whose_size_differs_by_seed_have_their_geometric_mean() -> None:

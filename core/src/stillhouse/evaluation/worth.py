@@ -135,7 +135,9 @@ def worth(
         "paired_seeds": seeds,
         "sizes": rows,
     }
-    return result | {"sentence": _sentence(result, own_is_largest=own == len(rows) - 1)}
+    # A smaller student that is better stands for this size too, and the sentence must be true of it.
+    as_smaller = not np.isclose(chosen["student"]["monotone"], chosen["student"]["mean"], rtol=1e-12, atol=0)
+    return result | {"sentence": _sentence(result, as_smaller=as_smaller, own_is_largest=own == len(rows) - 1)}
 
 
 def _log(sizes: Sequence[float]) -> np.ndarray:
@@ -228,14 +230,14 @@ OPENINGS = {
 }
 
 
-def _sentence(found: dict[str, Any], *, own_is_largest: bool) -> str:
+def _sentence(found: dict[str, Any], *, as_smaller: bool, own_is_largest: bool) -> str:
     measure, factor, bounds, seeds = found["measure"], found["size_factor"], found["ci95"], found["paired_seeds"]
     opening = OPENINGS[found["worth"]]
     if bounds is None:
         opening = "These seeds, all with the same results," if seeds > 1 else "One seed only, which"
         opening += " cannot tell what distillation is worth in size"
     times = _times(max(factor, 1 / factor))
-    text = f"{opening}: with distillation a student of {_size(found['size'])} {measure} is "
+    text = f"{opening}: with distillation a student of {'at most ' if as_smaller else ''}{_size(found['size'])} {measure} is "
     other = _size(found["equal_size"] if found["censored"] else _rounded(found["equal_size"]))
     smaller = found["censored"] == AT_LEAST and factor < 1
     if found["censored"] == AT_LEAST:
