@@ -321,7 +321,7 @@ def test_class_by_class_forgetting_and_transfer_are_told(distil: Callable[..., A
 
 
 def test_the_report_has_a_figure_over_time(distil: Callable[..., Any]) -> None:
-    from stillhouse.evaluation.report import write_report
+    from stillhouse.evaluation.report.render import write_report
 
     result = distil(STREAM, *TIMED)
     text = write_report(result.folder).read_text()

@@ -259,7 +259,7 @@ def _write_data(context: RunContext) -> None:
 
 
 def _report_stage(context: RunContext, summary: Mapping[str, Any]) -> Path:
-    from stillhouse.evaluation.report import write_report
+    from stillhouse.evaluation.report.render import write_report
 
     stage = context.folder / "report"
     inputs = {"summary": digest(summary)}
