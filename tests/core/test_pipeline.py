@@ -34,6 +34,7 @@ from stillhouse.errors import (
 from stillhouse.evaluation.measure import parameters
 from stillhouse.kinds import OutputKind
 from stillhouse.pipeline.data import check_splits, check_targets
+from stillhouse.pipeline.checking import check
 from stillhouse.pipeline.leakage import answers_among_inputs, copied_rows, refuse_copies
 from stillhouse.pipeline.stages import RECORD, differences
 from stillhouse.plugins.manager import default_manager, using
@@ -689,7 +690,7 @@ def copying(context: Any, *, rows: int = 11) -> Splits:
     return repeated(rows)
 
 
-def test_run_warns_of_some_copies_and_refuses_most(tmp_path: Path) -> None:
+def test_run_and_check_warn_of_some_copies_and_refuse_most(tmp_path: Path) -> None:
     spec = DatasetSpec(name="copies", target=f"{__name__}:copying", summary="Rows under two ids")
     module = types.SimpleNamespace(stillhouse_datasets=hookimpl(lambda: [spec]))
     module.stillhouse_datasets.__name__ = "stillhouse_datasets"
@@ -699,7 +700,14 @@ def test_run_warns_of_some_copies_and_refuses_most(tmp_path: Path) -> None:
             stillhouse.run(recipe(dataset="bad/copies"), out=tmp_path / "most", stop_after="data", manager=manager)
         some = recipe(dataset={"use": "bad/copies", "rows": 3})
         stillhouse.run(some, out=tmp_path / "some", stop_after="data", manager=manager, reporter=log)
-    assert [each for each in log.warnings if "validation rows have inputs" in each]
+        # A run that goes on says it again, since only what is said before the report stands in it.
+        continued = Log()
+        stillhouse.run(some, out=tmp_path / "some", stop_after="data", manager=manager, reporter=continued)
+        most = check(recipe(dataset="bad/copies"), manager=manager)
+        few = check(some, manager=manager)
+    expected = "3 of 20 validation rows have inputs that are in the training rows to the last bit"
+    assert [log.warnings, continued.warnings, few.warnings] == [[expected]] * 3
+    assert [str(each.what)[:24] for each in most.problems] == ["11 of 20 validation rows"]
 
 
 def test_rows_that_reach_into_a_later_split_are_refused() -> None:

@@ -15,6 +15,7 @@ from stillhouse.evaluation.measure import parameters
 from stillhouse.methods import Method
 from stillhouse.pipeline.context import RunContext
 from stillhouse.pipeline.extra_rows import is_service
+from stillhouse.pipeline.leakage import leaks
 from stillhouse.pipeline.models import is_in_store, member_seed
 from stillhouse.pipeline.opening import checks_before_training, open_context, untrained
 from stillhouse.pipeline.rehearsal import (
@@ -188,12 +189,18 @@ def check(
             "outputs": context.head.outputs,
             "primary": context.head.primary,
         }
+        _attempt(checked, partial(_warn_of_leaks, context))
         for _, step in checks_before_training(context):
             _attempt(checked, step)
         _Rehearsal(context, checked).all()
         checked.warnings = [*context.warnings, *_of_small_teacher(checked.models)]
         checked.memory_bytes = _most_memory()
         return checked
+
+
+def _warn_of_leaks(context: RunContext) -> None:
+    for each in leaks(context.splits, name=context.resolved.dataset.id):
+        context.warn(each)
 
 
 def _of_small_teacher(models: Sequence[Planned]) -> list[str]:

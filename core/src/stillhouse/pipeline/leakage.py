@@ -106,6 +106,17 @@ def refuse_copies(copies: Sequence[Copies], *, name: str) -> None:
             )
 
 
+def leaks(splits: Splits, *, name: str) -> list[str]:
+    """Sentences about what gives rows of this dataset away.
+
+    Raises:
+        LeakageError: most test or validation rows are copies.
+    """
+    copies = copied_rows(splits)
+    refuse_copies(copies, name=name)
+    return [*map(str, copies), *answers_among_inputs(splits)]
+
+
 LOOKED_AT = 2000
 """Training rows in which the target is looked for among the inputs."""
 EQUAL = 1e-3

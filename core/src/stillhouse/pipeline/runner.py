@@ -16,8 +16,8 @@ from stillhouse.engines.base import check_engine
 from stillhouse.errors import OptionError, RunFolderError
 from stillhouse.pipeline.context import RunContext
 from stillhouse.pipeline.folder import claim, remove_stale, resolved_yaml
-from stillhouse.pipeline.leakage import answers_among_inputs, copied_rows, refuse_copies
-from stillhouse.pipeline.stages import SIGNAL_LOCK, STAGES, finish, why_stale
+from stillhouse.pipeline.leakage import leaks
+from stillhouse.pipeline.stages import SIGNAL_LOCK, STAGES, facts, finish, why_stale
 from stillhouse.pipeline.workers import Part, Workers, number_of_jobs
 from stillhouse.plugins.manager import Manager, default_manager
 from stillhouse.progress import Reporter, Silent, plan
@@ -241,10 +241,14 @@ def _write_data(context: RunContext) -> None:
     inputs = {"data": context.data, "dataset": context.bound_inputs(context.resolved.dataset)}
     if context.extra is not None:
         inputs["extra_rows"] = context.extra.fingerprint
-    if why_stale(folder, inputs) is None:
+    current = why_stale(folder, inputs) is None
+    found = facts(folder).get("leaks") if current else None
+    if found is None:
+        found, current = leaks(splits, name=context.resolved.dataset.id), False
+    for each in found:
+        context.warn(each)
+    if current:
         return
-    copies = copied_rows(splits)
-    refuse_copies(copies, name=context.resolved.dataset.id)
     write_json(folder / "info.json", splits.info.to_json())
     everything = {
         **splits.named(),
@@ -253,9 +257,7 @@ def _write_data(context: RunContext) -> None:
     write_tensors(folder / "rows.safetensors", {name: split.index() for name, split in everything.items()})
     if splits.reader is not None:
         write_json(folder / "reader.json", splits.reader.state())
-    for each in [*map(str, copies), *answers_among_inputs(splits)]:
-        context.warn(each)
-    finish(folder, inputs)
+    finish(folder, inputs, leaks=found)
 
 
 def _report_stage(context: RunContext, summary: Mapping[str, Any]) -> Path:
