@@ -19,6 +19,7 @@ from stillhouse.errors import IncompatibleError
 from stillhouse.methods import MethodContext
 from stillhouse.methods.on_policy import OwnTexts
 from stillhouse.pipeline import RunResult
+from stillhouse.pipeline.checking import check
 from stillhouse.plugins.manager import default_manager
 from stillhouse.progress import Reporter, Silent
 from stillhouse.recipe.check import resolve
@@ -227,3 +228,10 @@ def test_what_cannot_be_written_is_refused_before_anything_is_trained(method: st
     folds = recipe(method, teacher={"use": "core/hf-seq2seq", "config": SMALL, "out_of_fold": 2})
     with pytest.raises(IncompatibleError, match="changes inputs in its steps"):
         resolve(folds, default_manager().registry)
+
+
+def test_check_says_that_times_of_writing_are_upper_bounds() -> None:
+    found = check(recipe("core/sequence"))
+    assert found.problems == []
+    (said,) = found.warnings
+    assert "upper bounds" in said

@@ -35,7 +35,7 @@ from stillhouse.plugins.manager import Manager, default_manager
 from stillhouse.progress import Reporter, Silent
 from stillhouse.recipe.check import resolve
 from stillhouse.recipe.model import Recipe, TrainConfig
-from stillhouse.recipe.resolved import Bound
+from stillhouse.recipe.resolved import Bound, ResolvedRecipe
 from stillhouse.teachers import TeacherSource
 from stillhouse.trained import Trained, is_asked
 from stillhouse.training.learner import Supervised
@@ -193,7 +193,7 @@ def check(
         for _, step in checks_before_training(context):
             _attempt(checked, step)
         _Rehearsal(context, checked).all()
-        checked.warnings = [*context.warnings, *_of_small_teacher(checked.models)]
+        checked.warnings = [*context.warnings, *_of_small_teacher(checked.models), *_of_writing(resolved)]
         checked.memory_bytes = _most_memory()
         return checked
 
@@ -215,6 +215,16 @@ def _of_small_teacher(models: Sequence[Planned]) -> list[str]:
     return [
         f"the teacher has {teacher:,} parameters, fewer than the student ({student:,}): as a rule it knows no more; "
         "take a larger one, or a smaller student"
+    ]
+
+
+def _of_writing(resolved: ResolvedRecipe) -> list[str]:
+    """A warning where texts are written by models that have not learnt where one ends."""
+    if "writes" not in resolved.head.component.spec.tags:
+        return []
+    return [
+        "untrained models write every text to its greatest length, so that the times of a method or a validation that "
+        "has texts written are upper bounds, and of one that learns what was written too"
     ]
 
 
