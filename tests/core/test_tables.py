@@ -31,6 +31,14 @@ def test_tables_are_read_whatever_separates_their_columns(tmp_path: Path, separa
     assert tables.first_row(path) == 2
 
 
+def test_empty_cells_texts_of_several_lines_and_blank_lines_at_the_end_are_fine(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text('\ufeffa,b\r\n1,\r\n,\r\n"x\r\ny, z",3\r\n\r\n\r\n', encoding="utf-8")
+    table = tables.read_table(path, texts=["a"])
+    assert table["a"].tolist() == ["1", "", "x\r\ny, z"]
+    assert table["b"].isna().tolist() == [True, True, False]
+
+
 @pytest.mark.plugins
 def test_parquet_files_are_the_same_tables(tmp_path: Path) -> None:
     table = pd.DataFrame({"a": [1.5, 2.5], "b": ["x", None]}, index=[7, 8])
@@ -47,7 +55,13 @@ def test_parquet_files_are_the_same_tables(tmp_path: Path) -> None:
         pytest.param(f"{'n' * 300}.csv", None, "does not exist", id="longer than a file system takes names"),
         ("t.csv", b"", "is empty"),
         ("t.csv", b"a,b\n", "has no rows"),
-        ("t.csv", b"a,b\n1,2,3,4\n1\n", "there is no column 'c'"),
+        ("t.csv", b"a,b\n1,2\n", "there is no column 'c'"),
+        ("t.csv", b"a,b\n1,2,\n3,4,\n", "row 2 has 3 fields, and the header 2"),
+        ("t.csv", b"a,b\n9,1,2\n9,3,4\n", "row 2 has 3 fields, and the header 2"),
+        ("t.csv", b"a,b\n1,2,3,4\n1\n", "row 2 has 4 fields, and the header 2"),
+        ("t.csv", b"a;b;c\n1;2;3\n1;\n", "row 3 has 2 of 3 fields"),
+        ("t.csv", b"a,b\n1,2\n1", "row 3 has 1 of 2 fields"),
+        ("t.csv", b'a,b\n"1\n1",2\n\n\n3,4\n', "row 3 is a blank line"),
         ("t.csv", b"a,b\n1,2\n1,2,3\n", "cannot be parsed"),
         ("t.csv", b"a,b\n\xff\xfe,2\n", "not UTF-8"),
         pytest.param("t.parquet", b"PAR1 and nothing more", "cannot be parsed", marks=pytest.mark.plugins),

@@ -3,8 +3,10 @@ file, the row and the column."""
 
 from __future__ import annotations
 
+import csv
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +30,8 @@ def read_table(path: Path, *, texts: Sequence[str] = ()) -> pd.DataFrame:
         texts: columns of text, in which nothing is taken for a number or, like "NA" and "None", for a gap.
 
     Raises:
-        DataError: the file is missing, of another type, empty or unreadable.
+        DataError: the file is missing, of another type, empty or unreadable, or a row of a CSV file has more or fewer
+            fields than the header, or is blank.
         MissingDependencyError: no package that reads Parquet is installed.
     """
     suffix = path.suffix.lower()
@@ -72,9 +75,43 @@ def _parsed(path: Path, suffix: str, texts: Sequence[str]) -> pd.DataFrame:
         return pd.read_json(path, lines=True, encoding="utf-8", dtype=not texts)
     separator = _separator(path)
     table: pd.DataFrame = pd.read_csv(path, sep=separator)
+    _refuse_ragged(path, separator, table)
     if there := [name for name in texts if name in table.columns]:
         table[there] = pd.read_csv(path, sep=separator, usecols=there, dtype=str, keep_default_na=False)[there]
     return table
+
+
+def _refuse_ragged(path: Path, separator: str, table: pd.DataFrame) -> None:
+    """Refuse rows with more fields than the header, of which pandas makes an index and moves every value by a column;
+    with fewer, which it fills up; and blank lines between rows, which it leaves out of the count of rows."""
+    width, where = table.shape[1], str(path)
+    with path.open("rb") as file:
+        lines = sum(piece.count(b"\n") for piece in iter(lambda: file.read(2**20), b""))
+    # No line is blank, and no row is short, which would have no last field: then the first row tells of all of them.
+    sound = lines <= len(table) + 1 and not table.iloc[:, -1].isna().any()
+    blank: int | None = None
+    with path.open(encoding="utf-8-sig", newline="") as file, suppress(csv.Error):  # e.g. a text beyond csv's limit
+        for row, fields in enumerate(csv.reader(file, delimiter=separator), 1):
+            if not fields:
+                blank = row if blank is None else blank
+            elif blank is not None:
+                raise DataError(
+                    f"row {blank} is a blank line", where=where, fix="remove it, so that rows have their numbers"
+                )
+            elif len(fields) > width:
+                raise DataError(
+                    f"row {row} has {len(fields)} fields, and the header {width}",
+                    where=where,
+                    fix="name every column in the header, and remove separators at the ends of rows",
+                )
+            elif len(fields) < width:
+                raise DataError(
+                    f"row {row} has {len(fields)} of {width} fields",
+                    where=where,
+                    fix="complete it, with a separator for each empty cell; get the file again if it was cut off",
+                )
+            elif sound and row > 1:
+                return
 
 
 def _separator(path: Path) -> str:

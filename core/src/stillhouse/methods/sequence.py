@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 
 from stillhouse.errors import IncompatibleError
-from stillhouse.forwarding import all_rows, most_tokens, to_device
+from stillhouse.forwarding import TOKENS, VALUES, all_rows, to_device
 from stillhouse.methods.base import Method
 from stillhouse.methods.context import MethodContext
 from stillhouse.storage import cache_folder, digest, read_tensors, state_digest, write_tensors
@@ -89,9 +89,10 @@ def write_all(teacher: Trained, rows: Split, context: MethodContext, *, beams: i
     parts: list[torch.Tensor] = []
     where: list[torch.Tensor] = []
     model = teacher.model.to(context.device).eval()
-    # Beams multiply what a batch holds.
-    tokens = max(1, most_tokens(context.head.kind, context.head.outputs) // beams)
-    for positions, batch in all_rows(rows, tokens=tokens):
+    # A text goes on from its last token alone: a step holds the logits of one place of each beam, and what the model
+    # remembers of the places before it.
+    most = max(1, min(VALUES // context.head.outputs, TOKENS // max_tokens) // beams)
+    for positions, batch in all_rows(rows, most, tokens=max(1, TOKENS // beams)):
         batch = to_device({name: batch[name] for name in ("source", "source_mask")}, context.device)
         found = model.generate(batch["source"], batch["source_mask"], max_tokens=max_tokens, beams=beams)
         parts.append(found.to(torch.int32).cpu())

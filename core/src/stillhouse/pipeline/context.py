@@ -13,7 +13,9 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
+from stillhouse.errors import RunFolderError
 from stillhouse.pipeline.extra_rows import MadeRows
+from stillhouse.pipeline.folder import ELSEWHERE, remove_results
 from stillhouse.pipeline.stages import component_identity, platform_identity
 from stillhouse.plugins.registry import Registry
 from stillhouse.progress import Reporter
@@ -34,6 +36,7 @@ class RunContext:
         extra: rows that the recipe's augmenter made.
         manager: arguments of the plugin manager, for other processes; None for the installed plugins.
         store: folder of teachers that other runs may share; that of the user by default.
+        settled: the run is finished, and nothing of it may be made again.
     """
 
     resolved: ResolvedRecipe
@@ -46,6 +49,7 @@ class RunContext:
     extra: MadeRows | None = None
     manager: Mapping[str, Any] | None = None
     store: Path | None = None
+    settled: bool = False
     warnings: list[str] = field(default_factory=list)
     guards: dict[str, str] = field(default_factory=dict)
     _accelerators: dict[str, Accelerator] = field(default_factory=dict)
@@ -95,6 +99,20 @@ class RunContext:
         if message not in self.warnings:
             self.warnings.append(message)
             self.reporter.warn(message)
+
+    def make_again(self, why: str) -> None:
+        """What was made from other inputs is about to be replaced: results and exports that rest on it go first.
+
+        Raises:
+            RunFolderError: the run is settled.
+        """
+        if self.settled:
+            raise RunFolderError(
+                f"'{self.folder}' holds a finished run, and what it was made from has changed ({why})",
+                where=str(self.folder),
+                fix=f"{ELSEWHERE}, so that its results are not lost",
+            )
+        remove_results(self.folder)
 
     def guard(self, name: str, detail: str) -> None:
         """Note that a guard rail held, for the manifest."""

@@ -13,6 +13,10 @@ from stillhouse.recipe.text import parse_value, read_saved, to_yaml
 from stillhouse.storage import SUMMARY, refuse_search
 
 
+ELSEWHERE = "choose another folder with --out, or have `stillhouse run --overwrite` make it again"
+"""What to do where a finished run would be changed."""
+
+
 def claim(folder: Path, resolved: ResolvedRecipe, *, overwrite: bool) -> None:
     """Make the folder, or make sure that it is a run of the same name, and that nothing finished in it is lost."""
     refuse_search(folder, "choose another folder with --out; its final run is {final}")
@@ -31,7 +35,7 @@ def claim(folder: Path, resolved: ResolvedRecipe, *, overwrite: bool) -> None:
                 f"'{folder}' holds a finished run of another recipe ({', '.join(changed[:3])}"
                 f"{f' and {len(changed) - 3} more' if len(changed) > 3 else ''})",
                 where=str(folder),
-                fix="choose another folder with --out, or have `stillhouse run --overwrite` make it again",
+                fix=ELSEWHERE,
             )
     elif (
         folder.exists()
@@ -71,17 +75,22 @@ def remove_stale(folder: Path, resolved: ResolvedRecipe) -> None:
     """Remove what was made with another recipe: exports, results, and models of seeds and sizes no longer asked for."""
     if not (folder / "recipe.yaml").exists() or not _changed(folder, resolved):
         return
-    for name in (SUMMARY, "report.html"):
-        (folder / name).unlink(missing_ok=True)
-    for stage in ("evaluate", "report"):
-        (folder / stage / RECORD).unlink(missing_ok=True)
-    shutil.rmtree(folder / "export", ignore_errors=True)
+    remove_results(folder)
     for path in folder.glob("**/seed-*"):
         if path.is_dir() and path.name.removeprefix("seed-") not in {str(seed) for seed in resolved.recipe.seeds}:
             shutil.rmtree(path)
     for path in folder.glob(f"{SIZES}/*"):
         if path.name not in {size.name for size in resolved.sizes}:
             shutil.rmtree(path)
+
+
+def remove_results(folder: Path) -> None:
+    """Remove what rests on the models of a run: summary, report and exports."""
+    for name in (SUMMARY, "report.html"):
+        (folder / name).unlink(missing_ok=True)
+    for stage in ("evaluate", "report"):
+        (folder / stage / RECORD).unlink(missing_ok=True)
+    shutil.rmtree(folder / "export", ignore_errors=True)
 
 
 def resolved_yaml(resolved: ResolvedRecipe) -> str:

@@ -95,12 +95,12 @@ def label(
     changes = [*overrides, *([f"teacher.cache_precision={precision}"] if precision is not None else [])]
     resolved = resolve(recipe, given.registry, overrides=changes)
     folder, heard = folder_of(resolved, out), reporter or Silent()
-    with claimed(folder, resolved, overwrite=False), contextlib.ExitStack() as stack:
+    with claimed(folder, resolved, overwrite=False) as settled, contextlib.ExitStack() as stack:
         workers = None
         if count > 1 or engine != "local":
-            workers = Workers(engine, count, setup_of(given, resolved, folder), retries=RETRIES)
+            workers = Workers(engine, count, setup_of(given, resolved, folder, settled=settled), retries=RETRIES)
             stack.callback(workers.close)
-        context = prepared(resolved, folder, given, heard, download=download)
+        context = prepared(resolved, folder, given, heard, download=download, settled=settled)
         return _label(context, workers, shard_rows)
 
 

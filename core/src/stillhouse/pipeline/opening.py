@@ -76,7 +76,13 @@ def open_context(
 
 
 def reopen_context(
-    *, manager: Mapping[str, Any] | None, recipe: Mapping[str, Any], base: str, folder: str, reporter: Reporter
+    *,
+    manager: Mapping[str, Any] | None,
+    recipe: Mapping[str, Any],
+    base: str,
+    folder: str,
+    reporter: Reporter,
+    settled: bool = False,
 ) -> RunContext:
     """The context of a run in another process, equal to that of the process which began it, with its share of the CPU
     threads.
@@ -87,6 +93,7 @@ def reopen_context(
         base: folder that the recipe's paths are relative to.
         folder: of the run.
         reporter: receives what happens.
+        settled: see `RunContext`.
 
     Raises:
         StillhouseError: the recipe cannot be opened in this process.
@@ -95,7 +102,7 @@ def reopen_context(
     registry = (Manager(**manager) if manager is not None else default_manager()).registry
     resolved = replace(resolve(dict(recipe), registry), base=Path(base))
     context = open_context(resolved, Path(folder), registry, reporter, download=False)
-    context.manager = manager
+    context.manager, context.settled = manager, settled
     return context
 
 

@@ -24,7 +24,7 @@ from stillhouse.progress import Reporter, Silent, plan
 from stillhouse.recipe.check import resolve
 from stillhouse.recipe.model import Recipe
 from stillhouse.recipe.resolved import ResolvedRecipe
-from stillhouse.storage import digest, remove_leftovers, write_json, write_tensors, write_text
+from stillhouse.storage import SUMMARY, digest, remove_leftovers, write_json, write_tensors, write_text
 
 
 @dataclass(frozen=True)
@@ -97,12 +97,14 @@ def run(
     count = number_of_jobs(jobs)
     resolved = resolve(recipe, given.registry, overrides=with_changes(overrides, seeds, sizes))
     folder = folder_of(resolved, out)
-    with claimed(folder, resolved, overwrite=overwrite), contextlib.ExitStack() as stack:
+    with claimed(folder, resolved, overwrite=overwrite) as settled, contextlib.ExitStack() as stack:
         workers = None
         if (count > 1 or engine != "local") and stop_after != "data":
-            workers = Workers(engine, count, setup_of(given, resolved, folder))
+            workers = Workers(engine, count, setup_of(given, resolved, folder, settled=settled))
             stack.callback(workers.close)
-        return _run(resolved, folder, given, reporter or Silent(), stop_after, download, workers)
+        heard = reporter or Silent()
+        context = prepared(resolved, folder, given, heard, download=download, settled=settled)
+        return _run(context, stop_after, workers)
 
 
 def folder_of(resolved: ResolvedRecipe, out: str | Path | None) -> Path:
@@ -111,13 +113,14 @@ def folder_of(resolved: ResolvedRecipe, out: str | Path | None) -> Path:
 
 
 @contextlib.contextmanager
-def claimed(folder: Path, resolved: ResolvedRecipe, *, overwrite: bool) -> Iterator[None]:
+def claimed(folder: Path, resolved: ResolvedRecipe, *, overwrite: bool) -> Iterator[bool]:
     """The run folder for this process alone, freed of what is stale.
 
     Raises:
         RunFolderError: it is of another run, or another process is running in it.
     """
     claim(folder, resolved, overwrite=overwrite)
+    settled = not overwrite and (folder / SUMMARY).exists()
     lock = FileLock(folder / f"run.{os.environ.get('RANK', '0')}.lock")
     try:
         lock.acquire(timeout=0)
@@ -131,7 +134,7 @@ def claimed(folder: Path, resolved: ResolvedRecipe, *, overwrite: bool) -> Itera
         if os.environ.get("RANK", "0") == "0":
             remove_leftovers(folder)
             remove_stale(folder, resolved)
-        yield
+        yield settled
     finally:
         lock.release()
         (folder / SIGNAL_LOCK).unlink(missing_ok=True)
@@ -146,33 +149,25 @@ def with_changes(overrides: Iterable[str], seeds: Iterable[int] | None, sizes: M
     return changes
 
 
-def setup_of(manager: Manager, resolved: ResolvedRecipe, folder: Path) -> dict[str, Any]:
+def setup_of(manager: Manager, resolved: ResolvedRecipe, folder: Path, *, settled: bool) -> dict[str, Any]:
     """What workers need to open the same run."""
     return {
         "manager": manager.arguments,
         "recipe": resolved.to_recipe(),
         "base": str(resolved.base),
         "folder": str(folder.resolve()),
+        "settled": settled,
     }
 
 
-def _run(
-    resolved: ResolvedRecipe,
-    folder: Path,
-    manager: Manager,
-    reporter: Reporter,
-    stop_after: str,
-    download: bool,
-    workers: Workers | None,
-) -> RunResult:
+def _run(context: RunContext, stop_after: str, workers: Workers | None) -> RunResult:
     # The stages need torch; a wrong recipe has been reported before that.
     from stillhouse.pipeline.evaluate import evaluate_stage
     from stillhouse.pipeline.manifest import write_manifest
     from stillhouse.pipeline.student import baseline_pieces, baseline_stage, student_labels, student_stage
     from stillhouse.pipeline.teacher import teacher_pieces, teacher_stage
 
-    last = STAGES.index(stop_after)
-    context = prepared(resolved, folder, manager, reporter, download=download)
+    resolved, reporter, last = context.resolved, context.reporter, STAGES.index(stop_after)
     summary: dict[str, Any] = {}
     report: Path | None = None
     trained = [
@@ -214,18 +209,18 @@ def _run(
     if last >= STAGES.index("report") and context.is_main:
         report = _report_stage(context, summary)
     context.wait()
-    return RunResult(folder, summary, report)
+    return RunResult(context.folder, summary, report)
 
 
 def prepared(
-    resolved: ResolvedRecipe, folder: Path, manager: Manager, reporter: Reporter, *, download: bool
+    resolved: ResolvedRecipe, folder: Path, manager: Manager, reporter: Reporter, *, download: bool, settled: bool
 ) -> RunContext:
     """The context of a run whose rows, recipe and manifest are in its folder, and whose parts fit each other."""
     from stillhouse.pipeline.manifest import write_manifest
     from stillhouse.pipeline.opening import checks_before_training, open_context
 
     context = open_context(resolved, folder, manager.registry, reporter, download=download)
-    context.manager = manager.arguments
+    context.manager, context.settled = manager.arguments, settled
     if context.is_main:
         _write_data(context)
         write_text(folder / "recipe.yaml", resolved_yaml(resolved))
@@ -241,14 +236,17 @@ def _write_data(context: RunContext) -> None:
     inputs = {"data": context.data, "dataset": context.bound_inputs(context.resolved.dataset)}
     if context.extra is not None:
         inputs["extra_rows"] = context.extra.fingerprint
-    current = why_stale(folder, inputs) is None
-    found = facts(folder).get("leaks") if current else None
-    if found is None:
-        found, current = leaks(splits, name=context.resolved.dataset.id), False
+    reason = why_stale(folder, inputs)
+    found = facts(folder).get("leaks") if reason is None else None
+    for each in found or ():
+        context.warn(each)
+    if found is not None:
+        return
+    if reason:
+        context.make_again(reason)
+    found = leaks(splits, name=context.resolved.dataset.id)
     for each in found:
         context.warn(each)
-    if current:
-        return
     write_json(folder / "info.json", splits.info.to_json())
     everything = {
         **splits.named(),
