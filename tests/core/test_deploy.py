@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 import types
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from stillhouse import hookimpl
 from stillhouse.cli import main
 from stillhouse.components.datasets import synthetic
 from stillhouse.data.readers import ColumnsReader
-from stillhouse.errors import DataError, PluginError
+from stillhouse.errors import DataError, PluginError, UnknownComponentError
 from stillhouse.plugins.manager import using
 from stillhouse.plugins.specs import DatasetSpec
 from stillhouse.types import Splits
@@ -91,6 +94,40 @@ def test_an_export_says_how_its_inputs_are_prepared_and_what_comes_out(run: Path
     assert said["output"]["meaning"] == "values, in the unit"
     assert said["output"]["decoding"].startswith("``prediction``")
     assert all(isinstance(value, int | float | str) for value in said["facts"].values())
+
+
+def test_weights_in_code_that_has_changed_are_told(run: Path, manager: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        stillhouse.predict(run, table(run, "0.5"), manager=manager)
+    done = run / "student" / "seed-0" / "done.json"
+    record = json.loads(done.read_text())
+    record["inputs"]["model"]["source"] = "of before"
+    done.write_text(json.dumps(record))
+    with pytest.warns(UserWarning, match="the code of 'core/mlp' has changed since"):
+        stillhouse.predict(run, table(run, "0.5"), manager=manager)
+
+
+def test_a_run_of_a_plugin_in_a_file_says_which(run: Path) -> None:
+    manifest = run / "manifest.json"
+    command = ["stillhouse", "run", "recipe.yaml", "--plugin", "my/domain.py"]
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "command": command}))
+    with pytest.raises(UnknownComponentError, match="mine") as caught:
+        stillhouse.predict(run, table(run, "0.5"))
+    assert caught.value.fix == "give --plugin my/domain.py, as the run was given"
+
+
+@pytest.mark.parametrize(("number", "status"), [(errno.ENOSPC, 2), (errno.EROFS, 2), (errno.EIO, 1)])
+def test_a_full_disk_is_no_defect(number: int, status: int, monkeypatch: Any, capsys: Any) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number), "some/file")
+
+    monkeypatch.setattr("stillhouse.pipeline.run", full)
+    assert main(["run", "core/quickstart"]) == status
+    said = capsys.readouterr().err
+    assert ("defect" in said) is (status == 1)
+    assert os.strerror(number) in said
+    assert "some/file" in said
 
 
 def test_an_interrupt_says_how_to_go_on(monkeypatch: Any, capsys: Any) -> None:

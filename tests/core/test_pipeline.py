@@ -209,8 +209,9 @@ def test_a_finished_run_is_not_repeated_and_a_changed_part_is_with_the_reason(tm
     stillhouse.run(recipe(), out=tmp_path / "run", overrides=["objectives.alpha=0.9"], seeds=[0, 1, 2], reporter=more)
     assert more.models == ["baseline, seed 2", "student, seed 2"]
     fewer = {"out": tmp_path / "run", "overrides": ["objectives.alpha=0.9"], "seeds": [0]}
-    with pytest.raises(RunFolderError, match="seeds"):
+    with pytest.raises(RunFolderError, match="seeds") as caught:
         stillhouse.run(recipe(), **fewer)
+    assert caught.value.fix.startswith("give --seeds 0,1,2, as it has")
     stillhouse.run(recipe(), **fewer, overwrite=True)
     assert not list((tmp_path / "run").glob("*/seed-[12]"))
     with pytest.raises(RunFolderError, match="no student of seed 2"):
@@ -708,6 +709,43 @@ def test_run_and_check_warn_of_some_copies_and_refuse_most(tmp_path: Path) -> No
     expected = "3 of 20 validation rows have inputs that are in the training rows to the last bit"
     assert [log.warnings, continued.warnings, few.warnings] == [[expected]] * 3
     assert [str(each.what)[:24] for each in most.problems] == ["11 of 20 validation rows"]
+
+
+ROWS = {"shift": 0.0}
+
+
+def shifting(context: Any) -> Splits:
+    """Rows of a file that somebody changes between two runs."""
+    made = repeated(0)
+    made.train.columns()["x"].add_(ROWS["shift"])
+    return made
+
+
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_finished_run_whose_rows_have_changed_is_refused_and_made_again_only_when_asked(
+    jobs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = DatasetSpec(name="shifting", target=f"{__name__}:shifting", summary="Rows that change")
+    module = types.SimpleNamespace(stillhouse_datasets=hookimpl(lambda: [spec]))
+    module.stillhouse_datasets.__name__ = "stillhouse_datasets"
+    values, out = recipe(dataset="bad/shifting", seeds=[0]), tmp_path / "run"
+    with using(module, name="bad") as manager:
+        first = stillhouse.run(values, out=out, manager=manager)
+        stillhouse.export(out, format="torch", manager=manager)
+        before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file() and path.suffix != ".lock"}
+        monkeypatch.setitem(ROWS, "shift", 1.0)
+        for more in ({}, {"seeds": [0, 1]}):
+            with pytest.raises(RunFolderError, match="what it was made from has changed") as caught:
+                stillhouse.run(values, out=out, manager=manager, jobs=jobs, **more)
+            assert "--overwrite" in caught.value.fix
+        kept = {path for path, content in before.items() if path.name != "manifest.json" and path.read_bytes() == content}
+        assert kept == {path for path in before if path.name != "manifest.json"}
+        # What is stopped while it is made again is no finished run any more, and goes on unasked.
+        stillhouse.run(values, out=out, manager=manager, overwrite=True, stop_after="teacher")
+        assert not (out / "summary.json").exists()
+        assert not (out / "export").exists()
+        again = stillhouse.run(values, out=out, manager=manager)
+    assert again.summary["dataset"]["fingerprint"] != first.summary["dataset"]["fingerprint"]
 
 
 def test_rows_that_reach_into_a_later_split_are_refused() -> None:

@@ -236,6 +236,7 @@ def test_a_malformed_override_is_refused(override: str) -> None:
         ("train.student.epochs", "many", "'epochs' is 'many'", "write a whole number of at least 1, or auto"),
         ("train.student.lr", "-1", "'lr' is -1", "a number above 0"),
         ("seeds", "3", "'seeds' is 3", "write a list, e.g. [0, 1]"),
+        ("seeds", "[99999999999]", "'seeds.0' is 99999999999", "a number below 4294967296"),
         ("train.student.balance", "[1]", "'balance' is a list", "write true or false"),
     ],
 )

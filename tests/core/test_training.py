@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import stillhouse
-from stillhouse.errors import TrainingError
+from stillhouse.errors import IncompatibleError, TrainingError
 from stillhouse.heads import Multiclass
 from stillhouse.objectives import SoftTargets
 from stillhouse.objectives.feature import Hints
@@ -400,6 +400,10 @@ def test_distill_refuses_what_cannot_work() -> None:
         stillhouse.distill(Net(), Net(), batches(), [SoftTargets()], inputs=["x"])
     with pytest.raises(TrainingError, match="no batches"):
         stillhouse.distill(Net(), Net(), iter(batches()), [SoftTargets()], alpha=0, inputs=["x"], epochs=2)
+    with pytest.raises(IncompatibleError, match="a batch has no 'z', but x"):
+        stillhouse.distill(Net(), Net(), batches(), [SoftTargets()], alpha=0, inputs=["z"])
+    with pytest.raises(ValueError, match="epochs must be at least 1"):
+        stillhouse.distill(Net(), Net(), batches(), [SoftTargets()], alpha=0, inputs=["x"], epochs=0)
     bad = batches()
     bad[1]["x"][0] = math.inf
     with pytest.raises(TrainingError, match=r"epoch 1\n.*values that are not finite: 32\n"):

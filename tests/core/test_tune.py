@@ -35,7 +35,7 @@ from stillhouse.recipe.check import resolve
 from stillhouse.recipe.text import parse_value
 from stillhouse.storage import read_object
 from stillhouse.tuning import TuneResult, tune
-from stillhouse.tuning.bench import Result, Work, make_bench
+from stillhouse.tuning.bench import Bench, Result, Work, make_bench
 from stillhouse.tuning.budget import Budget
 from stillhouse.tuning.candidates import Candidate
 from stillhouse.tuning.pool import Here
@@ -650,6 +650,22 @@ def test_after_the_test_rows_were_met_nothing_more_is_chosen(finished: TuneResul
         tune(recipe(), out=finished.folder, trials=5, folds=2, manager=manager)
     with pytest.raises(RunFolderError, match="another recipe"):
         tune(recipe(data_seed=1), out=finished.folder, trials=3, folds=2, manager=manager)
+
+
+def test_a_search_does_not_go_on_with_other_rows(
+    finished: TuneResult, tmp_path: Path, manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other(*given: Any, **options: Any) -> Bench:
+        made = make_bench(*given, **options)
+        made.data = "other rows"
+        return made
+
+    with pytest.raises(Stop):
+        tune(recipe(), out=tmp_path / "stopped", trials=3, folds=2, manager=manager, reporter=Stopping("trial 2"))
+    monkeypatch.setattr("stillhouse.tuning.search.make_bench", other)
+    for folder in (finished.folder, tmp_path / "stopped"):
+        with pytest.raises(RunFolderError, match="the data have changed since"):
+            tune(recipe(), out=folder, trials=3, folds=2, manager=manager)
 
 
 def test_a_recipe_says_what_varies(tmp_path: Path, manager: Manager) -> None:

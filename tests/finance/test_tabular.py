@@ -189,6 +189,10 @@ def test_new_files_are_read_like_training_rows(context, table, tmp_path):
     assert x[:, names.index("purpose = car")].tolist() == [0, 1, 0]
     assert x[:, names.index("purpose = (missing)")].tolist() == [0, 0, 1]
     assert x[0, names.index("age")] == 0
+    unknown = new.assign(purpose=["Boat", "plane", "car"])
+    unknown.to_parquet(tmp_path / "unknown.parquet")
+    with pytest.warns(UserWarning, match="column 'purpose': 2 of 3 rows have a value .* such as 'Boat'"):
+        reader.read(tmp_path / "unknown.parquet")
     new.drop(columns="age").to_parquet(tmp_path / "bad.parquet")
     with pytest.raises(DataError, match="no column 'age'"):
         reader.read(tmp_path / "bad.parquet")
@@ -199,6 +203,7 @@ def test_levels_read_alike_with_and_without_gaps():
     assert as_levels(pd.Series([1.0, None, 2.5])).tolist() == ["1", "(missing)", "2.5"]
     assert as_levels(pd.Series([True, False])).tolist() == ["True", "False"]
     assert as_levels(pd.Series(["a", None, 3])).tolist() == ["a", "(missing)", "3"]
+    assert as_levels(pd.Series([" Z\u00fcrich", "Zu\u0308rich ", " "])).tolist() == ["Z\u00fcrich"] * 2 + ["(missing)"]
 
 
 @given(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from stillhouse.cli import (
     tune_cmd,
     upkeep_cmd,
 )
-from stillhouse.cli.output import print_defect, print_error
+from stillhouse.cli.output import not_writable, print_defect, print_error
 from stillhouse.cli.shared import Settings, hoisted
 from stillhouse.cli.usage import UPKEEP, Group, understood
 from stillhouse.errors import StillhouseError
@@ -92,6 +93,8 @@ def _global_options(
     ctx.obj = Settings(no_plugins=no_plugins, disable=disable or [], files=files or [], debug=debug)
 
 
+NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+"""What a system says of a full disk, a used-up quota, and places where nothing may be written or read."""
 INTERRUPTED = 130
 """Exit status after Ctrl-C."""
 
@@ -116,6 +119,14 @@ def main(args: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print_error(error, as_json=as_json)
         return error.exit_code
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        if error.errno in NOT_WRITABLE:
+            print_error(not_writable(error), as_json=as_json)
+            return StillhouseError.exit_code
+        print_defect(error, as_json=as_json, args=given)
+        return 1
     except Exception as error:
         if debug:
             traceback.print_exc()

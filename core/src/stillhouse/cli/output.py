@@ -128,6 +128,15 @@ def print_error(error: StillhouseError, *, as_json: bool) -> None:
     print_lines(block, stderr=True)
 
 
+def not_writable(error: OSError) -> RunFolderError:
+    """What the system says of a file that cannot be written, as an error that the user can fix."""
+    return RunFolderError(
+        f"a file cannot be written: {error.strerror or error}",
+        where=str(error.filename or "the system names no file"),
+        fix="make room, or take a folder that you may write to, with --out; the same command then goes on",
+    )
+
+
 def print_defect(error: Exception, *, as_json: bool, args: Sequence[str]) -> None:
     """An exception that is no `StillhouseError` is a defect: of a plugin, whose line is named, or of ours."""
     from stillhouse.plugins.blame import origin

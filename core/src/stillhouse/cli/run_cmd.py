@@ -6,7 +6,7 @@ import contextlib
 import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -141,7 +141,7 @@ def run(
         "manager": manager,
     }
     folders = [out] if len(recipes) == 1 else _folders(recipes, changes or (), out, manager)
-    results, failed = [], False
+    results, failed = [], list[dict[str, str]]()
     for recipe, folder in zip(recipes, folders, strict=True):
         if len(recipes) > 1 and not json:
             print_lines(f"{recipe}:")
@@ -151,8 +151,8 @@ def run(
         except StillhouseError as error:
             if len(recipes) == 1:
                 raise
-            failed = True  # the others do not depend on it
-            print_error(error, as_json=json)
+            print_error(error, as_json=json)  # the others do not depend on it
+            failed.append({"recipe": recipe, "class": type(error).__name__, "what": error.what})
             continue
         results.append(result)
         if not json and _is_main_process():
@@ -161,7 +161,7 @@ def run(
             else:
                 print_lines(f"stopped after {stop_after}: {result.folder}")
     if json and _is_main_process():
-        _print_documents(results, several=len(recipes) > 1)
+        _print_documents(results, failed, several=len(recipes) > 1)
     if failed:
         raise typer.Exit(2)
 
@@ -183,13 +183,13 @@ def _folders(recipes: Sequence[str], changes: Sequence[str], out: Path | None, m
     return [None if out is None else out / name for name in bare]
 
 
-def _print_documents(results: Sequence[Any], *, several: bool) -> None:
+def _print_documents(results: Sequence[Any], failed: Sequence[Mapping[str, str]], *, several: bool) -> None:
     documents = [
         {"folder": str(each.folder), "report": str(each.report) if each.report else None, "summary": each.summary}
         for each in results
     ]
     if several:
-        print_json(runs=documents)
+        print_json(runs=documents, failed=failed)
     else:
         print_json(**documents[0])
 

@@ -6,13 +6,16 @@ import contextlib
 import json
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TextIO
 
 import torch
 
-from stillhouse.errors import DataError, PluginError, RunFolderError, StillhouseError
+from stillhouse.errors import DataError, PluginError, RunFolderError, StillhouseError, UnknownComponentError
+from stillhouse.pipeline.stages import component_identity, facts
 from stillhouse.plugins.manager import Manager, default_manager
 from stillhouse.plugins.registry import Registry
 from stillhouse.plugins.spec import load_target
@@ -38,7 +41,14 @@ def open_run(folder: Path, manager: Manager | None = None) -> tuple[ResolvedReci
             fix="give the folder that `stillhouse run` printed, e.g. runs/rul-fd001",
         )
     registry = (manager or default_manager()).registry
-    resolved = resolve(recipe, registry)
+    try:
+        resolved = resolve(recipe, registry)
+    except UnknownComponentError as error:
+        command = read_object(folder / "manifest.json").get("command", []) if (folder / "manifest.json").exists() else []
+        files = [given for option, given in pairwise(command) if option == "--plugin"]
+        if files:
+            error.fix = f"give {' '.join(f'--plugin {each}' for each in files)}, as the run was given"
+        raise
     info = DataInfo.from_json(read_object(folder / "data" / "info.json"))
     head: Head = resolved.head.component.load()(info, **resolved.head.options)
     return resolved, info, head, registry
@@ -71,7 +81,15 @@ def open_model(
                 where=str(folder / model),
                 fix=f"seeds of this run: {seeds}",
             )
-    return load(path, registry, info), path
+    trained = load(path, registry, info)
+    made_by = facts(path)["inputs"].get("model", {}).get("source")
+    if made_by is not None and made_by != component_identity(trained.component).get("source", made_by):
+        warnings.warn(
+            f"the code of '{trained.component.id}' has changed since the run in '{folder}' trained it: predictions may "
+            "be others than those of the run; run it again, or bring back the code",
+            stacklevel=2,
+        )
+    return trained, path
 
 
 def _best(folder: Path, model: str, paths: list[Path]) -> Path:

@@ -13,7 +13,8 @@ from torch import Tensor
 from stillhouse.evaluation.measure import flops, latency, parameters, summarise
 from stillhouse.evaluation.report.format import number
 from stillhouse.evaluation.statistics import verdict
-from stillhouse.forwarding import to_device
+from stillhouse.forwarding import most_tokens, to_device
+from stillhouse.kinds import OutputKind
 from stillhouse.pipeline.chance import chance, is_at_chance, warn_of_chance
 from stillhouse.pipeline.context import RunContext
 from stillhouse.pipeline.facts import method_facts
@@ -25,7 +26,7 @@ from stillhouse.pipeline.student import control_folder
 from stillhouse.pipeline.teacher import Teacher
 from stillhouse.storage import read_json, write_json, write_text
 from stillhouse.trained import Trained, load
-from stillhouse.types import Split
+from stillhouse.types import Head, Split
 
 
 def evaluate_stage(context: RunContext, teacher: Teacher, fingerprint: str) -> dict[str, Any]:
@@ -97,8 +98,7 @@ def _measure(context: RunContext, teacher: Teacher, student: Trained) -> dict[st
     try:
         split = context.splits.test
         one = to_device(split.batch([_typical_row(split)]), context.device)
-        rows = [position % len(split) for position in range(config.throughput_batch)]
-        many = to_device(split.batch(rows), context.device)
+        many = to_device(split.batch(_rows_at_once(split, context.head, config.throughput_batch)), context.device)
         # A teacher that is asked (a service, say) costs what others charge for it.
         asked = any(member.is_asked for member in teacher.members)
         head = context.head
@@ -124,6 +124,16 @@ def _measure(context: RunContext, teacher: Teacher, student: Trained) -> dict[st
         return raw
     finally:
         torch.set_num_threads(before)
+
+
+def _rows_at_once(split: Split, head: Head, wanted: int) -> list[int]:
+    """Positions of so many rows; of fewer where each has a prediction for every position over a large vocabulary, as
+    in `stillhouse.forwarding.all_rows`: all at once, they would take more memory than the whole run."""
+    rows = [position % len(split) for position in range(wanted)]
+    if head.kind is OutputKind.SEQUENCE and split.lengths is not None:
+        longest = max(split.lengths[row] for row in rows)
+        rows = rows[: max(1, most_tokens(head.kind, head.outputs) // longest)]
+    return rows
 
 
 def _typical_row(split: Split) -> int:

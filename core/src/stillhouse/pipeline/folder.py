@@ -31,11 +31,13 @@ def claim(folder: Path, resolved: ResolvedRecipe, *, overwrite: bool) -> None:
             )
         changed = _changed(folder, resolved)
         if changed and not overwrite and (folder / SUMMARY).exists():
+            seeds = ",".join(map(str, read_saved(existing).get("seeds", [])))
+            fewer = f"give --seeds {seeds}, as it has; or " if all(e.startswith("seeds") for e in changed) else ""
             raise RunFolderError(
                 f"'{folder}' holds a finished run of another recipe ({', '.join(changed[:3])}"
                 f"{f' and {len(changed) - 3} more' if len(changed) > 3 else ''})",
                 where=str(folder),
-                fix=ELSEWHERE,
+                fix=f"{fewer}{ELSEWHERE}",
             )
     elif (
         folder.exists()

@@ -406,7 +406,7 @@ class Recipe(_Strict):
     ] = None
     evaluate: Annotated[EvaluateConfig, Field(description="how models are measured")] = EvaluateConfig()
     seeds: Annotated[
-        list[Annotated[int, Field(ge=0)]], Field(min_length=1, description="seeds of baseline and student")
+        list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1, description="seeds of baseline and student")
     ] = [0, 1, 2]
     data_seed: Annotated[int, Field(ge=0, description="seed of simulated rows and of random splits")] = 0
     device: Annotated[Literal["auto", "cpu"], Field(description="auto: an accelerator when there is one")] = "auto"

@@ -146,10 +146,10 @@ _WANTED = {
 }
 """What a field takes, by the first word of pydantic's type of error."""
 _BOUNDS = {
-    "greater_than_equal": ("from {:g} upwards", "ge"),
-    "greater_than": ("above {:g}", "gt"),
-    "less_than_equal": ("up to {:g}", "le"),
-    "less_than": ("below {:g}", "lt"),
+    "greater_than_equal": ("from {:.10g} upwards", "ge"),
+    "greater_than": ("above {:.10g}", "gt"),
+    "less_than_equal": ("up to {:.10g}", "le"),
+    "less_than": ("below {:.10g}", "lt"),
 }
 """What a number may be, by pydantic's type of error, and the name of the bound in its context."""
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from stillhouse.errors import TrainingError
+from stillhouse.errors import IncompatibleError, TrainingError
 from stillhouse.forwarding import to_device
 from stillhouse.teachers import LiveTeacher, TeacherSource
 from stillhouse.training.finite import FiniteGuard
@@ -57,11 +57,13 @@ def distill(
 
     Raises:
         TrainingError: the loss is not finite, there are no batches, or the teacher changed.
-        IncompatibleError: a tap does not exist.
-        ValueError: alpha is not 0 and there is no hard loss.
+        IncompatibleError: a tap does not exist, or a batch lacks one of the inputs.
+        ValueError: alpha is not 0 and there is no hard loss, or there are no epochs.
     """
     if hard_loss is None and alpha != 0:
         raise ValueError("without hard_loss only the soft terms can count: give alpha=0")
+    if epochs < 1:
+        raise ValueError(f"epochs must be at least 1, not {epochs}")
     where = torch.device(device)
     terms = [each if isinstance(each, Term) else Term(name=type(each).__name__, objective=each) for each in objectives]
     loss = DistillationLoss(hard_loss, terms, alpha)
@@ -94,4 +96,10 @@ def distill(
 
 def _labelled(batches: Iterable[Batch], inputs: Sequence[str], device: torch.device) -> Iterator[tuple[Batch, int]]:
     for batch in batches:
+        if missing := [name for name in inputs if name not in batch]:
+            raise IncompatibleError(
+                f"a batch has no '{missing[0]}', but {', '.join(batch)}",
+                where="distill, inputs",
+                fix="name the entries that student and teacher are called with",
+            )
         yield to_device(batch, device), len(batch[inputs[0]])

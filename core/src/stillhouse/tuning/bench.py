@@ -108,6 +108,7 @@ class Bench:
         views: see `stillhouse.tuning.views`.
         folder: of the search; results are kept in ``measured/``, models only while they are trained.
         guard: what `check_untouched` found.
+        data: fingerprint of the dataset.
     """
 
     def __init__(
@@ -118,9 +119,10 @@ class Bench:
         views: Sequence[View],
         folder: Path,
         guard: str = "",
+        data: str = "",
     ) -> None:
         self.resolved, self.registry, self.head, self.views = resolved, registry, head, tuple(views)
-        self.folder, self.guard = folder, guard
+        self.folder, self.guard, self.data = folder, guard, data
         self.unit = views[0].splits.info.unit
         self._fingerprints: dict[int, str] = {}
         self._teachers: dict[str, _KeptTeacher] = {}
@@ -254,4 +256,4 @@ def make_bench(
     check_targets(splits, head, name=resolved.dataset.id)
     views = make_views(splits, head.kind, folds=folds, seed=seed)
     guard = check_untouched(views, splits.test)
-    return Bench(resolved.for_rows(len(views[0].splits.train)), registry, head, views, folder, guard)
+    return Bench(resolved.for_rows(len(views[0].splits.train)), registry, head, views, folder, guard, fingerprint(splits))

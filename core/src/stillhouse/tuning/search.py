@@ -110,14 +110,15 @@ def tune(
         ) from error
     try:
         remove_leftovers(folder)
-        if (ended := _ended(folder, trials)) is not None:
-            return ended
         budget = Budget(folder / "seconds.json", minutes)
         reporter.stage("data", resolved.dataset.id)
         with collect_warnings() as messages:
             bench = make_bench(resolved, registry, folder, folds=folds, seed=seed, download=download)
         for message in messages:
             reporter.warn(message)
+        _require_same_rows(folder, bench.data)
+        if (ended := _ended(folder, trials)) is not None:
+            return ended
         setup = {
             "manager": manager.arguments,
             "recipe": resolved.to_recipe(),
@@ -169,6 +170,22 @@ def _claim(folder: Path, resolved: ResolvedRecipe) -> None:
             f"'{folder}' exists and is not a search", where=str(folder), fix="choose a new or empty folder with --out"
         )
     write_text(started, wanted)
+
+
+def _require_same_rows(folder: Path, data: str) -> None:
+    """What was measured holds for the rows that it was measured on.
+
+    Raises:
+        RunFolderError: the search began with others.
+    """
+    path = folder / "rows.json"
+    if path.exists() and read_json(path)["data"] != data:
+        raise RunFolderError(
+            f"'{folder}' holds a search that began with other rows: the data have changed since",
+            where=str(folder),
+            fix="search anew in another folder with --out, or bring back the data",
+        )
+    write_json(path, {"data": data})
 
 
 def _ended(folder: Path, trials: int) -> TuneResult | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -75,21 +76,38 @@ class Categorical:
         """Names of the features that it becomes."""
         return [f"{self.name} = {level}" for level in (*self.levels, OTHER)]
 
+    def _codes(self, values: pd.Series) -> np.ndarray:
+        """Number of the level of each row ``[N]``, -1 for every other level."""
+        codes: np.ndarray = pd.Index(self.levels, dtype=object).get_indexer(values)
+        return codes
+
     def __call__(self, values: pd.Series) -> np.ndarray:
         """``[N]`` text as features ``[N, F]``."""
-        codes = pd.Index(self.levels, dtype=object).get_indexer(values)
-        return np.eye(len(self.levels) + 1)[codes]  # an unknown level has the code -1: the last column
+        return np.eye(len(self.levels) + 1)[self._codes(values)]  # an unknown level is the last column
+
+    def strangers(self, values: pd.Series) -> str:
+        """A sentence where most rows have a level without a feature of its own; else nothing."""
+        other = self._codes(values) < 0
+        if 2 * other.sum() <= len(values):
+            return ""
+        return (
+            f"column '{self.name}': {int(other.sum())} of {len(values)} rows have a value that training rows have "
+            f"seldom or never, such as '{values[other].iloc[0]}'; those count as one. Frequent ones are "
+            f"{', '.join(repr(level) for level in self.levels[:5])}"
+        )
 
 
 def as_levels(column: pd.Series) -> pd.Series:
-    """A column as text: whole numbers without a point, so that CSV files with and without gaps read alike."""
+    """A column as text: whole numbers without a point, so that CSV files with and without gaps read alike; blanks at
+    the ends do not count, nor how an accented letter is composed (NFC)."""
     numeric = pd.to_numeric(column, errors="coerce") if pd.api.types.is_numeric_dtype(column) else None
     if numeric is not None and not pd.api.types.is_bool_dtype(column):
         whole = numeric.notna() & (numeric == numeric.round())
         text = column.astype(object).where(~whole, numeric.round().astype("Int64").astype(object))
     else:
         text = column.astype(object)
-    return text.map(str).where(column.notna(), MISSING)
+    text = text.map(lambda value: unicodedata.normalize("NFC", str(value)).strip())
+    return text.where(column.notna() & (text != ""), MISSING)
 
 
 @dataclass(frozen=True)
@@ -122,6 +140,11 @@ class Encoder:
         parts = [each(tables.numbers(table[each.name], where=where, first=first, gaps=True)) for each in self.numeric]
         parts += [each(as_levels(table[each.name])) for each in self.categorical]
         return np.concatenate(parts, axis=1).astype(np.float32)
+
+    def strangers(self, table: pd.DataFrame) -> list[str]:
+        """Sentences about columns of which most values are none that training rows often have."""
+        found = [each.strangers(as_levels(table[each.name])) for each in self.categorical]
+        return [sentence for sentence in found if sentence]
 
     def meta(self) -> dict[str, Any]:
         """What `DataInfo.meta` says of the features; see `Scaler.meta`. ``column_widths`` are the features of each

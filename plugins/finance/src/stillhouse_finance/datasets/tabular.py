@@ -270,7 +270,10 @@ def _tensor(goal: np.ndarray, kind: Kind) -> Tensor:
 
 
 class TableReader:
-    """Rows of a new file with the same feature columns; a `stillhouse.types.Reader`.
+    """Features of the columns of a file, in the order of the encoder's lists. Numeric columns first: (value - mean) / std,
+    0 for an empty cell, and where ``gaps`` is true an indicator of empty cells behind each. Then categorical columns:
+    an indicator for each of the ``levels``, and one for every other value; values are text without blanks at the ends,
+    whole numbers without a point, "True" and "False" for yes and no, "(missing)" for an empty cell.
 
     Args:
         encoder: fitted on training rows.
@@ -296,5 +299,8 @@ class TableReader:
         """
         path = Path(path)
         first = tables.first_row(path)
-        values = self.encoder.read(tables.read_table(path), where=str(path), first=first)
+        table = tables.read_table(path)
+        values = self.encoder.read(table, where=str(path), first=first)
+        for each in self.encoder.strangers(table):
+            warnings.warn(each, stacklevel=2)
         return TensorSplit({"x": torch.from_numpy(values)}), {"row": list(range(first, first + len(values)))}
