@@ -33,8 +33,8 @@ from stillhouse.errors import (
 )
 from stillhouse.evaluation.measure import parameters
 from stillhouse.kinds import OutputKind
-from stillhouse.pipeline.data import check_splits, check_targets
 from stillhouse.pipeline.checking import check
+from stillhouse.pipeline.data import check_splits, check_targets
 from stillhouse.pipeline.leakage import answers_among_inputs, copied_rows, refuse_copies
 from stillhouse.pipeline.stages import RECORD, differences
 from stillhouse.plugins.manager import default_manager, using
@@ -738,7 +738,9 @@ def test_a_finished_run_whose_rows_have_changed_is_refused_and_made_again_only_w
             with pytest.raises(RunFolderError, match="what it was made from has changed") as caught:
                 stillhouse.run(values, out=out, manager=manager, jobs=jobs, **more)
             assert "--overwrite" in caught.value.fix
-        kept = {path for path, content in before.items() if path.name != "manifest.json" and path.read_bytes() == content}
+        kept = {
+            path for path, content in before.items() if path.name != "manifest.json" and path.read_bytes() == content
+        }
         assert kept == {path for path in before if path.name != "manifest.json"}
         # What is stopped while it is made again is no finished run any more, and goes on unasked.
         stillhouse.run(values, out=out, manager=manager, overwrite=True, stop_after="teacher")

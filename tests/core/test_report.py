@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 
 from stillhouse.errors import RunFolderError
 from stillhouse.evaluation.report import format as fmt
-from stillhouse.evaluation.report.render import write_report
 from stillhouse.evaluation.report.read import Run
+from stillhouse.evaluation.report.render import write_report
 from stillhouse.evaluation.statistics import ci95, verdict
 from stillhouse.heads import Regression
 from stillhouse.types import DataInfo, ReportFigure, TensorSpec

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,16 @@ from stillhouse.plugins.options import options_of
 from stillhouse.plugins.registry import Component, Registry
 from stillhouse.plugins.spec import load_target
 from stillhouse.plugins.specs import ModelSpec, TeacherSpec
-from stillhouse.storage import RULES, read_object, read_weights, replacing, write_json, write_text, write_weights
+from stillhouse.storage import (
+    RULES,
+    digest,
+    read_object,
+    read_weights,
+    replacing,
+    write_json,
+    write_text,
+    write_weights,
+)
 from stillhouse.teachers import AskedTeacher, EstimatorTeacher, LiveTeacher, TeacherSource
 from stillhouse.teachers.estimator import estimator_prediction
 from stillhouse.types import Batch, DataInfo, Estimator, Head, Split, Task
@@ -227,6 +237,19 @@ def _check_asked(component: Component, model: Any) -> None:
             where=component.spec.target,
             fix="return an object with __call__(batch) -> Outputs and a text `revision`, or leave `asked` out",
         )
+
+
+def component_identity(component: Component) -> dict[str, str]:
+    """What a result depends on of a component: id, version, and the source file of its target (editable installs change
+    without a new version)."""
+    identity = {"id": component.id, "version": str(component.plugin.version)}
+    try:
+        file = inspect.getsourcefile(component.load())
+        if file:
+            identity["source"] = digest(Path(file).read_text(encoding="utf-8"))
+    except (TypeError, OSError):
+        pass  # a target without Python source (C extension, partial) is identified by its version alone
+    return identity
 
 
 def load(folder: Path, registry: Registry, info: DataInfo) -> Trained:

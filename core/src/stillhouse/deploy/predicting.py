@@ -15,14 +15,13 @@ from typing import Any, TextIO
 import torch
 
 from stillhouse.errors import DataError, PluginError, RunFolderError, StillhouseError, UnknownComponentError
-from stillhouse.pipeline.stages import component_identity, facts
 from stillhouse.plugins.manager import Manager, default_manager
 from stillhouse.plugins.registry import Registry
 from stillhouse.plugins.spec import load_target
 from stillhouse.plugins.specs import DatasetSpec
 from stillhouse.recipe import ResolvedRecipe, resolve
 from stillhouse.storage import read_object, refuse_search, replacing
-from stillhouse.trained import Trained, load
+from stillhouse.trained import Trained, component_identity, load
 from stillhouse.types import DataInfo, Head
 
 
@@ -44,7 +43,9 @@ def open_run(folder: Path, manager: Manager | None = None) -> tuple[ResolvedReci
     try:
         resolved = resolve(recipe, registry)
     except UnknownComponentError as error:
-        command = read_object(folder / "manifest.json").get("command", []) if (folder / "manifest.json").exists() else []
+        command = (
+            read_object(folder / "manifest.json").get("command", []) if (folder / "manifest.json").exists() else []
+        )
         files = [given for option, given in pairwise(command) if option == "--plugin"]
         if files:
             error.fix = f"give {' '.join(f'--plugin {each}' for each in files)}, as the run was given"
@@ -82,7 +83,7 @@ def open_model(
                 fix=f"seeds of this run: {seeds}",
             )
     trained = load(path, registry, info)
-    made_by = facts(path)["inputs"].get("model", {}).get("source")
+    made_by = read_object(path / "done.json")["inputs"].get("model", {}).get("source")
     if made_by is not None and made_by != component_identity(trained.component).get("source", made_by):
         warnings.warn(
             f"the code of '{trained.component.id}' has changed since the run in '{folder}' trained it: predictions may "

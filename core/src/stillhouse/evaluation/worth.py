@@ -237,7 +237,8 @@ def _sentence(found: dict[str, Any], *, as_smaller: bool, own_is_largest: bool) 
         opening = "These seeds, all with the same results," if seeds > 1 else "One seed only, which"
         opening += " cannot tell what distillation is worth in size"
     times = _times(max(factor, 1 / factor))
-    text = f"{opening}: with distillation a student of {'at most ' if as_smaller else ''}{_size(found['size'])} {measure} is "
+    size = f"{'at most ' if as_smaller else ''}{_size(found['size'])}"
+    text = f"{opening}: with distillation a student of {size} {measure} is "
     other = _size(found["equal_size"] if found["censored"] else _rounded(found["equal_size"]))
     smaller = found["censored"] == AT_LEAST and factor < 1
     if found["censored"] == AT_LEAST:

@@ -16,13 +16,13 @@ from torch import Tensor
 from stillhouse.errors import RunFolderError
 from stillhouse.pipeline.extra_rows import MadeRows
 from stillhouse.pipeline.folder import ELSEWHERE, remove_results
-from stillhouse.pipeline.stages import component_identity, platform_identity
+from stillhouse.pipeline.stages import platform_identity
 from stillhouse.plugins.registry import Registry
 from stillhouse.progress import Reporter
 from stillhouse.recipe.model import ComponentRef, SoftTerm
 from stillhouse.recipe.resolved import Bound, ResolvedRecipe, bind
 from stillhouse.storage import write_tensors
-from stillhouse.trained import Trained
+from stillhouse.trained import Trained, component_identity
 from stillhouse.types import Batch, Head, Split, Splits, Task
 
 

@@ -15,12 +15,12 @@ from torch import Tensor
 from stillhouse.errors import DataError, IncompatibleError
 from stillhouse.pipeline.data import check_inputs
 from stillhouse.pipeline.leakage import row_hashes
-from stillhouse.pipeline.stages import component_identity
 from stillhouse.plugins.registry import Component
 from stillhouse.plugins.specs import AugmenterSpec
 from stillhouse.recipe.model import ExtraRows
 from stillhouse.recipe.resolved import Bound, ResolvedRecipe
 from stillhouse.storage import digest
+from stillhouse.trained import component_identity
 from stillhouse.types import Batch, ConcatSplit, DataInfo, Split, Splits, SubsetSplit, TensorSplit
 
 IN_MEMORY = 400_000_000

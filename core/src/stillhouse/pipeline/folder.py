@@ -12,7 +12,6 @@ from stillhouse.recipe.resolved import ResolvedRecipe
 from stillhouse.recipe.text import parse_value, read_saved, to_yaml
 from stillhouse.storage import SUMMARY, refuse_search
 
-
 ELSEWHERE = "choose another folder with --out, or have `stillhouse run --overwrite` make it again"
 """What to do where a finished run would be changed."""
 

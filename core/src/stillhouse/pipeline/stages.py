@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from stillhouse.plugins.registry import Component
-from stillhouse.storage import digest, read_json, write_json
+from stillhouse.storage import read_json, write_json
 
 STAGES = ("data", "teacher", "baseline", "student", "evaluate", "report")
 """Stages of a run, in order."""
@@ -25,19 +23,6 @@ SIGNAL_LOCK = "run.signal.lock"
 
 SIZES = "sizes"
 """Folder, inside that of the run, of the students at other sizes than the recipe's own."""
-
-
-def component_identity(component: Component) -> dict[str, str]:
-    """What a result depends on of a component: id, version, and the source file of its target (editable installs change
-    without a new version)."""
-    identity = {"id": component.id, "version": str(component.plugin.version)}
-    try:
-        file = inspect.getsourcefile(component.load())
-        if file:
-            identity["source"] = digest(Path(file).read_text(encoding="utf-8"))
-    except (TypeError, OSError):
-        pass  # a target without Python source (C extension, partial) is identified by its version alone
-    return identity
 
 
 def platform_identity() -> dict[str, str]:

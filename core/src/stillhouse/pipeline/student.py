@@ -16,12 +16,12 @@ from stillhouse.pipeline.elsewhere import Elsewhere
 from stillhouse.pipeline.models import Piece, train_hard, trained_model
 from stillhouse.pipeline.past import forget_past_teachers, teacher_on
 from stillhouse.pipeline.signal import signal
-from stillhouse.pipeline.stages import RECORD, SIZES, component_identity
+from stillhouse.pipeline.stages import RECORD, SIZES
 from stillhouse.pipeline.teacher import Teacher
 from stillhouse.recipe.model import TrainConfig
 from stillhouse.recipe.resolved import Bound, Size
 from stillhouse.storage import state_digest, write_json
-from stillhouse.trained import Trained, load
+from stillhouse.trained import Trained, component_identity, load
 
 FACTS = "method.json"
 """What a method noted about the training of one student or baseline, beside its weights."""

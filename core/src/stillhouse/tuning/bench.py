@@ -256,4 +256,6 @@ def make_bench(
     check_targets(splits, head, name=resolved.dataset.id)
     views = make_views(splits, head.kind, folds=folds, seed=seed)
     guard = check_untouched(views, splits.test)
-    return Bench(resolved.for_rows(len(views[0].splits.train)), registry, head, views, folder, guard, fingerprint(splits))
+    return Bench(
+        resolved.for_rows(len(views[0].splits.train)), registry, head, views, folder, guard, fingerprint(splits)
+    )

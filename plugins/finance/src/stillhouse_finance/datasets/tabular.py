@@ -270,9 +270,9 @@ def _tensor(goal: np.ndarray, kind: Kind) -> Tensor:
 
 
 class TableReader:
-    """Features of the columns of a file, in the order of the encoder's lists. Numeric columns first: (value - mean) / std,
-    0 for an empty cell, and where ``gaps`` is true an indicator of empty cells behind each. Then categorical columns:
-    an indicator for each of the ``levels``, and one for every other value; values are text without blanks at the ends,
+    """Features of a file's columns, in the order of the encoder's lists. Numeric columns first: (value - mean) / std, 0
+    for an empty cell, and where ``gaps`` is true an indicator of empty cells behind each. Then categorical columns: an
+    indicator for each of the ``levels``, and one for every other value; values are text without blanks at the ends,
     whole numbers without a point, "True" and "False" for yes and no, "(missing)" for an empty cell.
 
     Args:
