@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import stillhouse
 from stillhouse import hookimpl
 from stillhouse.cli.run_cmd import _print_result
-from stillhouse.errors import IncompatibleError, OptionError, PluginError
+from stillhouse.errors import IncompatibleError, OptionError, PluginError, RunFolderError
 from stillhouse.kinds import OutputKind
 from stillhouse.methods import Method
 from stillhouse.plugins.manager import Manager, default_manager, using
@@ -175,7 +175,10 @@ def test_a_revision_that_changes_by_itself_is_noticed(
         genuine(self, centres + 1, "newer")
 
     monkeypatch.setattr(Nearest, "__init__", newer)
-    run(manager, tmp_path / "run", teacher={"use": "own/nearest"})
+    changed = recipe(teacher={"use": "own/nearest"})
+    with pytest.raises(RunFolderError, match=r"what it was made from has changed \(teacher: "):
+        stillhouse.run(changed, out=tmp_path / "run", manager=manager)
+    stillhouse.run(changed, out=tmp_path / "run", manager=manager, overwrite=True)
     after = load_file(first.folder / "student" / "seed-0" / "model.safetensors")
     assert any(not torch.equal(before[name], after[name]) for name in before)
 

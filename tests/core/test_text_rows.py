@@ -203,7 +203,8 @@ def test_texts_of_files(tmp_path: Path, name: str, content: str, texts: list[str
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", 'text\nx\n\n" "\n', "row 3, column 'text'"),
+        ("a.csv", 'text\nx\n" "\n', "row 3, column 'text'"),
+        ("a.csv", "text\nx\n\ny\n", "row 3 is a blank line"),
         ("a.csv", "words\nx\n", "no column 'text'"),
         ("a.jsonl", '{"text": "x"}\n{"text": null}\n', "row 2, column 'text'"),
         ("a.jsonl", "{", "cannot be parsed"),
