@@ -108,6 +108,24 @@ def test_weights_in_code_that_has_changed_are_told(run: Path, manager: Any) -> N
         stillhouse.predict(run, table(run, "0.5"), manager=manager)
 
 
+def test_the_command_line_tells_what_a_reader_warns_of_before_an_error_too(
+    run: Path, manager: Any, monkeypatch: Any, capsys: Any
+) -> None:
+    genuine = Careless.read
+
+    def warning(self: Careless, path: Path) -> Any:
+        warnings.warn("half of the rows are new", stacklevel=2)
+        return genuine(self, path)
+
+    monkeypatch.setattr(Careless, "read", warning)
+    monkeypatch.setattr("stillhouse.cli.deploy_cmd.get_manager", lambda _: manager)
+    for cell, status in (("0.5", 0), ("", 2)):
+        assert main(["predict", str(run), str(table(run, cell))]) == status
+        said = capsys.readouterr().err
+        assert "warning: half of the rows are new" in said
+        assert ("is not a number" in said) is (status == 2)
+
+
 def test_a_run_of_a_plugin_in_a_file_says_which(run: Path) -> None:
     manifest = run / "manifest.json"
     command = ["stillhouse", "run", "recipe.yaml", "--plugin", "my/domain.py"]

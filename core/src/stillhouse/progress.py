@@ -101,13 +101,15 @@ def plan(reporter: Reporter, trainings: Sequence[tuple[str, str, int]]) -> None:
 
 @contextmanager
 def collect_warnings() -> Iterator[list[str]]:
-    """Collect what components say by ``warnings.warn(message)``; warnings of other categories pass."""
+    """Collect what components say by ``warnings.warn(message)``, told when the context is left; warnings of other
+    categories pass."""
     messages: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.filterwarnings("always", category=UserWarning)
-        yield messages
+        try:
+            yield messages
+        finally:  # an error may refer to them
+            messages += [str(each.message) for each in caught if each.category is UserWarning]
     for each in caught:
-        if each.category is UserWarning:
-            messages.append(str(each.message))
-        else:
+        if each.category is not UserWarning:
             warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -82,16 +83,11 @@ def predict(
     manager = get_manager(ctx)
     from stillhouse.deploy.predicting import predict as predict_file
     from stillhouse.deploy.predicting import read_stdin, write_columns
-    from stillhouse.progress import collect_warnings
     from stillhouse.storage import replacing
 
     lines = jsonl or (out is not None and out.suffix.lower() == ".jsonl")
-    with collect_warnings() as messages, read_stdin() if file == "-" else contextlib.nullcontext(Path(file)) as path:
-        try:
-            columns = predict_file(run, path, seed=seed, manager=manager)
-        finally:  # an error may refer to them
-            for message in messages:
-                print_warning(message)
+    with _telling_warnings(), read_stdin() if file == "-" else contextlib.nullcontext(Path(file)) as path:
+        columns = predict_file(run, path, seed=seed, manager=manager)
     if out is not None:
         with replacing(out) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
             write_columns(stream, columns, lines=lines)
@@ -101,6 +97,20 @@ def predict(
         print_lines(f"wrote {len(next(iter(columns.values())))} rows to {out}")
     else:
         write_columns(sys.stdout, columns, lines=lines)
+
+
+@contextlib.contextmanager
+def _telling_warnings() -> Iterator[None]:
+    """Print what components warn of, before an error too, which may refer to it."""
+    from stillhouse.progress import collect_warnings
+
+    messages: list[str] = []
+    try:
+        with collect_warnings() as messages:
+            yield
+    finally:
+        for message in messages:
+            print_warning(message)
 
 
 def export(
@@ -119,5 +129,6 @@ def export(
     manager = get_manager(ctx)
     from stillhouse.deploy.exporting import export as export_student
 
-    path = export_student(run, format=format, out=out, seed=seed, manager=manager)
+    with _telling_warnings():
+        path = export_student(run, format=format, out=out, seed=seed, manager=manager)
     print_lines(f"wrote {path} and {path.name}.json; outputs checked against the model")
