@@ -9,11 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock, Timeout
 from optuna.trial import FrozenTrial, TrialState
 
 from stillhouse.engines.base import check_engine
-from stillhouse.errors import RunFolderError, StillhouseError
+from stillhouse.errors import StillhouseError
 from stillhouse.pipeline import run
 from stillhouse.pipeline.folder import resolved_yaml
 from stillhouse.plugins.manager import Manager, default_manager
@@ -21,11 +20,11 @@ from stillhouse.plugins.specs import MethodSpec
 from stillhouse.progress import Reporter, Silent, collect_warnings
 from stillhouse.recipe.check import resolve
 from stillhouse.recipe.resolved import ResolvedRecipe
-from stillhouse.recipe.text import parse_value, read_saved, to_yaml
-from stillhouse.storage import SEARCH, read_json, remove_leftovers, write_json, write_text
+from stillhouse.storage import SEARCH, write_json, write_text
 from stillhouse.tuning.bench import Bench, Work, make_bench
 from stillhouse.tuning.budget import Budget
 from stillhouse.tuning.confirm import CONFIRMED, confirm
+from stillhouse.tuning.folder import claimed, ended, require_same_rows
 from stillhouse.tuning.pool import Here, Pool, Processes
 from stillhouse.tuning.report import write_tune_report
 from stillhouse.tuning.settings import OUT_OF_FOLD, all_asked, search_space, starts
@@ -100,25 +99,16 @@ def tune(
     resolved = resolve(recipe, registry, overrides=overrides)
     _check_method(resolved)
     folder = Path(out) if out is not None else Path("runs") / f"{resolved.recipe.name.rpartition('/')[2]}-tune"
-    _claim(folder, resolved)
-    lock = FileLock(folder / "tune.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise RunFolderError(
-            f"another process is searching in '{folder}'", where=str(folder), fix="wait for it, or choose another --out"
-        ) from error
-    try:
-        remove_leftovers(folder)
+    with claimed(folder, resolved):
         budget = Budget(folder / "seconds.json", minutes)
         reporter.stage("data", resolved.dataset.id)
         with collect_warnings() as messages:
             bench = make_bench(resolved, registry, folder, folds=folds, seed=seed, download=download)
         for message in messages:
             reporter.warn(message)
-        _require_same_rows(folder, bench.data)
-        if (ended := _ended(folder, trials)) is not None:
-            return ended
+        require_same_rows(folder, bench.data)
+        if (kept := ended(folder, trials)) is not None:
+            return TuneResult(folder, kept, write_tune_report(folder, kept))
         setup = {
             "manager": manager.arguments,
             "recipe": resolved.to_recipe(),
@@ -136,9 +126,6 @@ def tune(
             pool.close()
             budget.save()
         return _finish(bench, budget, reporter, manager, record, chosen)
-    finally:
-        lock.release()
-        Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def _check_method(resolved: ResolvedRecipe) -> None:
@@ -150,63 +137,6 @@ def _check_method(resolved: ResolvedRecipe) -> None:
             where="method",
             fix="--set method=core/offline",
         )
-
-
-def _claim(folder: Path, resolved: ResolvedRecipe) -> None:
-    """Make the folder, or make sure that it belongs to the same search."""
-    started = folder / "search.yaml"
-    wanted = to_yaml({**resolved.to_recipe(), "summary": ""})
-    if started.exists():
-        if read_saved(started) != parse_value(wanted, source="recipe"):
-            raise RunFolderError(
-                f"'{folder}' holds a search that began with another recipe",
-                where=str(folder),
-                fix="choose another folder with --out, or remove it",
-            )
-    elif folder.exists() and (
-        not folder.is_dir() or any(not each.name.startswith((".", "tune.")) for each in folder.iterdir())
-    ):
-        raise RunFolderError(
-            f"'{folder}' exists and is not a search", where=str(folder), fix="choose a new or empty folder with --out"
-        )
-    write_text(started, wanted)
-
-
-def _require_same_rows(folder: Path, data: str) -> None:
-    """What was measured holds for the rows that it was measured on.
-
-    Raises:
-        RunFolderError: the search began with others.
-    """
-    path = folder / "rows.json"
-    if path.exists() and read_json(path)["data"] != data:
-        raise RunFolderError(
-            f"'{folder}' holds a search that began with other rows: the data have changed since",
-            where=str(folder),
-            fix="search anew in another folder with --out, or bring back the data",
-        )
-    write_json(path, {"data": data})
-
-
-def _ended(folder: Path, trials: int) -> TuneResult | None:
-    """The result of a search whose final run has met the test rows: nothing may be chosen after that.
-
-    Raises:
-        RunFolderError: more trials are wanted.
-    """
-    path = folder / SEARCH
-    if not path.exists():
-        return None
-    record = read_json(path)
-    if record["final"] is None:
-        return None
-    if trials > max(record["wanted"], len(record["trials"])):
-        raise RunFolderError(
-            f"the search in '{folder}' has ended: its final run has met the test rows",
-            where=str(folder),
-            fix="search anew in another folder with --out; what is chosen after a look at the test is chosen by it",
-        )
-    return TuneResult(folder, record, write_tune_report(folder, record))
 
 
 def _search(
