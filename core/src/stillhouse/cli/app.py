@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 import traceback
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from stillhouse.cli import (
     tune_cmd,
     upkeep_cmd,
 )
-from stillhouse.cli.output import not_writable, print_defect, print_error
+from stillhouse.cli.output import print_defect, print_error, refused_file
 from stillhouse.cli.shared import Settings, hoisted
 from stillhouse.cli.usage import UPKEEP, Group, understood
 from stillhouse.errors import StillhouseError
@@ -93,8 +92,6 @@ def _global_options(
     ctx.obj = Settings(no_plugins=no_plugins, disable=disable or [], files=files or [], debug=debug)
 
 
-NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
-"""What a system says of a full disk, a used-up quota, and places where nothing may be written or read."""
 INTERRUPTED = 130
 """Exit status after Ctrl-C."""
 
@@ -119,17 +116,12 @@ def main(args: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print_error(error, as_json=as_json)
         return error.exit_code
-    except OSError as error:
-        if debug:
-            traceback.print_exc()
-        if error.errno in NOT_WRITABLE:
-            print_error(not_writable(error), as_json=as_json)
-            return StillhouseError.exit_code
-        print_defect(error, as_json=as_json, args=given)
-        return 1
     except Exception as error:
         if debug:
             traceback.print_exc()
+        if (refused := refused_file(error)) is not None:
+            print_error(refused, as_json=as_json)
+            return refused.exit_code
         print_defect(error, as_json=as_json, args=given)
         return 1
     return 0

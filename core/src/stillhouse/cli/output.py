@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
@@ -128,12 +129,18 @@ def print_error(error: StillhouseError, *, as_json: bool) -> None:
     print_lines(block, stderr=True)
 
 
-def not_writable(error: OSError) -> RunFolderError:
-    """What the system says of a file that cannot be written, as an error that the user can fix."""
+REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+"""What a system says of a full disk, a used-up quota, and files that one may not write or read."""
+
+
+def refused_file(error: Exception) -> RunFolderError | None:
+    """A file that the system refuses, as an error that the user can fix; None for any other exception."""
+    if not isinstance(error, OSError) or error.errno not in REFUSED:
+        return None
     return RunFolderError(
-        f"a file cannot be written: {error.strerror or error}",
-        where=str(error.filename or "the system names no file"),
-        fix="make room, or take a folder that you may write to, with --out; the same command then goes on",
+        f"the system refuses a file: {error.strerror}",
+        where=str(error.filename or "it does not say which"),
+        fix="make room, or take a place that you may write to and read; a run that has begun goes on with its command",
     )
 
 
