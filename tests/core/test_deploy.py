@@ -29,7 +29,7 @@ class Careless(ColumnsReader):
     """Reads by hand, and checks nothing."""
 
     def read(self, path: Path) -> Any:
-        rows = list(csv.reader(path.open(encoding="utf-8")))[1:]
+        rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))[1:]
         values = torch.tensor([[float(cell or "nan") for cell in row] for row in rows])
         from stillhouse.types import TensorSplit
 
@@ -100,12 +100,16 @@ def test_weights_in_code_that_has_changed_are_told(run: Path, manager: Any) -> N
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         stillhouse.predict(run, table(run, "0.5"), manager=manager)
-    done = run / "student" / "seed-0" / "done.json"
-    record = json.loads(done.read_text())
-    record["inputs"]["model"]["source"] = "of before"
-    done.write_text(json.dumps(record))
-    with pytest.warns(UserWarning, match="the code of 'core/mlp' has changed since"):
-        stillhouse.predict(run, table(run, "0.5"), manager=manager)
+    for place, role, name in (("student/seed-0", "model", "core/mlp"), ("data", "dataset", "mine/read")):
+        done = run / place / "done.json"
+        before = done.read_text()
+        record = json.loads(before)
+        record["inputs"][role]["source"] = "of before"
+        done.write_text(json.dumps(record))
+        with pytest.warns(UserWarning, match=f"the code of '{name}' has changed since") as caught:
+            stillhouse.predict(run, table(run, "0.5"), manager=manager)
+        assert len([each for each in caught if each.category is UserWarning]) == 1
+        done.write_text(before)
 
 
 def test_the_command_line_tells_what_a_reader_warns_of_before_an_error_too(
@@ -128,11 +132,11 @@ def test_the_command_line_tells_what_a_reader_warns_of_before_an_error_too(
 
 def test_a_run_of_a_plugin_in_a_file_says_which(run: Path) -> None:
     manifest = run / "manifest.json"
-    command = ["stillhouse", "run", "recipe.yaml", "--plugin", "my/domain.py"]
+    command = ["stillhouse", "run", "recipe.yaml", "--plugin=other.py", "--plugin", "my/domain.py"]
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "command": command}))
     with pytest.raises(UnknownComponentError, match="mine") as caught:
         stillhouse.predict(run, table(run, "0.5"))
-    assert caught.value.fix == "give --plugin my/domain.py, as the run was given"
+    assert caught.value.fix == "give --plugin my/domain.py --plugin other.py, as the run was given"
 
 
 @pytest.mark.parametrize(("number", "status"), [(errno.ENOSPC, 2), (errno.EROFS, 2), (errno.EIO, 1)])

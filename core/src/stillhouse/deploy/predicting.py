@@ -16,7 +16,7 @@ import torch
 
 from stillhouse.errors import DataError, PluginError, RunFolderError, StillhouseError, UnknownComponentError
 from stillhouse.plugins.manager import Manager, default_manager
-from stillhouse.plugins.registry import Registry
+from stillhouse.plugins.registry import Component, Registry
 from stillhouse.plugins.spec import load_target
 from stillhouse.plugins.specs import DatasetSpec
 from stillhouse.recipe import ResolvedRecipe, resolve
@@ -43,13 +43,11 @@ def open_run(folder: Path, manager: Manager | None = None) -> tuple[ResolvedReci
     try:
         resolved = resolve(recipe, registry)
     except UnknownComponentError as error:
-        command = (
-            read_object(folder / "manifest.json").get("command", []) if (folder / "manifest.json").exists() else []
-        )
-        files = [given for option, given in pairwise(command) if option == "--plugin"]
-        if files:
-            error.fix = f"give {' '.join(f'--plugin {each}' for each in files)}, as the run was given"
+        if options := _plugin_options(folder):
+            error.fix = f"give {options}, as the run was given"
         raise
+    made_by = read_object(folder / "data" / "done.json")["inputs"]
+    _warn_of_changes(made_by.get("dataset", {}), resolved.dataset.component, folder)
     info = DataInfo.from_json(read_object(folder / "data" / "info.json"))
     head: Head = resolved.head.component.load()(info, **resolved.head.options)
     return resolved, info, head, registry
@@ -82,15 +80,29 @@ def open_model(
                 where=str(folder / model),
                 fix=f"seeds of this run: {seeds}",
             )
-    trained = load(path, registry, info)
-    made_by = read_object(path / "done.json")["inputs"].get("model", {}).get("source")
-    if made_by is not None and made_by != component_identity(trained.component).get("source", made_by):
-        warnings.warn(
-            f"the code of '{trained.component.id}' has changed since the run in '{folder}' trained it: predictions may "
-            "be others than those of the run; run it again, or bring back the code",
-            stacklevel=2,
-        )
+    trained, made_by = load(path, registry, info), read_object(path / "done.json")["inputs"]
+    _warn_of_changes(made_by.get("model", {}), trained.component, folder)
     return trained, path
+
+
+def _plugin_options(folder: Path) -> str:
+    """``--plugin FILE``, as often as the run was given it; empty without any."""
+    manifest = folder / "manifest.json"
+    command = read_object(manifest).get("command", []) if manifest.exists() else []
+    files = [given for option, given in pairwise(command) if option == "--plugin"]
+    files += [given.partition("=")[2] for given in command if given.startswith("--plugin=")]
+    return " ".join(f"--plugin {each}" for each in files)
+
+
+def _warn_of_changes(made_by: Mapping[str, Any], component: Component, folder: Path) -> None:
+    """Warn where a component's code is not that which made a piece of the run, by what was recorded of it."""
+    recorded = made_by.get("source")
+    if recorded is not None and recorded != component_identity(component).get("source", recorded):
+        warnings.warn(
+            f"the code of '{component.id}' has changed since '{folder}' was made: predictions may be others than those "
+            "of the run; run it again, or bring back the code",
+            stacklevel=3,
+        )
 
 
 def _best(folder: Path, model: str, paths: list[Path]) -> Path:
