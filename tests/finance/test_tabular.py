@@ -109,6 +109,8 @@ def test_kinds_of_target(context, table, write):
         tabular(context, **CLEAN)
     splits = tabular(context, **CLEAN, classes=("fine", "late"))
     assert splits.info.classes == ("fine", "late")
+    write(words.assign(defaulted=" " + words["defaulted"]))  # as in UCI's files
+    assert tabular(context, **CLEAN, classes=(" fine", "late")).info.classes == ("fine", "late")
     rows = splits.train.columns()
     assert torch.equal(rows["target"], torch.tensor(table["defaulted"].to_numpy()[rows["index"]]).float())
     several = tabular(context, path="loans.csv", target="branch", ignore=("id", "opened"), kind="multiclass")
@@ -131,6 +133,9 @@ def test_labels_outside_the_declared_set_are_refused_with_the_row(context, table
         tabular(context, **CLEAN)
     write(table.assign(defaulted=[None, *table["defaulted"][1:]]))
     with pytest.raises(DataError, match="row 2, column 'defaulted': an empty cell is not a label"):
+        tabular(context, **CLEAN)
+    write(table.assign(defaulted=[" ", *table["defaulted"][1:]]))
+    with pytest.raises(DataError, match="row 2, column 'defaulted': ' ' is not a label"):
         tabular(context, **CLEAN)
 
 

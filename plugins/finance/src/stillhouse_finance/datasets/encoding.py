@@ -85,7 +85,7 @@ class Categorical:
         """``[N]`` text as features ``[N, F]``."""
         return np.eye(len(self.levels) + 1)[self._codes(values)]  # an unknown level is the last column
 
-    def strangers(self, values: pd.Series) -> str:
+    def unknown_levels(self, values: pd.Series) -> str:
         """A sentence where most rows have a level without a feature of its own; else nothing."""
         other = self._codes(values) < 0
         if 2 * other.sum() <= len(values):
@@ -106,8 +106,13 @@ def as_levels(column: pd.Series) -> pd.Series:
         text = column.astype(object).where(~whole, numeric.round().astype("Int64").astype(object))
     else:
         text = column.astype(object)
-    text = text.map(lambda value: unicodedata.normalize("NFC", str(value)).strip())
+    text = text.map(as_level)
     return text.where(column.notna() & (text != ""), MISSING)
+
+
+def as_level(value: object) -> str:
+    """A value as text, see `as_levels`."""
+    return unicodedata.normalize("NFC", str(value)).strip()
 
 
 @dataclass(frozen=True)
@@ -141,9 +146,9 @@ class Encoder:
         parts += [each(as_levels(table[each.name])) for each in self.categorical]
         return np.concatenate(parts, axis=1).astype(np.float32)
 
-    def strangers(self, table: pd.DataFrame) -> list[str]:
+    def unknown_levels(self, table: pd.DataFrame) -> list[str]:
         """Sentences about columns of which most values are none that training rows often have."""
-        found = [each.strangers(as_levels(table[each.name])) for each in self.categorical]
+        found = [each.unknown_levels(as_levels(table[each.name])) for each in self.categorical]
         return [sentence for sentence in found if sentence]
 
     def meta(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from stillhouse.data.splitting import split_groups, split_rows
 from stillhouse.errors import DataError
 from stillhouse.types import DataContext, DataInfo, Splits, TensorSpec, TensorSplit
 from stillhouse_finance.datasets.columns import moments
-from stillhouse_finance.datasets.encoding import Encoder, as_levels
+from stillhouse_finance.datasets.encoding import MISSING, Encoder, as_level, as_levels
 
 Kind = Literal["binary", "multiclass", "regression"]
 PARTS = ("train", "val", "test")
@@ -196,10 +196,10 @@ def _target(
     if kind == "regression":
         return tables.numbers(column, **place), None
     fix = "correct the label, or remove the row"
-    tables.refuse(column.isna().to_numpy(), column, "a label", fix=fix, **place)
     text = as_levels(column)
+    tables.refuse((text == MISSING).to_numpy(), column, "a label", fix=fix, **place)
     found = sorted(text.unique())
-    labels = tuple(classes) if classes else tuple(found)
+    labels = tuple(map(as_level, classes)) if classes else tuple(found)
     if not classes and all(label.lstrip("-").isdigit() for label in found):
         labels = tuple(sorted(found, key=int))
     codes = pd.Index(dict.fromkeys(labels)).get_indexer(text).astype(np.int64)
@@ -301,6 +301,6 @@ class TableReader:
         first = tables.first_row(path)
         table = tables.read_table(path)
         values = self.encoder.read(table, where=str(path), first=first)
-        for each in self.encoder.strangers(table):
+        for each in self.encoder.unknown_levels(table):
             warnings.warn(each, stacklevel=2)
         return TensorSplit({"x": torch.from_numpy(values)}), {"row": list(range(first, first + len(values)))}
