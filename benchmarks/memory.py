@@ -27,7 +27,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def write_pairs(file: Path) -> None:
+def write_pairs(file: Path, rows: int) -> None:
     """Texts of words that are made of random letters, so that a tokenizer finds as many tokens as it may have."""
     random = np.random.default_rng(0)
     letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
@@ -35,7 +35,7 @@ def write_pairs(file: Path) -> None:
     with file.open("w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle)
         writer.writerow(["source", "target"])
-        for _ in range(ROWS):
+        for _ in range(rows):
             source = random.choice(words, random.integers(20, 60))
             writer.writerow([" ".join(source), " ".join(source[::-1])])
 
@@ -64,11 +64,13 @@ def main() -> None:
     """Print the peak of each run."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__)
     parser.add_argument("variant", nargs="?", choices=sorted(VARIANTS), help="only this one")
-    chosen = parser.parse_args().variant
+    parser.add_argument("--rows", type=int, default=ROWS, help=f"pairs of texts, {ROWS:,} by default")
+    given = parser.parse_args()
+    chosen, rows = given.variant, given.rows
     for variant in VARIANTS if chosen is None else [chosen]:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            write_pairs(folder / "pairs.csv")
+            write_pairs(folder / "pairs.csv", rows)
             (folder / "recipe.yaml").write_text(json.dumps(recipe(folder / "pairs.csv", variant)))
             command = [sys.executable, "-m", "stillhouse", "run", str(folder / "recipe.yaml"), "--quiet"]
             environment = {**os.environ, "STILLHOUSE_CACHE": str(folder / "cache")}
@@ -77,7 +79,7 @@ def main() -> None:
             if status:
                 sys.exit(f"the run '{variant}' has failed")
             facts = json.loads((folder / "run" / "data" / "info.json").read_text())["meta"]["text"]
-        print(f"{variant}: peak {used.ru_maxrss / 2**20:.2f} GB, {ROWS} rows, {facts['vocabulary']} tokens", flush=True)
+        print(f"{variant}: peak {used.ru_maxrss / 2**20:.2f} GB, {rows} rows, {facts['vocabulary']} tokens", flush=True)
 
 
 if __name__ == "__main__":

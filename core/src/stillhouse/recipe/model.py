@@ -84,7 +84,9 @@ class TeacherMember(ComponentRef):
     """One teacher of an ensemble."""
 
     weight: Annotated[float, Field(gt=0, description="weight of this member in the ensemble's mean")] = 1.0
-    seed: Annotated[int | None, Field(ge=0, description="seed of this member; the teacher's seed by default")] = None
+    seed: Annotated[
+        int | None, Field(ge=0, lt=2**32, description="seed of this member; the teacher's seed by default")
+    ] = None
     count: Annotated[
         int, Field(ge=1, description="so many members of this kind, with seeds that follow each other")
     ] = 1
@@ -133,7 +135,7 @@ class TeacherConfig(BaseModel):
             ),
         ),
     ] = None
-    seed: Annotated[int, Field(ge=0, description="seed of the teacher's training")] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32, description="seed of the teacher's training")] = 0
     checkpoint: Annotated[
         Path | None,
         Field(description="folder of a trained teacher (model.json beside its weights) to use as it is"),
@@ -338,7 +340,9 @@ class TrainConfigs(_Strict):
 class EvaluateConfig(_Strict):
     """How models are measured."""
 
-    throughput_batch: Annotated[int, Field(ge=1, description="rows per call for throughput")] = 256
+    throughput_batch: Annotated[
+        int, Field(ge=1, description="rows per call for throughput, fewer of texts over a large vocabulary")
+    ] = 256
     latency_samples: Annotated[int, Field(ge=5, description="timed calls at batch 1, per model")] = 200
     threads: Annotated[int, Field(ge=1, description="CPU threads while timing latency and throughput")] = 1
 
@@ -408,7 +412,7 @@ class Recipe(_Strict):
     seeds: Annotated[
         list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1, description="seeds of baseline and student")
     ] = [0, 1, 2]
-    data_seed: Annotated[int, Field(ge=0, description="seed of simulated rows and of random splits")] = 0
+    data_seed: Annotated[int, Field(ge=0, lt=2**32, description="seed of simulated rows and of random splits")] = 0
     device: Annotated[Literal["auto", "cpu"], Field(description="auto: an accelerator when there is one")] = "auto"
     search: Annotated[
         dict[str, Any],
