@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from stillhouse.errors import RunFolderError
 from stillhouse.evaluation.report import format as fmt
+from stillhouse.evaluation.report.figures import loss_terms
 from stillhouse.evaluation.report.read import Run
 from stillhouse.evaluation.report.render import write_report
 from stillhouse.evaluation.statistics import ci95, verdict
@@ -525,3 +526,19 @@ def test_epochs_of_a_student_that_is_trained_in_phases_follow_each_other(tmp_pat
     expected = [[(number, 0.1 * number + seed) for number in range(4)] for seed in (0, 1)]
     assert run.curves() == {"student": expected}
     assert [epoch for epoch, _ in run.shares()["hard"]] == [0, 1, 2, 3]
+
+
+def test_many_terms_have_a_colour_each_and_a_legend_inside_the_figure(tmp_path: Path) -> None:
+    """Of eight terms three had the colour of another, and their names were cut off."""
+    names = ["hard", *(f"core/attention-scores ({number})" for number in range(8)), "core/soft-targets"]
+    terms = {name: {"raw": 1.0, "weighted": 1.0} for name in names}
+    lines = [{"stage": "student", "seed": 0, "epoch": epoch, "train": {"terms": terms}} for epoch in range(3)]
+    found = loss_terms(Run(tmp_path, {"primary_metric": {"name": "accuracy"}}, {}, lines, ""))
+    assert found is not None
+    (axes,) = found.figure.axes
+    colours = {tuple(map(tuple, area.get_facecolor())) for area in axes.collections}
+    assert len(colours) == len(names)
+    found.figure.draw_without_rendering()
+    legend = axes.get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == [name.removeprefix("core/") for name in names]
+    assert legend.get_window_extent().x1 <= found.figure.bbox.x1

@@ -307,6 +307,8 @@ def _worth(run: Run) -> dict[str, Any] | None:
 def _open_interval(bounds: list[float | None] | None) -> str:
     if bounds is None:
         return ""
+    if bounds == [None, None]:
+        return "no bounds"
     low, high = map(fmt.factor, bounds)
     return f"{low} to {high}"
 
