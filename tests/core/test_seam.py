@@ -176,7 +176,7 @@ def test_a_revision_that_changes_by_itself_is_noticed(
 
     monkeypatch.setattr(Nearest, "__init__", newer)
     changed = recipe(teacher={"use": "own/nearest"})
-    with pytest.raises(RunFolderError, match=r"what it was made from has changed \(teacher: "):
+    with pytest.raises(RunFolderError, match=r"has changed \(student, seed 0: teacher\)"):
         stillhouse.run(changed, out=tmp_path / "run", manager=manager)
     stillhouse.run(changed, out=tmp_path / "run", manager=manager, overwrite=True)
     after = load_file(first.folder / "student" / "seed-0" / "model.safetensors")

@@ -19,8 +19,6 @@ COLOURS = {"teacher": "#0072b2", "baseline": "#d55e00", "student": "#009e73"}
 """Okabe and Ito's blue, vermillion and bluish green: told apart with any common colour blindness."""
 MARKERS = {"teacher": "s", "baseline": "^", "student": "o"}
 OTHER_COLOURS = ("#cc79a7", "#8c6d00", "#56b4e9", "#666666")
-MORE_COLOURS = ("#e69f00", "#f0e442", "#444444")
-"""For figures with more series than there are others."""
 QUIET = "#8a8a8a"
 """Grid lines, references and chance levels."""
 WIDTH = 4.6

@@ -134,7 +134,7 @@ def _key(everything: Mapping[str, Any]) -> str:
 def _prepare(context: RunContext, folder: Path, key: str, reason: str | None, label: str) -> None:
     """Clear what was made from other inputs; keep a checkpoint that belongs to these."""
     if reason:
-        context.make_again(reason)
+        context.make_again(f"{label}: {reason}")
         context.reporter.stage(label, f"made again: {reason}")
     path = folder / "key.json"
     if folder.exists() and (not path.exists() or read_json(path) != key):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from itertools import zip_longest
@@ -15,6 +16,8 @@ STAGES = ("data", "teacher", "baseline", "student", "evaluate", "report")
 
 ABSENT = "absent"
 """What a change says in place of a value that is not there."""
+
+DIGEST = re.compile(r"[0-9a-f]{16,}")
 
 RECORD = "done.json"
 
@@ -46,8 +49,10 @@ def why_stale(folder: Path, inputs: Mapping[str, Any]) -> str | None:
 
 
 def differences(before: Any, now: Any) -> list[str]:
-    """``name: old -> new`` for each leaf of two JSON-like values that is not the same; lists of mappings that differ in
-    length are told by their length."""
+    """``name: old -> new`` for each leaf of two JSON-like values that is not the same, of a digest its name alone.
+
+    Lists of mappings that differ in length are told by their length.
+    """
     return [_short(line) for line in _changes("", before, now)]
 
 
@@ -67,7 +72,15 @@ def _changes(name: str, old: Any, new: Any) -> Iterator[str]:
             for at, (one, other) in enumerate(zip_longest(old, new, fillvalue=ABSENT)):
                 yield from _changes(f"{name}.{at}", one, other)
     elif old != new:
-        yield f"{name}: {old} -> {new}"
+        yield _told(name, old, new)
+
+
+def _told(name: str, old: Any, new: Any) -> str:
+    """A changed leaf in words. What a digest stands for has changed, and the digits say nothing to anybody."""
+    if all(isinstance(each, str) and DIGEST.fullmatch(each) for each in (old, new)):
+        owner, _, kind = name.rpartition(".")
+        return f"code of {owner}" if kind == "source" and owner else name
+    return f"{name}: {old} -> {new}"
 
 
 def finish(folder: Path, inputs: Mapping[str, Any], **facts: Any) -> None:

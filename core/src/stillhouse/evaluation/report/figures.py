@@ -9,10 +9,22 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, Percent
 from stillhouse.evaluation.report.format import short
 from stillhouse.evaluation.report.read import MODELS, Run
 from stillhouse.evaluation.statistics import SAME_MODEL, why_no_interval
-from stillhouse.figures import MARKERS, MORE_COLOURS, OTHER_COLOURS, QUIET, colour, legend, new_figure, order
+from stillhouse.figures import MARKERS, OTHER_COLOURS, QUIET, colour, legend, new_figure, order
 from stillhouse.types import ReportFigure
 
 INK = "#000000"
+TERM_COLOURS = (
+    QUIET,
+    colour("teacher"),
+    *OTHER_COLOURS[:3],
+    colour("baseline"),
+    colour("student"),
+    "#e69f00",
+    "#f0e442",
+    "#444444",
+)
+"""Of the terms of a loss, the hard one first: a recipe that goes through the layers has many. The colours of the other
+models come after those that stand for nothing."""
 WEAK = 0.01
 """Share of the loss below which a term hardly acts."""
 
@@ -257,14 +269,12 @@ def loss_terms(run: Run) -> ReportFigure | None:
     names = sorted(shares, key=lambda name: name != "hard")
     epochs = sorted({epoch for found in shares.values() for epoch, _ in found})
     layers = [[dict(shares[name]).get(epoch, 0.0) for epoch in epochs] for name in names]
-    # A recipe that goes through the layers has many terms; those of the other models come last.
-    palette = [QUIET, colour("teacher"), *OTHER_COLOURS[:3], colour("baseline"), colour("student"), *MORE_COLOURS]
     shown = [name.rpartition("/")[2] for name in names]  # the plugin takes the room that the legend has
     labels = shown if len(set(shown)) == len(shown) else names
     figure, (axes,) = new_figure(3.1 + 0.17 * max(0, len(names) - 6))
     if len(epochs) == 1:
         epochs, layers = [epochs[0], epochs[0] + 1], [[*layer, layer[0]] for layer in layers]
-    colours = [palette[position % len(palette)] for position in range(len(names))]
+    colours = [TERM_COLOURS[position % len(TERM_COLOURS)] for position in range(len(names))]
     axes.stackplot(epochs, layers, colors=colours, alpha=0.85, labels=labels)
     axes.set(xlabel="epoch", ylabel="share of the student's loss", ylim=(0, 1), xlim=(epochs[0], epochs[-1]))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
