@@ -18,6 +18,9 @@ from typing import Any
 
 from stillhouse.engines.base import Desk, Engine, Event
 
+PRELOADED = ["stillhouse.pipeline.runner"]
+"""What one process imports for all workers, which are forked from it: that takes as long as many a training does."""
+
 
 @dataclass
 class _Task:
@@ -53,10 +56,12 @@ class LocalEngine(Engine):
         self._workers = [self._start() for _ in range(jobs)]
 
     def _start(self) -> _Worker:
-        method = get_context("spawn")
+        # Elsewhere than on Linux, a process that has imported much may not be forked.
+        method = get_context("forkserver") if sys.platform == "linux" else get_context("spawn")
+        method.set_forkserver_preload(PRELOADED)
         here, there = method.Pipe()
         with _one_thread(), nullcontext() if self._needs_script else _without_script():
-            process = method.Process(target=_work, args=(there, *self._given), daemon=True)
+            process = method.Process(target=_work, args=(there, dict(os.environ), *self._given), daemon=True)
             process.start()
         there.close()
         return _Worker(process, here)
@@ -176,8 +181,11 @@ def _without_script() -> Iterator[None]:
         sys.modules["__main__"] = script
 
 
-def _work(pipe: Connection, opener: str, setup: Mapping[str, Any]) -> None:
+def _work(pipe: Connection, environment: Mapping[str, str], opener: str, setup: Mapping[str, Any]) -> None:
     """Make what is asked for, until the pipe is closed."""
+    # The process that this one was forked from has the environment of the first worker's start.
+    os.environ.clear()
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that began stops the others
     threading.Thread(target=_end_with_parent, daemon=True).start()
     desk = Desk(opener, setup, lambda *given: pipe.send(("told", given)), lambda: pipe.send(("opened", None)))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
-from sklearn.metrics import average_precision_score
 from torch import Tensor
 
 BINS = 15
@@ -32,18 +30,25 @@ def _ece(confidence: Tensor, correct: Tensor, bins: int) -> float:
 
 
 def average_precision(score: Tensor, target: Tensor) -> float:
-    """Average precision of scores ``[N]``, any numbers, for 0/1 targets ``[N]`` of which one at least is 1; to twelve
-    decimals, so that of two perfect orders none is better by the rounding of a sum."""
-    return round(float(average_precision_score(target.cpu().numpy(), score.cpu().numpy())), 12)
+    """Average precision of scores ``[N]``, any numbers, for 0/1 targets ``[N]`` of which one at least is 1: precision
+    at each score that occurs, weighted by the recall that it adds (scikit-learn's ``average_precision_score``). To
+    twelve decimals, so that of two perfect orders none is better by the rounding of a sum."""
+    yes, told = target.cpu().numpy() == 1, score.cpu().numpy()
+    order = np.argsort(-told, kind="stable")
+    # Rows of the same score are told together: only the last of them has a precision.
+    last = np.flatnonzero(np.append(np.diff(told[order]) != 0, True))
+    found = np.cumsum(yes[order])[last]
+    return round(float(np.sum(np.diff(found, prepend=0) * found / (last + 1)) / found[-1]), 12)
 
 
 def roc_auc(score: Tensor, target: Tensor) -> float:
     """Area under the ROC curve of scores ``[N]``, any numbers, for 0/1 targets ``[N]`` of both kinds: the share of
     pairs of a 1 and a 0 in which the 1 has the larger score, ties by half (Hanley and McNeil 1982)."""
-    yes = target.cpu().numpy() == 1
-    positives, negatives = int(yes.sum()), int((~yes).sum())
-    larger = rankdata(score.cpu().numpy())[yes].sum() - positives * (positives + 1) / 2
-    return float(larger / (positives * negatives))
+    yes, told = target.cpu().numpy() == 1, score.cpu().numpy()
+    positive, negative = told[yes], np.sort(told[~yes])
+    # Twice the pairs in which the positive is larger, and once those in which it is equal.
+    larger = sum(int(negative.searchsorted(positive, side).sum()) for side in ("left", "right"))
+    return larger / 2 / (len(positive) * len(negative))
 
 
 def confusion(choice: Tensor, target: Tensor, classes: int) -> Tensor:

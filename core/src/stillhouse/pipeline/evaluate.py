@@ -109,7 +109,9 @@ def _measure(context: RunContext, teacher: Teacher, student: Trained) -> dict[st
             timed["baseline"] = lambda rows: baseline.call(rows, head)
         if not asked:
             timed = {"teacher": lambda rows: teacher.call(rows, head), **timed}
-        raw = latency(timed, one, many, samples=config.latency_samples)
+        raw = latency(
+            timed, one, many, samples=config.latency_samples, throughput_samples=min(20, config.latency_samples)
+        )
         raw["flops"] = {
             "teacher": _flops(teacher.members, one),
             "student": _flops([student], one),
