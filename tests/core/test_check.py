@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 import stillhouse
 from stillhouse.cli import main
 from stillhouse.errors import IncompatibleError, StillhouseError, nearest
+from stillhouse.evaluation.report.format import classes
 from stillhouse.pipeline.checking import check
 from stillhouse.types import Task
 
@@ -51,13 +53,26 @@ def test_parameters_steps_and_trainings_are_those_of_a_run() -> None:
     assert found.problems == []
     by_role = {each.role: each for each in found.models}
     rows = found.dataset["rows"]
-    inputs, classes = found.dataset["inputs"]["x"]["shape"][0], found.head["outputs"]
-    assert by_role["student"].parameters == (inputs + 1) * 8 + (8 + 1) * classes
+    inputs, outputs = found.dataset["inputs"]["x"]["shape"][0], found.head["outputs"]
+    assert by_role["student"].parameters == (inputs + 1) * 8 + (8 + 1) * outputs
     assert by_role["baseline"].trainings == by_role["student"].trainings == 2
     assert by_role["student"].steps == 3 * -(-rows["train"] // 60)
     assert all(each.seconds is not None and each.seconds > 0 for each in found.models)
     assert found.seconds >= sum(each.seconds or 0 for each in found.models)
     assert found.unknown == []
+
+
+def test_classes_and_the_event_are_told() -> None:
+    said = classes(check("core/quickstart", overrides=SMALL).dataset)
+    assert re.fullmatch(r"(class-\d \(\d+\)(, )?){4} training rows", said)
+    found = check("core/quickstart", overrides=[*SMALL, "dataset.kind=binary", "head=core/binary"]).dataset
+    assert found["event"] == found["classes"][1]["name"]
+    assert sum(each["rows"] for each in found["classes"]) == found["rows"]["train"]
+    assert classes(found).endswith(f"the event to find is '{found['event']}'")
+    many = [{"name": str(each), "rows": 10 + each} for each in range(30)]
+    assert classes({"classes": many}) == "30 classes of 10 to 39 training rows"
+    assert classes({"classes": [{"name": name, "rows": None} for name in "ab"], "event": None}) == "a, b"
+    assert classes({"classes": None, "event": None}) == classes({}) == ""
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,8 @@ def check(
 
 
 def _print(found: Checked) -> None:
+    from stillhouse.evaluation.report.format import classes
+
     rows = ", ".join(f"{count:,} {name}" for name, count in found.dataset["rows"].items())
     inputs = ", ".join(
         f"{name} {tuple(each['shape'])} {each['dtype']}" for name, each in found.dataset["inputs"].items()
@@ -85,6 +87,7 @@ def _print(found: Checked) -> None:
             ("recipe", found.recipe),
             ("dataset", f"{found.dataset['id']}: {rows}"),
             ("inputs", inputs),
+            ("classes", classes(found.dataset)),
             (
                 "head",
                 f"{found.head['id']}: {found.head['kind']}, width {found.head['outputs']}, {found.head['primary']}",

@@ -14,6 +14,7 @@ from stillhouse.errors import StillhouseError
 from stillhouse.evaluation.measure import parameters
 from stillhouse.methods import Method
 from stillhouse.pipeline.context import RunContext
+from stillhouse.pipeline.data import classes_of
 from stillhouse.pipeline.extra_rows import is_service
 from stillhouse.pipeline.leakage import leaks
 from stillhouse.pipeline.models import is_in_store, member_seed
@@ -85,7 +86,8 @@ class Checked:
 
     Attributes:
         recipe: its name.
-        dataset: ``id``, ``rows`` by split, ``inputs`` (shape and dtype), ``simulated``.
+        dataset: ``id``, ``rows`` by split, ``inputs`` (shape and dtype), ``simulated``, ``classes`` and
+            ``event`` (see `stillhouse.pipeline.data.classes_of`).
         head: ``id``, ``kind``, ``outputs``, ``primary``.
         models: what would be trained, in order.
         labelling_seconds: of the teacher's answers for the training rows, kept once; None where it is not known.
@@ -182,6 +184,7 @@ def check(
             | {name: len(split) for name, split in context.unlabelled().items()},
             "inputs": {name: {"shape": list(spec.shape), "dtype": spec.dtype} for name, spec in info.inputs.items()},
             "simulated": info.simulated,
+            **classes_of(info, context.head),
         }
         checked.head = {
             "id": resolved.head.id,

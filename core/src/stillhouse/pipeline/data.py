@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 import torch
@@ -260,3 +261,15 @@ def fingerprint(splits: Splits) -> str:
         **({"unlabelled": splits.unlabelled} if splits.unlabelled is not None else {}),
     }
     return digest({"info": splits.info.to_json(), **{name: split.fingerprint() for name, split in everything.items()}})
+
+
+def classes_of(info: DataInfo, head: Head) -> dict[str, Any]:
+    """For the record: ``classes``, each with its ``name`` and its training ``rows`` (None where the dataset does not
+    count them), and ``event``, the class that a yes/no head looks for; None where there are none."""
+    names = info.classes or ()
+    counts = info.class_counts if len(info.class_counts or ()) == len(names) else None
+    rows = counts or (None,) * len(names)
+    return {
+        "classes": [{"name": name, "rows": count} for name, count in zip(names, rows, strict=True)] or None,
+        "event": names[1] if names and head.kind is OutputKind.BINARY else None,
+    }

@@ -17,6 +17,7 @@ from stillhouse.forwarding import most_tokens, to_device
 from stillhouse.kinds import OutputKind
 from stillhouse.pipeline.chance import chance, is_at_chance, warn_of_chance
 from stillhouse.pipeline.context import RunContext
+from stillhouse.pipeline.data import classes_of
 from stillhouse.pipeline.facts import method_facts
 from stillhouse.pipeline.judging import ci95_of_estimators, judge, model_bytes, seed_results
 from stillhouse.pipeline.models import FIT
@@ -212,6 +213,7 @@ def summarise_run(
             "simulated": info.simulated,
             "description": info.description,
             "unit": info.unit,
+            **classes_of(info, head),
         },
         "primary_metric": {"name": head.primary, "higher_is_better": head.higher_is_better},
         "teacher": {

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 NONE = "–"
+MOST_CLASSES = 12
+"""Of more classes not each is told."""
 
 
 def short(value: float | None, unit: str = "", digits: int = 3) -> str:
@@ -80,3 +82,19 @@ def threads(given: Any) -> str:
     """CPU threads of the trainings, as the manifest has them: ``"training on 1 thread"``."""
     counts = sorted({count for stage in given.get("training", {}).values() for count in stage}) or [given["process"]]
     return f"training on {' or '.join(map(str, counts))} thread{'' if counts == [1] else 's'}"
+
+
+def classes(dataset: Mapping[str, Any]) -> str:
+    """``no (812), yes (190) training rows; the event to find is 'yes'``: as a summary or a check has them.
+
+    Of many classes the smallest and the largest count; empty where there are no classes.
+    """
+    found = dataset.get("classes") or ()
+    counts = [each["rows"] for each in found if each["rows"] is not None]
+    if len(found) > MOST_CLASSES:
+        told = f"{len(found)} classes"
+        told += f" of {number(min(counts), 0)} to {number(max(counts), 0)}" if counts else ""
+    else:
+        told = ", ".join(each["name"] + (f" ({number(each['rows'], 0)})" if counts else "") for each in found)
+    told += " training rows" if counts else ""
+    return f"{told}; the event to find is '{dataset['event']}'" if dataset.get("event") else told
