@@ -75,6 +75,13 @@ def test_classes_and_the_event_are_told() -> None:
     assert classes({"classes": None, "event": None}) == classes({}) == ""
 
 
+def test_a_test_of_few_rows_is_told() -> None:
+    few = check("core/quickstart", overrides=["dataset.rows=100"])
+    assert few.dataset["rows"]["test"] < 30
+    assert any(each.startswith(f"the test has {few.dataset['rows']['test']} rows") for each in few.warnings)
+    assert not any("the test has" in each for each in check("core/quickstart", overrides=SMALL).warnings)
+
+
 @pytest.mark.parametrize(
     ("changes", "what"),
     [

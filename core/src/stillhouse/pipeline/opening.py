@@ -27,6 +27,9 @@ from stillhouse.recipe.resolved import Bound, ResolvedRecipe
 from stillhouse.trained import Trained, build, is_asked
 from stillhouse.training.threads import share
 
+FEW_TEST_ROWS = 30
+"""Of fewer a run warns."""
+
 
 def open_context(
     resolved: ResolvedRecipe, folder: Path, registry: Registry, reporter: Reporter, *, download: bool
@@ -69,6 +72,11 @@ def open_context(
     context = RunContext(resolved, registry, folder, reporter, splits, head, data, extra)
     for message in (*messages, *messages_of_extra_rows):
         context.warn(message)
+    if len(splits.test) < FEW_TEST_ROWS:
+        context.warn(
+            f"the test has {len(splits.test)} rows: with others its figures may be quite different, and intervals over "
+            "seeds do not show that"
+        )
     if extra is not None:
         context.guard("extra rows", "made from training rows alone; no label, and ids that no other row has")
     context.guard("splits disjoint", "no row id and no group (patient, machine, card, speaker) is in two splits")
