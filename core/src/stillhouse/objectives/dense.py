@@ -157,14 +157,17 @@ class TokenKL(Objective):
         require_same_shape(student, teacher, "[B, T, V]", 3)
         valid = self._valid(student, target, mask)
         student, teacher = kept(valid, student, teacher, outcomes=2)
-        student_log = F.log_softmax(student / self.temperature, dim=-1)
-        teacher_log = F.log_softmax(teacher / self.temperature, dim=-1)
+        # A copy of logits over a large vocabulary may be most of a run's memory: none is held under a second name.
+        if self.temperature != 1:
+            student, teacher = student / self.temperature, teacher / self.temperature
+        student = F.log_softmax(student, dim=-1)
+        teacher = F.log_softmax(teacher, dim=-1)
         if self.direction == "forward" or (self.direction == "jsd" and self.beta == 0):
-            elements = kl_elements(student_log, teacher_log)
+            elements = kl_elements(student, teacher)
         elif self.direction == "reverse" or self.beta == 1:
-            elements = reverse_kl_elements(student_log, teacher_log)
+            elements = reverse_kl_elements(student, teacher)
         else:
-            elements = jsd_elements(student_log, teacher_log, self.beta)
+            elements = jsd_elements(student, teacher, self.beta)
         return masked_mean(elements.sum(-1), valid)
 
     def _valid(self, student: Tensor, target: Tensor | None, mask: Tensor | None) -> Tensor | None:

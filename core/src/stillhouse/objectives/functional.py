@@ -185,8 +185,7 @@ def kl_elements(student_log: Tensor, teacher_log: Tensor) -> Tensor:
     no logarithm.
     """
     teacher = teacher_log.exp()
-    gap = torch.where(teacher > 0, teacher_log - student_log, 0.0)
-    return teacher * gap - teacher + student_log.exp()
+    return teacher * torch.where(teacher > 0, teacher_log - student_log, 0.0) - teacher + student_log.exp()
 
 
 def reverse_kl_elements(student_log: Tensor, teacher_log: Tensor) -> Tensor:
