@@ -18,7 +18,8 @@ from stillhouse.training.threads import limited_threads, share
 class Offline(Method):
     """Distillation from a frozen teacher: the hard loss and the soft losses of the recipe under one alpha.
 
-    Source: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network" (2015); survey equation (2).
+    Source: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network" (2015); Zhang et al.,
+        "Distilling Wisdom" (2025), equation 2.
     """
 
     def check(self, context: MethodContext) -> None:

@@ -212,7 +212,7 @@ class SoftTerm(BaseModel):
 
 
 class ObjectivesConfig(_Strict):
-    """Survey equation (2): ``L = alpha * L_hard + (1 - alpha) * sum(weight_i * soft_i)``."""
+    """The loss (Zhang et al. 2025, equation 2): ``L = alpha * L_hard + (1 - alpha) * sum(weight_i * soft_i)``."""
 
     alpha: Annotated[Scheduled, Field(description="share of the hard loss, in [0, 1]; a number or a schedule")] = 0.3
     soft: Annotated[list[SoftTerm], Field(min_length=1, description="the distillation losses")] = [SoftTerm(use="soft")]

@@ -88,7 +88,7 @@ class Supervised(Learner):
 
 
 class Distillation(Learner):
-    """Learning from labels and a teacher: survey equation (2).
+    """Learning from labels and a teacher: equation 2 of Zhang et al. (2025).
 
     Args:
         student: the network.

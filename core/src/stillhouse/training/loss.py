@@ -89,8 +89,10 @@ class Term:
 
 
 class DistillationLoss(nn.Module):
-    """``alpha * hard + (1 - alpha) * sum(weight_i * soft_i)``, survey equation (2), with schedules for alpha, weights
-    and temperatures. Its parameters are those of the adapters and of objectives that learn.
+    """``alpha * hard + (1 - alpha) * sum(weight_i * soft_i)``, equation 2 of Zhang et al. (2025).
+
+    Alpha, weights and temperatures may have schedules. Its parameters are those of the adapters and of objectives that
+    learn.
 
     Args:
         hard_loss: a head's ``hard_loss``; None when alpha is 0 throughout.
