@@ -236,9 +236,10 @@ def _tell_of_short_time(
     least += budget.reserved or _final_seconds(bench, part)
     ends = budget.spent() + least
     if budget.limited and budget.share(ends) > 1:
+        minutes = max(round(ends / 60), 1)
         reporter.stage(
             "time",
-            f"it is short: two settings and the final run end after about {max(ends / 60, 1):.0f} minutes; fewer "
+            f"it is short: two settings and the final run end after about {minutes} minute{'s' * (minutes > 1)}; fewer "
             "epochs, or a higher --minutes, help (what was measured is kept)",
         )
 
