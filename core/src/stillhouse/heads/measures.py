@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from sklearn.metrics import average_precision_score
 from torch import Tensor
 
 BINS = 15
@@ -30,15 +31,9 @@ def _ece(confidence: Tensor, correct: Tensor, bins: int) -> float:
 
 
 def average_precision(score: Tensor, target: Tensor) -> float:
-    """Average precision of scores ``[N]``, any numbers, for 0/1 targets ``[N]`` of which one at least is 1: precision
-    at each score that occurs, weighted by the recall that it adds (scikit-learn's ``average_precision_score``). To
-    twelve decimals, so that of two perfect orders none is better by the rounding of a sum."""
-    yes, told = target.cpu().numpy() == 1, score.cpu().numpy()
-    order = np.argsort(-told, kind="stable")
-    # Rows of the same score are told together: only the last of them has a precision.
-    last = np.flatnonzero(np.append(np.diff(told[order]) != 0, True))
-    found = np.cumsum(yes[order])[last]
-    return round(float(np.sum(np.diff(found, prepend=0) * found / (last + 1)) / found[-1]), 12)
+    """Average precision of scores ``[N]``, any numbers, for 0/1 targets ``[N]`` of which one at least is 1; to twelve
+    decimals, so that of two perfect orders none is better by the rounding of a sum."""
+    return round(float(average_precision_score(target.cpu().numpy(), score.cpu().numpy())), 12)
 
 
 def roc_auc(score: Tensor, target: Tensor) -> float:
