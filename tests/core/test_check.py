@@ -69,6 +69,10 @@ def test_classes_and_the_event_are_told() -> None:
     assert found["event"] == found["classes"][1]["name"]
     assert sum(each["rows"] for each in found["classes"]) == found["rows"]["train"]
     assert classes(found).endswith(f"the event to find is '{found['event']}'")
+    assert classes({"classes": [{"name": "a", "rows": 1200}]}, count="{:,}".format) == "a (1,200) training rows"
+    # What a dataset counts for segmentation are pixels, no rows.
+    dense = check("core/quickstart", overrides=[*SMALL, "dataset.kind=segmentation", "head=core/segmentation"]).dataset
+    assert [each["rows"] for each in dense["classes"]] == [None] * len(dense["classes"])
     many = [{"name": str(each), "rows": 10 + each} for each in range(30)]
     assert classes({"classes": many}) == "30 classes of 10 to 39 training rows"
     assert classes({"classes": [{"name": name, "rows": None} for name in "ab"], "event": None}) == "a, b"

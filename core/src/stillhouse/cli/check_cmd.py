@@ -87,7 +87,7 @@ def _print(found: Checked) -> None:
             ("recipe", found.recipe),
             ("dataset", f"{found.dataset['id']}: {rows}"),
             ("inputs", inputs),
-            ("classes", classes(found.dataset)),
+            ("classes", classes(found.dataset, count="{:,}".format)),
             (
                 "head",
                 f"{found.head['id']}: {found.head['kind']}, width {found.head['outputs']}, {found.head['primary']}",

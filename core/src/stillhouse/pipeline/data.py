@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -265,11 +266,12 @@ def fingerprint(splits: Splits) -> str:
 
 def classes_of(info: DataInfo, head: Head) -> dict[str, Any]:
     """For the record: ``classes``, each with its ``name`` and its training ``rows`` (None where the dataset does not
-    count them), and ``event``, the class that a yes/no head looks for; None where there are none."""
-    names = info.classes or ()
-    counts = info.class_counts if len(info.class_counts or ()) == len(names) else None
-    rows = counts or (None,) * len(names)
+    count them, or counts pixels or words), and ``event``, the class that a yes/no head looks for; None where there are
+    none."""
+    names, counts = info.classes or (), info.class_counts or ()
+    if len(counts) != len(names) or head.kind in (OutputKind.SEGMENTATION, OutputKind.SEQUENCE):
+        counts = ()
     return {
-        "classes": [{"name": name, "rows": count} for name, count in zip(names, rows, strict=True)] or None,
+        "classes": [{"name": name, "rows": count} for name, count in zip_longest(names, counts)] or None,
         "event": names[1] if names and head.kind is OutputKind.BINARY else None,
     }

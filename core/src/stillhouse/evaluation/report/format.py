@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -84,17 +84,25 @@ def threads(given: Any) -> str:
     return f"training on {' or '.join(map(str, counts))} thread{'' if counts == [1] else 's'}"
 
 
-def classes(dataset: Mapping[str, Any]) -> str:
+def whole(value: int) -> str:
+    """A whole number, with thousands separated."""
+    return number(value, 0)
+
+
+def classes(dataset: Mapping[str, Any], *, count: Callable[[int], str] = whole) -> str:
     """``no (812), yes (190) training rows; the event to find is 'yes'``: as a summary or a check has them.
 
     Of many classes the smallest and the largest count; empty where there are no classes.
+
+    Args:
+        dataset: the ``dataset`` of a summary or a check.
+        count: how a number of rows is written.
     """
     found = dataset.get("classes") or ()
     counts = [each["rows"] for each in found if each["rows"] is not None]
     if len(found) > MOST_CLASSES:
-        told = f"{len(found)} classes"
-        told += f" of {number(min(counts), 0)} to {number(max(counts), 0)}" if counts else ""
+        told = f"{len(found)} classes" + (f" of {count(min(counts))} to {count(max(counts))}" if counts else "")
     else:
-        told = ", ".join(each["name"] + (f" ({number(each['rows'], 0)})" if counts else "") for each in found)
+        told = ", ".join(each["name"] + (f" ({count(each['rows'])})" if counts else "") for each in found)
     told += " training rows" if counts else ""
     return f"{told}; the event to find is '{dataset['event']}'" if dataset.get("event") else told
