@@ -154,7 +154,7 @@ def summarise_run(
     context: RunContext, teacher: Teacher, student: Trained, fingerprint: str, raw: Mapping[str, Any]
 ) -> dict[str, Any]:
     """``summary.json``, schema 1, from the files of the run folder and the raw timings."""
-    recipe, head, info, folder = context.resolved.recipe, context.head, context.splits.info, context.folder
+    recipe, head, folder = context.resolved.recipe, context.head, context.folder
     # What each model costs, and what it reaches.
     timed = {"teacher": {"latency_ms": None, "throughput_per_s": None}, **summarise(raw)}
 
@@ -171,50 +171,16 @@ def summarise_run(
     baseline = seed_results(context, folder / "baseline")
     distilled = seed_results(context, folder / "student")
     controls = {bound.id: seed_results(context, folder / control_folder(bound)) for bound in context.resolved.controls}
-    # Warnings and the verdict.
-    for name in ("baseline", "student"):
-        warn_of_chance(context, name, [folder / name / f"seed-{seed}" for seed in recipe.seeds])
-    if context.resolved.method_spec.uses_teacher:
-        _warn_of_weak_teacher(context, teacher_metrics["test"][head.primary], baseline["mean"])
-    _warn_of_good_controls(context, {name: found["mean"] for name, found in controls.items()}, distilled["mean"])
-    constant = chance(context, context.splits.test)
     quality = teacher_metrics["test"][head.primary]
-    found = verdict(
-        metric=head.primary,
-        higher_is_better=head.higher_is_better,
-        teacher=quality,
-        teacher_at_chance=constant is not None
-        and is_at_chance(quality, constant, higher_is_better=head.higher_is_better),
-        baseline=baseline["per_seed"][head.primary],
-        student=distilled["per_seed"][head.primary],
-        teacher_parameters=raw["parameters"]["teacher"],
-        student_parameters=raw["parameters"]["student"],
-        teacher_p50_ms=(timed["teacher"]["latency_ms"] or {}).get("p50"),
-        student_p50_ms=timed["student"]["latency_ms"]["p50"],
-        unit=info.unit if head.kind in ("regression", "gaussian") else "",
-        simulated=info.simulated,
-        rows_ci95=None if student.is_network else ci95_of_estimators(context),
-        compared_with=context.resolved.method_spec.baseline,
-        bounds=head.bounds,
-    )
-    rows = {name: len(split) for name, split in context.splits.named().items()}
-    if context.splits.unlabelled is not None:
-        rows["unlabelled"] = len(context.splits.unlabelled)
+    _warn(context, quality, baseline["mean"], distilled["mean"], controls)
+    rows_ci95 = None if student.is_network else ci95_of_estimators(context)
     teachers = [bound.id for bound in context.resolved.teachers]
     test_rows = context.judged_rows(context.splits.test)
     return {
         "schema": 1,
         "recipe": recipe.name,
         "head": context.resolved.head.id,
-        "dataset": {
-            "id": context.resolved.dataset.id,
-            "fingerprint": fingerprint,
-            "rows": rows,
-            "simulated": info.simulated,
-            "description": info.description,
-            "unit": info.unit,
-            **classes_of(info, head),
-        },
+        "dataset": _dataset(context, fingerprint),
         "primary_metric": {"name": head.primary, "higher_is_better": head.higher_is_better},
         "teacher": {
             "component": teachers[0] if len(teachers) == 1 else " + ".join(teachers),
@@ -240,11 +206,71 @@ def summarise_run(
             name: context.evaluate(prediction, test_rows)
             for name, prediction in context.head.references(test_rows).items()
         },
-        "verdict": found,
+        "verdict": _verdict(context, quality, baseline, distilled, raw, timed, rows_ci95),
         "worth": worth_of_sizes(context),
         "latency": {name: raw[name] for name in ("batch", "throughput_batch", "threads", "device", "samples")},
         "warnings": context.warnings,
         "seconds": _seconds(context),
+    }
+
+
+def _warn(
+    context: RunContext, teacher: float, baseline: float, student: float, controls: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Warnings that follow from the primary metric on test rows."""
+    for name in ("baseline", "student"):
+        folders = [context.folder / name / f"seed-{seed}" for seed in context.resolved.recipe.seeds]
+        warn_of_chance(context, name, folders)
+    if context.resolved.method_spec.uses_teacher:
+        _warn_of_weak_teacher(context, teacher, baseline)
+    _warn_of_good_controls(context, {name: found["mean"] for name, found in controls.items()}, student)
+
+
+def _verdict(
+    context: RunContext,
+    teacher: float,
+    baseline: Mapping[str, Any],
+    distilled: Mapping[str, Any],
+    raw: Mapping[str, Any],
+    timed: Mapping[str, Any],
+    rows_ci95: list[float] | None,
+) -> dict[str, Any]:
+    """Whether distillation helped, from the results of all seeds and what the models cost."""
+    head, info, constant = context.head, context.splits.info, chance(context, context.splits.test)
+    return verdict(
+        metric=head.primary,
+        higher_is_better=head.higher_is_better,
+        teacher=teacher,
+        teacher_at_chance=constant is not None
+        and is_at_chance(teacher, constant, higher_is_better=head.higher_is_better),
+        baseline=baseline["per_seed"][head.primary],
+        student=distilled["per_seed"][head.primary],
+        teacher_parameters=raw["parameters"]["teacher"],
+        student_parameters=raw["parameters"]["student"],
+        teacher_p50_ms=(timed["teacher"]["latency_ms"] or {}).get("p50"),
+        student_p50_ms=timed["student"]["latency_ms"]["p50"],
+        unit=info.unit if head.kind in ("regression", "gaussian") else "",
+        simulated=info.simulated,
+        rows_ci95=rows_ci95,
+        compared_with=context.resolved.method_spec.baseline,
+        bounds=head.bounds,
+    )
+
+
+def _dataset(context: RunContext, fingerprint: str) -> dict[str, Any]:
+    """What the rows are and how many."""
+    info = context.splits.info
+    rows = {name: len(split) for name, split in context.splits.named().items()}
+    if context.splits.unlabelled is not None:
+        rows["unlabelled"] = len(context.splits.unlabelled)
+    return {
+        "id": context.resolved.dataset.id,
+        "fingerprint": fingerprint,
+        "rows": rows,
+        "simulated": info.simulated,
+        "description": info.description,
+        "unit": info.unit,
+        **classes_of(info, context.head),
     }
 
 
