@@ -28,6 +28,8 @@ def opened(setup, tell):
         if kind == "tell":
             for number in range(value):
                 tell("number", number)
+        if kind == "environment":
+            return os.environ.get(value)
         if kind == "fail":
             raise DataError("bad rows", where="there", fix="better ones")
         if kind == "wait":
@@ -99,3 +101,17 @@ def test_what_keeps_a_worker_from_opening_is_that_of_its_task(name: str) -> None
 def test_an_engine_that_does_not_exist_is_named() -> None:
     with pytest.raises(OptionError, match="'slurm' is not an engine"):
         make_engine("slurm", 1, "worker_of_tests:opened", {})
+
+
+def test_workers_have_the_environment_of_when_they_start(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not that of the process that they are forked from, which outlives an engine."""
+    for value in ("first", "second"):
+        monkeypatch.setenv("STILLHOUSE_TRIED", value)
+        engine = make_engine(name, 1, "worker_of_tests:opened", {"log": str(tmp_path / "log")})
+        try:
+            (event,) = all_of(engine, [("environment", "STILLHOUSE_TRIED")])
+        finally:
+            engine.close()
+        assert event.value == value

@@ -56,9 +56,11 @@ class LocalEngine(Engine):
         self._workers = [self._start() for _ in range(jobs)]
 
     def _start(self) -> _Worker:
-        # Elsewhere than on Linux, a process that has imported much may not be forked.
-        method = get_context("forkserver") if sys.platform == "linux" else get_context("spawn")
-        method.set_forkserver_preload(PRELOADED)
+        if sys.platform == "linux":
+            method = get_context("forkserver")
+            method.set_forkserver_preload(PRELOADED)
+        else:  # a process that has imported much may not be forked there
+            method = get_context("spawn")
         here, there = method.Pipe()
         with _one_thread(), nullcontext() if self._needs_script else _without_script():
             process = method.Process(target=_work, args=(there, dict(os.environ), *self._given), daemon=True)
