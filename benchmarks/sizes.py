@@ -15,7 +15,7 @@ from typing import Any
 
 import stillhouse
 from benchmarks.tune import TABLES, TASKS, folder_of, table
-from stillhouse.cli.run_cmd import parse_sizes
+from stillhouse.cli.recipe_options import parse_sizes
 from stillhouse.errors import StillhouseError
 
 RESULTS = Path("docs/results/sizes.json")

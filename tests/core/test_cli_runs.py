@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from stillhouse.cli import main
 from stillhouse.cli.numbers import in_bytes, in_count, in_time, significant
-from stillhouse.cli.run_cmd import parse_seeds
+from stillhouse.cli.recipe_options import parse_seeds
 from stillhouse.errors import RecipeError
 from stillhouse.evaluation.comparing import recipe_differences, welch
 from stillhouse.evaluation.runs import describe_run

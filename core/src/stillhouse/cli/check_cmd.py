@@ -8,7 +8,7 @@ import typer
 
 from stillhouse.cli.numbers import about, in_bytes, in_count, in_time, in_words
 from stillhouse.cli.output import print_error, print_fields, print_json, print_lines, print_prose, print_table
-from stillhouse.cli.run_cmd import (
+from stillhouse.cli.recipe_options import (
     RecipeArgument,
     SeedsOption,
     SetOption,

@@ -9,7 +9,7 @@ import typer
 
 from stillhouse.cli.numbers import in_bytes
 from stillhouse.cli.output import print_json, print_lines, print_prose
-from stillhouse.cli.run_cmd import EngineOption, JobsOption, RecipeArgument, SetOption, show_progress
+from stillhouse.cli.recipe_options import EngineOption, JobsOption, RecipeArgument, SetOption, show_progress
 from stillhouse.cli.shared import JsonOption, get_manager
 from stillhouse.cli.usage import RUN, Command, examples
 from stillhouse.errors import OptionError

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from stillhouse.cli.output import print_json, print_lines, print_prose
-from stillhouse.cli.run_cmd import EngineOption, RecipeArgument, SetOption, show_progress
+from stillhouse.cli.recipe_options import EngineOption, RecipeArgument, SetOption, show_progress
 from stillhouse.cli.shared import JsonOption, get_manager
 from stillhouse.cli.usage import RUN, Command, examples
 from stillhouse.errors import MissingDependencyError, OptionError
