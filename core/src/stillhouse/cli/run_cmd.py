@@ -76,7 +76,7 @@ def run(
         typer.Option("--stop-after", metavar="STAGE", help="data, teacher, baseline, student, evaluate or report."),
     ] = "report",
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Make a finished run in the folder again with another recipe.")
+        bool, typer.Option("--overwrite", help="Make a finished run again whose recipe, rows or code have changed.")
     ] = False,
     jobs: JobsOption = "1",
     engine: EngineOption = "local",
