@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,3 +118,21 @@ def test_workers_have_the_environment_of_when_they_start(
         finally:
             engine.close()
         assert event.value == value
+
+
+def test_a_file_of_the_current_folder_takes_the_place_of_no_package(tmp_path: Path) -> None:
+    (tmp_path / "numpy.py").write_text("raise RuntimeError('this is not numpy')")
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "worker_of_tests.py").write_text(WORKER)
+    (package / "script.py").write_text(
+        "from stillhouse.engines import make_engine\n"
+        "engine = make_engine('local', 1, 'worker_of_tests:opened', {'log': 'log'})\n"
+        "engine.submit(0, ('environment', 'PYTHONSAFEPATH'))\n"
+        "print([(event.kind, event.value) for event in engine.events()])\n"
+        "engine.close()\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    command = [sys.executable, str(package / "script.py")]  # what the current folder holds is not on its path
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
+    assert (done.stdout.strip(), done.stderr) == ("[('done', None)]", "")

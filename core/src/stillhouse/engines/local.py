@@ -62,9 +62,12 @@ class LocalEngine(Engine):
         else:  # a process that has imported much may not be forked there
             method = get_context("spawn")
         here, there = method.Pipe()
-        with _one_thread(), nullcontext() if self._needs_script else _without_script():
-            process = method.Process(target=_work, args=(there, dict(os.environ), *self._given), daemon=True)
-            process.start()
+        with _default("OMP_NUM_THREADS", "1"):
+            environment = dict(os.environ)
+            # What is imported for the workers is not looked for among the files of the current folder.
+            with _default("PYTHONSAFEPATH", "1"), nullcontext() if self._needs_script else _without_script():
+                process = method.Process(target=_work, args=(there, environment, *self._given), daemon=True)
+                process.start()
         there.close()
         return _Worker(process, here)
 
@@ -160,15 +163,15 @@ def _end(worker: _Worker) -> None:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """Processes that start inside have one thread each, unless the environment says otherwise."""
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+def _default(name: str, value: str) -> Iterator[None]:
+    """Processes that start inside have a variable of the environment, unless it is set."""
+    given = name in os.environ
+    os.environ.setdefault(name, value)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
+        if not given:
+            del os.environ[name]
 
 
 @contextmanager
